@@ -21,7 +21,7 @@ class DKDHeadOutput(ModelOutput):
 
 
 class DKDHead(nn.Module):
-    """STUB for development: plain CLIP until the mixture lands."""
+    """Plain CLIP until a domain is fitted."""
 
     def __init__(self, config: DKDCLIPConfig) -> None:
         super().__init__()
@@ -29,10 +29,22 @@ class DKDHead(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale)).log())
         self.register_buffer("logit_bias", torch.tensor(float(config.logit_bias), dtype=torch.float32))
 
-    def fit(self, video_embeds, text_embeds=None, labels=None, num_components=None):
+    def unfitted_values(self) -> dict[str, float]:
+        """Constant that each fitted buffer holds before `fit`."""
+        return {}
+
+    def fit(
+        self,
+        video_embeds: Tensor,
+        text_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_components: int | None = None,
+    ) -> "DKDHead":
+        """Learn the domain."""
         return self
 
     def forward(self, video_embeds: Tensor, text_embeds: Tensor) -> DKDHeadOutput:
+        """Compare normalised mean embeddings."""
         videos, texts = (
             normalize(normalize(e.float(), dim=-1).mean(1) if e.dim() == 3 else e.float(), dim=-1)
             for e in (video_embeds, text_embeds)

@@ -1,0 +1,17 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+DATA = Path(os.environ.get("DKD_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real clips, splits and features; tests that need it skip where it is absent."""
+    if not DATA.is_dir():
+        pytest.skip(f"no data at {DATA}; set DKD_DATA to run the tests on real data")
+    return DATA
