@@ -1,0 +1,60 @@
+"""DKD with parts taken away: rows `dkd/<name>`.
+
+An ablation is a dict of `DKDCLIPConfig` options, or a function of the task that returns logits (M, K).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from ..configuration_dkd import DKDCLIPConfig
+from ..dkd_head import DKDHead, DKDHeadOutput
+from .protocols import Task, pool
+
+
+def dkd(task: Task, **options: Any) -> Tensor:
+    """Logits (M, K) of the test clips after fitting a head on the domain, options as in `DKDCLIPConfig`."""
+    logits = _fit_and_run(task, **options).logits_per_video
+    assert logits is not None
+    return logits
+
+
+def video_only(task: Task) -> Tensor:
+    """The videos as DKD moves them against the plain texts."""
+    moved = _fit_and_run(task).video_embeds
+    assert moved is not None
+    return task.logit_scale * moved @ pool(task.text).T
+
+
+def text_only(task: Task) -> Tensor:
+    """The plain videos against the texts as DKD moves them."""
+    moved = _fit_and_run(task).text_embeds
+    assert moved is not None
+    return task.logit_scale * pool(task.test) @ moved.T
+
+
+def averaged_first(task: Task) -> Tensor:
+    """Frames and prompts averaged before the head sees them, instead of one particle each."""
+    return dkd(task.pooled())
+
+
+ABLATIONS: dict[str, dict[str, Any] | Callable[[Task], Tensor]] = {
+    "video_only": video_only,
+    "text_only": text_only,
+    "averaged_first": averaged_first,
+}
+
+
+def ablation(name: str) -> Callable[[Task], Tensor]:
+    """The method behind a name of `ABLATIONS`."""
+    chosen = ABLATIONS[name]
+    return partial(dkd, **chosen) if isinstance(chosen, dict) else chosen
+
+
+def _fit_and_run(task: Task, **options: Any) -> DKDHeadOutput:
+    config = DKDCLIPConfig(projection_dim=task.text.shape[-1], logit_scale=task.logit_scale, **options)
+    head = DKDHead(config).eval()
+    head.fit(task.domain, task.text, labels=task.domain_labels)
+    return head(task.test, task.text)

@@ -1,0 +1,295 @@
+"""The command line of evaluate.py."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from ..data.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts
+from .ablations import ABLATIONS, ablation, dkd
+from .baselines import BASELINES, Method, both_centred, zero_shot
+from .measurement import GIVEN, Measurement, Plan, measure_set
+from .protocols import PROTOCOLS
+from .report import (
+    REFERENCE,
+    Line,
+    against_best,
+    environment,
+    results,
+    set_table,
+    summarise,
+    summary_table,
+    write_results,
+)
+
+
+DESCRIPTION = """\
+Measure DKD against plain zero-shot CLIP on embeddings of clips.
+
+Rows that are always there: zero-shot (plain CLIP), both_centred (mean video and mean text taken away) and dkd (a head
+fitted on the domain clips, without labels, with its defaults). Figures in the tables are percent: top-1 is the mean
+over seeds, sd the standard deviation between them, gain the mean paired difference to zero-shot on the same clips and
+SE its standard error; class is mean-class accuracy, ECE the calibration error, s and MiB time and memory of a run."""
+
+EPILOG = """\
+protocols:
+{protocols}
+  {given}: the domain is another file (--domain), all clips of --embeddings are tested.
+
+files:
+  A .safetensors cache holds video_embeds (N, D) or (N, T, D), labels (N,), text_embeds (K, D) or (K, P, D). In an
+  .npz the arrays are guessed, or named with --video_key, --label_key and --text_key. FILE+TEXTFILE takes the class
+  texts from TEXTFILE; where that has an array class_id, clips of other classes are left out and labels renumbered.
+
+examples, with F=../shared/data/features:
+  one file, every protocol, five seeds
+    python evaluate.py --embeddings $F/whurs19_clip_vit-b-32.npz
+  only the transductive figure, with figures and a file of results
+    python evaluate.py --embeddings $F/whurs19_clip_rn50.npz --protocols full --output results.json --figures figures
+  the 25 rows (5 sets x 5 protocols, 5 seeds) with all peers, the mean gain and the worst row at the end
+    python evaluate.py --baselines --output results.json --embeddings \\
+      $F/whurs19_clip_rn50.npz $F/whurs19_clip_vit-b-32.npz \\
+      $F/ucf101_openai_vitb32_dev.npz+$F/ucf101_object_prompts_vitb32.npz \\
+      $F/ucf101_openai_vitb32_dev.npz $F/imagenet500a_openai_vitb32.npz
+  domain and test given; all 16 training clips of each class labelled
+    python evaluate.py --embeddings $F/ucf101_openai_vitb32_dev.npz --domain $F/ucf101_openai_vitb32_dev.npz \\
+      --domain_video_key train16_f --shots 16 --baselines
+  frames as particles, 101 classes asked
+    python evaluate.py --embeddings $F/ucf101_14_effnetlite0_conse_dev.npz --text_key text101 \\
+      --ablations averaged_first
+"""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all other errors of this command."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with exit code 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options of evaluate.py, in groups."""
+    protocols = "\n".join(f"  {name}: {meaning}." for name, meaning in PROTOCOLS.items())
+    parser = OneLineParser(
+        prog="evaluate.py",
+        description=DESCRIPTION,
+        epilog=EPILOG.format(protocols=protocols, given=GIVEN),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_embedding_arguments(parser)
+    add_protocol_arguments(parser)
+    add_method_arguments(parser)
+    add_output_arguments(parser)
+    return parser
+
+
+def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the embeddings come from."""
+    group = parser.add_argument_group("embeddings")
+    group.add_argument(
+        "--embeddings", nargs="+", metavar="FILE", help="caches (.safetensors) or .npz files, FILE or FILE+TEXTFILE"
+    )
+    group.add_argument("--text_embeddings", metavar="FILE", help="class texts for every --embeddings file")
+    group.add_argument("--domain", metavar="FILE", help="domain clips of their own, instead of the protocols")
+    for flag, meaning in (
+        ("--video_key", "array of the video embeddings"),
+        ("--label_key", "array of the labels"),
+        ("--text_key", "array of the class texts"),
+        ("--domain_video_key", "array of the video embeddings in the --domain file"),
+        ("--domain_label_key", "array of the labels in the --domain file"),
+    ):
+        group.add_argument(flag, metavar="NAME", help=f"{meaning} (default: guessed)")
+
+
+def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which clips are the domain and which are tested."""
+    group = parser.add_argument_group("protocols")
+    group.add_argument(
+        "--protocols",
+        nargs="+",
+        choices=tuple(PROTOCOLS),
+        default=list(PROTOCOLS),
+        help="see below (default: all five)",
+    )
+    group.add_argument("--seeds", type=_positive, default=5, metavar="N", help="seeds 0 to N-1 (default: 5)")
+    group.add_argument(
+        "--shots",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="label N domain clips of each class, drawn with the seed and left out of the test (default: no labels)",
+    )
+
+
+def add_method_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which rows are wanted beside the three that are always there."""
+    group = parser.add_argument_group("rows")
+    group.add_argument(
+        "--baselines",
+        nargs="*",
+        choices=tuple(BASELINES),
+        metavar="NAME",
+        help=f"peers of DKD, all or those named: {', '.join(BASELINES)} (gda needs --shots)",
+    )
+    group.add_argument(
+        "--ablations",
+        nargs="*",
+        choices=tuple(ABLATIONS),
+        metavar="NAME",
+        help=f"DKD with a part taken away, all or those named: {', '.join(ABLATIONS)}",
+    )
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where results go besides the tables on standard output."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--output", type=Path, metavar="FILE", help="write all rows and the environment as JSON")
+    group.add_argument("--figures", type=Path, metavar="DIR", help="write accuracy per class and confusions as PNG")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run evaluate.py; 0 when done, 2 with one line on standard error when the user has to change something."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser().parse_args(argv)
+    try:
+        sets = load_sets(args)
+        domain_set = load_domain(args)
+        inputs = list(dict.fromkeys(path for name in sets for path in sets[name][1]))
+        if args.domain:
+            inputs.append(Path(args.domain))
+        measurements = evaluate_sets({name: loaded[0] for name, loaded in sets.items()}, domain_set, args)
+        if args.output:
+            described = environment(["evaluate.py", *argv], dict.fromkeys(inputs))
+            write_results(args.output, results(measurements, summarise(measurements), described))
+            print(f"results: {args.output}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted, nothing written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def load_sets(args: argparse.Namespace) -> dict[str, tuple[EmbeddingSet, list[Path]]]:
+    """The sets of --embeddings by a name of their own, each with the files it was read from."""
+    if not args.embeddings:
+        raise ValueError("nothing to evaluate: give --embeddings FILE; see evaluate.py --help")
+    sets: dict[str, tuple[EmbeddingSet, list[Path]]] = {}
+    for given in args.embeddings:
+        path, text_path = _split_pair(given)
+        text_path = text_path or args.text_embeddings
+        name = Path(path).stem + (f"+{Path(text_path).stem}" if text_path else "")
+        if name in sets:
+            raise ValueError(f"{given} is named twice as {name!r}: results would be mixed up")
+        keys = {"video_key": args.video_key, "label_key": args.label_key}
+        if text_path:
+            loaded = read_with_texts(path, text_path, text_key=args.text_key, **keys)
+            sets[name] = loaded, [Path(path), Path(text_path)]
+        else:
+            sets[name] = read_embeddings(path, text_key=args.text_key, **keys), [Path(path)]
+    return sets
+
+
+def load_domain(args: argparse.Namespace) -> EmbeddingSet | None:
+    """The set of --domain, its labels numbered as those of --embeddings."""
+    if args.domain is None:
+        if args.domain_video_key or args.domain_label_key:
+            raise ValueError("--domain_video_key and --domain_label_key need --domain FILE")
+        return None
+    if len(args.embeddings) > 1:
+        raise ValueError(f"--domain goes with one --embeddings file, and {len(args.embeddings)} are given")
+    text_path = _split_pair(args.embeddings[0])[1] or args.text_embeddings
+    keys = {"video_key": args.domain_video_key, "label_key": args.domain_label_key}
+    if text_path:
+        return read_with_texts(args.domain, text_path, text_key=args.text_key, **keys)
+    return read_embeddings(args.domain, **keys)
+
+
+def evaluate_sets(
+    sets: dict[str, EmbeddingSet], domain_set: EmbeddingSet | None, args: argparse.Namespace
+) -> list[Measurement]:
+    """Measure every set, print its table as soon as it is there, then the summary and the figures."""
+    plan = Plan(args.protocols, args.seeds, args.shots)
+    chosen = {name: choose_methods(args, embedding_set) for name, embedding_set in sets.items()}
+    total = sum(plan.num_tasks(domain_set is not None) * len(methods) for methods in chosen.values())
+    measurements: list[Measurement] = []
+    with tqdm(total=total, unit="run", file=sys.stderr, disable=None) as progress:
+        for name, embedding_set in sets.items():
+            own = []
+            for measured in measure_set(
+                name, embedding_set, chosen[name], plan, domain_set, on_start=progress.set_description_str
+            ):
+                own.append(measured)
+                progress.update()
+            with tqdm.external_write_mode(file=sys.stdout):
+                print(f"{_title(name, embedding_set)}\n{set_table(summarise(own))}\n", flush=True)
+            measurements += own
+    print_summary(summarise(measurements))
+    if args.figures:
+        from .figures import write_figures  # matplotlib is needed for nothing else
+
+        for path in write_figures(args.figures, measurements, {n: s.class_names for n, s in sets.items()}):
+            print(f"figure: {path}", file=sys.stderr)
+    return measurements
+
+
+def print_summary(lines: list[Line]) -> None:
+    """The table over all sets and protocols, where there is more than one row to summarise."""
+    if len({(line.data, line.protocol) for line in lines}) < 2:
+        return
+    print(
+        f"all rows: gain over {REFERENCE} in points, by protocol; ECE: change against {REFERENCE}, below 0 is better"
+    )
+    print(summary_table(lines))
+    gap = against_best(lines, "dkd", ("transclip", "stata"))
+    if gap:
+        print(gap)
+
+
+def choose_methods(args: argparse.Namespace, embedding_set: EmbeddingSet) -> dict[str, Method]:
+    """Row names and functions, in the order of the table."""
+    methods: dict[str, Method] = {REFERENCE: zero_shot, "both_centred": both_centred}
+    if args.baselines is not None:
+        named = args.baselines or [name for name in BASELINES if name != "gda" or args.shots]
+        methods |= {name: BASELINES[name] for name in named}
+    methods["dkd"] = dkd
+    if args.ablations is not None:
+        texts = embedding_set.text_embeds
+        has_parts = embedding_set.video_embeds.dim() == 3 or (texts is not None and texts.dim() == 3)
+        named = args.ablations or [name for name in ABLATIONS if name != "averaged_first" or has_parts]
+        methods |= {f"dkd/{name}": ablation(name) for name in named}
+    return methods
+
+
+def _title(name: str, embedding_set: EmbeddingSet) -> str:
+    """One line that says what the table below is about."""
+    known = embedding_set.metadata
+    clips, dim = len(embedding_set.labels), embedding_set.video_embeds.shape[-1]
+    parts = [name, f"{clips} clips", f"{len(embedding_set.class_names)} classes", f"{dim} dimensions"]
+    parts += [f"{key} {known[key]}" for key in ("backbone", "split", "frames", "texts") if known.get(key) is not None]
+    return ", ".join(parts)
+
+
+def _split_pair(given: str) -> tuple[str, str | None]:
+    """FILE+TEXTFILE into its two names; a plus inside the name of an existing file is left alone."""
+    if Path(given).is_file() or "+" not in given:
+        return given, None
+    cuts = [i for i, letter in enumerate(given) if letter == "+"]
+    fitting = [i for i in cuts if Path(given[:i]).is_file() and Path(given[i + 1 :]).is_file()]
+    cut = fitting[0] if fitting else cuts[0]
+    return given[:cut], given[cut + 1 :]
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return number

@@ -1,0 +1,152 @@
+"""Two figures a set: accuracy of each class before and after, and the confusions that changed most."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .measurement import Measurement
+from .report import REFERENCE
+
+
+MOST_CLASSES = 40  # that stay legible in one figure
+MOST_CONFUSIONS = 12  # in each direction
+BEFORE, BETTER, WORSE = "#8c8c8c", "#1b7837", "#b2182b"
+
+
+def write_figures(
+    folder: str | os.PathLike, measurements: Sequence[Measurement], class_names: Mapping[str, list[str]]
+) -> Iterator[Path]:
+    """Write the PNGs of each set under the first protocol it was measured with, and yield their paths.
+
+    Args:
+        folder: Made where it is missing.
+        measurements: All runs; the seeds of a protocol are counted together.
+        class_names: For each set, one name a class.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, names in class_names.items():
+        own = [m for m in measurements if m.row["data"]["name"] == name]
+        protocol = own[0].row["protocol"]
+        before, after = (
+            sum(_confusions(m, len(names)) for m in own if m.row["protocol"] == protocol and m.row["method"] == method)
+            for method in (REFERENCE, "dkd")
+        )
+        assert isinstance(before, Tensor)
+        assert isinstance(after, Tensor)
+        title = f"{name}, protocol {protocol}"
+        for kind, figure in (
+            ("per_class", per_class_figure(before, after, names, title)),
+            ("confusions", confusion_figure(before, after, names, title)),
+        ):
+            path = folder / f"{name}-{protocol}-{kind}.png"
+            figure.savefig(path, dpi=120)
+            yield path
+
+
+def per_class_figure(before: Tensor, after: Tensor, class_names: list[str], title: str) -> Figure:
+    """Accuracy of each class under zero-shot and DKD, largest gain on top.
+
+    Args:
+        before: Confusion counts (K, K) of zero-shot, true class by row.
+        after: The same of DKD.
+        class_names: K names.
+        title: What the counts are of.
+    """
+    counts = before.sum(1)
+    accuracy = torch.stack([before.diag(), after.diag()]) / counts.clamp_min(1)
+    present = counts.nonzero()[:, 0]
+    order = present[(accuracy[1] - accuracy[0])[present].argsort(stable=True)]
+    left_out = max(len(order) - MOST_CLASSES, 0)
+    if left_out:
+        order = torch.cat([order[: MOST_CLASSES // 2], order[-MOST_CLASSES // 2 :]])
+    figure, axes = _axes(len(order), title, "accuracy of the class, %")
+    for row, k in enumerate(order.tolist()):
+        old, new = (100 * accuracy[:, k]).tolist()
+        colour = BEFORE if new == old else BETTER if new > old else WORSE
+        axes.plot([old, new], [row, row], color=colour, linewidth=2, alpha=0.6, zorder=1)
+        axes.scatter(old, row, s=26, facecolor="white", edgecolor=BEFORE, linewidth=1.5, zorder=2)
+        axes.scatter(new, row, s=30, color=colour, zorder=3)
+    if left_out:
+        axes.axhline(MOST_CLASSES / 2 - 0.5, color="black", linewidth=0.8, linestyle=":")
+        axes.annotate(
+            f"{left_out} classes between, with smaller changes",
+            (101.5, MOST_CLASSES / 2 - 0.5),
+            fontsize=8,
+            ha="right",
+            va="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
+    axes.set_xlim(-2, 102)
+    axes.set_yticks(range(len(order)), [f"{_short(class_names[k])} ({int(counts[k])})" for k in order.tolist()])
+    handles = [
+        axes.scatter([], [], s=26, facecolor="white", edgecolor=BEFORE, linewidth=1.5, label="zero-shot"),
+        axes.scatter([], [], s=30, color=BETTER, label="DKD, better"),
+        axes.scatter([], [], s=30, color=WORSE, label="DKD, worse"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def confusion_figure(before: Tensor, after: Tensor, class_names: list[str], title: str) -> Figure:
+    """Pairs "true read as predicted" whose count fell or rose most; arguments as of `per_class_figure`."""
+    change = (after - before).fill_diagonal_(0)
+    flat = change.flatten()
+    fallen = [i for i in flat.argsort(stable=True)[:MOST_CONFUSIONS].tolist() if flat[i] < 0]
+    risen = [i for i in flat.argsort(descending=True, stable=True)[:MOST_CONFUSIONS].tolist() if flat[i] > 0]
+    shown = [*risen, *reversed(fallen)]
+    figure, axes = _axes(len(shown), title, "clips: zero-shot (hollow) to DKD (filled)")
+    for row, index in enumerate(shown):
+        old, new = float(before.flatten()[index]), float(after.flatten()[index])
+        colour = BETTER if new < old else WORSE
+        axes.plot([old, new], [row, row], color=colour, linewidth=2, alpha=0.6, zorder=1)
+        axes.scatter(old, row, s=26, facecolor="white", edgecolor=BEFORE, linewidth=1.5, zorder=2)
+        axes.scatter(new, row, s=30, color=colour, zorder=3)
+        axes.annotate(
+            f"{new - old:+.0f}", (max(old, new), row), (6, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    pairs = [divmod(index, len(class_names)) for index in shown]
+    axes.set_yticks(
+        range(len(shown)), [f"{_short(class_names[a])} read as {_short(class_names[b])}" for a, b in pairs]
+    )
+    axes.margins(x=0.08)
+    axes.set_xlim(left=min(axes.get_xlim()[0], -0.5))
+    if not shown:
+        axes.text(0.5, 0.5, "no confusion changed", ha="center", va="center", transform=axes.transAxes)
+    handles = [
+        axes.scatter([], [], s=30, color=BETTER, label="confused less by DKD"),
+        axes.scatter([], [], s=30, color=WORSE, label="confused more by DKD"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _axes(num_rows: int, title: str, x_label: str) -> tuple[Figure, Axes]:
+    """A figure with one line of text a row, drawn without a display."""
+    figure = Figure(figsize=(8.5, 1.7 + 0.21 * max(num_rows, 4)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    figure.suptitle(title, fontsize=11)
+    axes.set_xlabel(x_label)
+    axes.set_ylim(-0.7, max(num_rows, 1) - 0.3)
+    axes.tick_params(axis="y", labelsize=8, length=0)
+    axes.grid(axis="x", alpha=0.3)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def _confusions(measured: Measurement, num_classes: int) -> Tensor:
+    """Counts (K, K) float64, true class by row, predicted by column."""
+    pairs = measured.labels * num_classes + measured.predictions
+    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes).double()
+
+
+def _short(name: str, length: int = 28) -> str:
+    return name if len(name) <= length else f"{name[: length - 1].rstrip(' ,')}…"

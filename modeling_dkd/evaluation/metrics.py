@@ -1,0 +1,75 @@
+"""What a result is measured by, as one metric of the `evaluate` library and as plain functions.
+
+    metric = RecognitionMetric(keep_in_memory=True)
+    metric.compute(predictions=logits, references=labels)  # {"top1": ..., "top5": ..., "mean_class": ..., "ece": ...}
+
+Nothing here needs the network. Importing this module imports `evaluate`, which takes seconds: do it late.
+"""
+
+import numpy as np
+from datasets import Features, Sequence, Value
+
+from evaluate import Metric, MetricInfo  # type: ignore[attr-defined] # the library, not the script of that name
+
+
+CALIBRATION_BINS = 15
+
+
+class RecognitionMetric(Metric):
+    """Top-1, top-5, mean-class accuracy and expected calibration error of logits, all as fractions."""
+
+    def _info(self) -> MetricInfo:
+        return MetricInfo(
+            description="Accuracy and calibration of a classifier from its logits.",
+            citation="",
+            inputs_description="predictions: logits (num_classes floats a sample); references: class numbers.",
+            features=Features({"predictions": Sequence(Value("float32")), "references": Value("int64")}),
+        )
+
+    def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
+        logits, labels = np.asarray(predictions, dtype=np.float32), np.asarray(references)
+        return {
+            "top1": top_k_accuracy(logits, labels, 1),
+            "top5": top_k_accuracy(logits, labels, 5),
+            "mean_class": float(np.mean(list(class_accuracies(logits, labels).values()))),
+            "ece": expected_calibration_error(logits, labels),
+        }
+
+
+def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of samples whose class is among the k best; 1 where there are no more than k classes.
+
+    Args:
+        logits: (N, K) float; of equal ones the lower class number counts as better, as for argmax.
+        labels: (N,) int in [0, K).
+        k: How many classes may be named.
+    """
+    own = logits[np.arange(len(labels)), labels][:, None]
+    classes = np.arange(logits.shape[1])
+    better = (logits > own) | ((logits == own) & (classes < labels[:, None]))
+    return float((better.sum(1) < k).mean())
+
+
+def class_accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[int, float]:
+    """Top-1 accuracy of each class that occurs in `labels` (N,), by class number; logits (N, K)."""
+    right = logits.argmax(1) == labels
+    return {int(k): float(right[labels == k].mean()) for k in np.unique(labels)}
+
+
+def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, num_bins: int = CALIBRATION_BINS) -> float:
+    """Mean gap between confidence and accuracy over equal bins of confidence, weighted by their samples.
+
+    Args:
+        logits: (N, K) float; confidence is the largest softmax probability.
+        labels: (N,) int in [0, K).
+        num_bins: Bins of equal width over (0, 1].
+
+    Source:
+        Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
+    """
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    confidence = 1 / np.exp(shifted).sum(1)
+    right = logits.argmax(1) == labels
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=num_bins)
+    return float(np.abs(gaps).sum() / len(labels))
