@@ -1,0 +1,176 @@
+"""Embed every clip of an index once: decode in worker processes, encode in batches, keep each batch as a shard.
+
+Batches are drawn from the index alone, so that an interrupted run, a resumed one and one shared by several processes
+all encode the same batches and end in the same bytes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from .clip_shards import ClipShards, clip_identity
+from .video_index import VideoRecord
+
+
+@dataclass(frozen=True)
+class EmbeddingRun:
+    """What a run did.
+
+    Attributes:
+        num_embedded: Clips embedded now.
+        num_known: Clips that a former run had embedded.
+        damaged: Name and reason of the clips that could not be read.
+        identities: Name and identity of every wanted clip, under which `ClipShards.gather` finds it.
+    """
+
+    num_embedded: int
+    num_known: int
+    damaged: dict[str, str]
+    identities: dict[str, str]
+
+
+class _ClipBatches(Dataset):
+    """Batch number -> (batch number, positions in it that could be read, frames of those, reasons for the others)."""
+
+    def __init__(self, batches: Sequence[Sequence[VideoRecord]], load_clip: Callable[[str], Tensor]) -> None:
+        self.batches = batches
+        self.load_clip = load_clip
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> tuple[int, list[int], Tensor | None, dict[str, str]]:
+        readable: list[int] = []
+        clips: list[Tensor] = []
+        damaged: dict[str, str] = {}
+        for position, record in enumerate(self.batches[number]):
+            try:
+                clips.append(self.load_clip(record.path))
+                readable.append(position)
+            except (ValueError, OSError) as error:
+                damaged[record.name] = str(error)
+        return number, readable, torch.stack(clips) if clips else None, damaged
+
+
+def embed_clips(
+    records: Sequence[VideoRecord],
+    wanted: Sequence[VideoRecord],
+    load_clip: Callable[[str], Tensor],
+    embed: Callable[[Tensor], Tensor],
+    shards: ClipShards,
+    accelerator: Accelerator,
+    batch_size: int = 16,
+    num_workers: int = 0,
+) -> EmbeddingRun:
+    """Embed the wanted clips that are in no shard yet; a batch counts as done once its shard is written.
+
+    Args:
+        records: All clips of the data set, in the order that batches are drawn from.
+        wanted: Those to embed.
+        load_clip: Path -> frames (T, C, H, W) as the encoder takes them; ValueError or OSError for a damaged file.
+        embed: Frames of a batch (n, T, C, H, W) -> embeddings (n, T, D).
+        shards: Where finished batches are kept.
+        accelerator: Batches go to its processes in turn.
+        batch_size: Clips in a batch.
+        num_workers: Decoding processes for each of them; 0 decodes in the process itself.
+
+    Returns:
+        The run as all processes together made it, the same on each.
+    """
+    known = shards.known()
+    identities = {record.name: clip_identity(record) for record in wanted}
+    pending = {name for name, identity in identities.items() if identity not in known}
+    batches = [
+        [record for record in records[start : start + batch_size] if record.name in pending]
+        for start in range(0, len(records), batch_size)
+    ]
+    planned = [batch for batch in batches if batch]
+    shard_ids = [[identities[record.name] for record in batch] for batch in planned]
+    if accelerator.is_main_process:
+        shards.remove_unfinished()
+    # Every process must have made the same plan before the first shard of this run changes what is known.
+    accelerator.wait_for_everyone()
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    mine = planned[share]
+    my_ids = shard_ids[share]
+    loader = DataLoader(
+        _ClipBatches(mine, load_clip),
+        batch_size=None,
+        num_workers=min(num_workers, len(mine)),
+        worker_init_fn=_one_thread,
+    )
+    damaged: dict[str, str] = {}
+    num_embedded = 0
+    clips_of = {shards.path_of(ids).name: len(ids) for ids in shard_ids}
+    with _Progress(clips_of, shards, accelerator.is_main_process) as progress:
+        for number, readable, clips, unreadable in loader:
+            damaged.update(unreadable)
+            if clips is not None:
+                embeds = embed(clips.to(accelerator.device))
+                shards.write(my_ids[number], [my_ids[number][position] for position in readable], embeds)
+                num_embedded += len(readable)
+            progress.refresh(len(unreadable))
+        accelerator.wait_for_everyone()
+        progress.refresh(0)
+    every = gather_object([(num_embedded, damaged)])
+    return EmbeddingRun(
+        sum(count for count, _ in every),
+        len(wanted) - len(pending),
+        dict(sorted(item for _, part in every for item in part.items())),
+        identities,
+    )
+
+
+class _Progress:
+    """Bar over the clips of all processes, read off the shards that are there."""
+
+    def __init__(self, clips_of: dict[str, int], shards: ClipShards, shown: bool) -> None:
+        self.shards = shards
+        self.clips_of = clips_of
+        self.shown = shown
+        total = sum(clips_of.values())
+        self.bar = tqdm(total=total, unit="clip", desc="embedding clips", disable=not shown or not total)
+        self.failed = 0
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def refresh(self, newly_failed: int) -> None:
+        """Count the shards; a batch counts with its damaged clips, which are therefore not added again."""
+        if not self.shown:
+            return
+        done = sum(self.clips_of.get(name, 0) for name in self.shards.written())
+        self.failed += newly_failed
+        self.bar.set_postfix(damaged=self.failed, refresh=False) if self.failed else None
+        self.bar.update(done - self.bar.n)
+
+
+def _one_thread(_: int) -> None:
+    """Keep each decoding process to one thread: there are as many of them as the user asked for."""
+    torch.set_num_threads(1)
+
+
+@torch.inference_mode()
+def embed_texts(
+    prompts: Sequence[Sequence[str]], encode: Callable[[list[str]], Tensor], batch_size: int = 256
+) -> Tensor:
+    """Embeddings (K, P, D) float32 of K classes with P prompts each; equal prompts are encoded once."""
+    distinct = sorted({prompt for row in prompts for prompt in row})
+    parts = [
+        encode(distinct[start : start + batch_size]).float().cpu()
+        for start in tqdm(
+            range(0, len(distinct), batch_size), unit="batch", desc="encoding prompts", disable=len(distinct) < 1000
+        )
+    ]
+    embeds = torch.cat(parts)
+    row_of = {prompt: row for row, prompt in enumerate(distinct)}
+    return torch.stack([embeds[[row_of[prompt] for prompt in row]] for row in prompts])

@@ -1,0 +1,134 @@
+"""Working state of clip embedding: many small safetensors shards, each written whole or not at all.
+
+A shard holds the embeddings of one batch, `video_embeds` (n, T, D), and the identities of its clips. What is in a
+shard is never computed again, however the run that wrote it ended; its bytes depend on its clips alone.
+"""
+
+import hashlib
+import json
+import os
+import struct
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .video_index import VideoRecord
+
+
+def clip_identity(record: VideoRecord) -> str:
+    """Name, size and time of last change: a file that is replaced or edited counts as another clip.
+
+    A file that cannot be looked at keeps its name with size -1; reading it will say what is wrong.
+    """
+    try:
+        status = os.stat(record.path)
+    except OSError:
+        return f"{record.name}|-1|-1"
+    return f"{record.name}|{status.st_size}|{status.st_mtime_ns}"
+
+
+class ClipShards:
+    """The shards of one folder, that is of one model, preprocessing and number of frames."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path_of(self, identities: Sequence[str]) -> Path:
+        """Where the shard of a planned batch belongs, the same in every run and process."""
+        digest = hashlib.sha256("\n".join(identities).encode()).hexdigest()
+        return self.folder / f"{digest[:24]}.safetensors"
+
+    def written(self) -> set[str]:
+        """File names of the shards that are there now."""
+        return {entry.name for entry in os.scandir(self.folder) if entry.name.endswith(".safetensors")}
+
+    def known(self) -> dict[str, tuple[Path, int]]:
+        """Shard and row of every embedded clip, by identity; a shard that cannot be read counts as absent."""
+        rows: dict[str, tuple[Path, int]] = {}
+        for name in sorted(self.written()):
+            path = self.folder / name
+            try:
+                with safe_open(path, framework="pt") as shard:
+                    identities = json.loads((shard.metadata() or {})["identities"])
+            except (SafetensorError, OSError, KeyError, json.JSONDecodeError):
+                continue
+            rows.update({identity: (path, row) for row, identity in enumerate(identities)})
+        return rows
+
+    def write(self, planned: Sequence[str], embedded: Sequence[str], video_embeds: Tensor) -> None:
+        """Write one shard, in one go.
+
+        Args:
+            planned: Identities of the batch as planned; they give the file its name.
+            embedded: Identities of the clips that could be read, in the order of the rows.
+            video_embeds: Their embeddings, (n, T, D) float32.
+        """
+        path = self.path_of(planned)
+        unfinished = path.with_suffix(f".unfinished-{os.getpid()}")
+        # One metadata key only: safetensors writes several in an order that changes from process to process.
+        save_file(
+            {"video_embeds": video_embeds.detach().cpu().float().contiguous()},
+            unfinished,
+            {"identities": json.dumps(list(embedded))},
+        )
+        _flush(unfinished)
+        os.replace(unfinished, path)
+
+    def gather(self, identities: Sequence[str]) -> Tensor:
+        """Embeddings of these clips in this order, (N, T, D) float32.
+
+        Raises:
+            KeyError: A clip has not been embedded.
+        """
+        known = self.known()
+        wanted: dict[Path, list[tuple[int, int]]] = {}
+        for position, identity in enumerate(identities):
+            path, row = known[identity]
+            wanted.setdefault(path, []).append((position, row))
+        gathered: list[Tensor] = [torch.empty(0)] * len(identities)
+        for path, pairs in wanted.items():
+            with safe_open(path, framework="pt") as shard:
+                embeds = shard.get_tensor("video_embeds")
+            for position, row in pairs:
+                gathered[position] = embeds[row]
+        return torch.stack(gathered)
+
+    def remove_unfinished(self) -> None:
+        """Delete what killed runs left half written: files of this kind that nobody has touched for ten minutes."""
+        for path in self.folder.glob("*.unfinished-*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > 600:
+                    path.unlink()
+
+
+def sort_metadata(path: str | Path) -> None:
+    """Rewrite the header of a safetensors file with its metadata in alphabetical order.
+
+    The library writes metadata in an order that differs between processes; sorted, equal contents have equal bytes.
+    """
+    with open(path, "r+b") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(encoded) > size:
+            raise ValueError(f"{path}: the header does not fit its place when written again")
+        file.seek(8)
+        file.write(encoded.ljust(size))
+
+
+def _flush(path: Path) -> None:
+    """Have the file on the disk before it gets its name, so that a power cut leaves no empty shard."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

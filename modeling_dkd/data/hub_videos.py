@@ -1,0 +1,129 @@
+"""Any data set of the Hub (or a local folder in one of its layouts) with a video column, in the columns used here."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from datasets import (
+    ClassLabel,
+    Dataset,
+    Features,
+    IterableDataset,
+    Value,
+    Video,
+    get_dataset_split_names,
+    load_dataset,
+)
+from datasets.exceptions import DatasetNotFoundError
+
+from .video_index import PARTS, VideoIndex, VideoRecord, video_features
+
+
+def hub_dataset(
+    name: str, split: str = "train", streaming: bool = False, revision: str | None = None
+) -> Dataset | IterableDataset:
+    """One split of a Hub data set with the columns video, path, name, label, group and split.
+
+    Videos are not decoded: `video` holds {"path", "bytes"}. The label column is the first of label, labels, class and
+    action, else the only ClassLabel; labels that are texts are numbered in alphabetical order.
+
+    Args:
+        name: Repository, or a local folder that `datasets.load_dataset` understands.
+        split: One of its splits.
+        streaming: Give an IterableDataset that fetches clips as they are read.
+        revision: Branch, tag or commit of the repository.
+
+    Raises:
+        ValueError: No such data set or split, no video column, or no label column; texts as labels when streaming.
+    """
+    try:
+        dataset: Any = load_dataset(name, split=split, streaming=streaming, revision=revision)
+    except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
+        raise ValueError(f"cannot load the data set {name}: {error}") from error
+    columns: dict[str, Any] = dict(dataset.features or {})
+    video = next((column for column, kind in columns.items() if isinstance(kind, Video)), None)
+    if video is None:
+        raise ValueError(f"{name} has no video column; its columns are {', '.join(columns) or 'unknown'}")
+    label = _label_column(name, columns)
+    dataset = dataset.cast_column(video, Video(decode=False))
+    if not isinstance(columns[label], ClassLabel):
+        if streaming:
+            raise ValueError(
+                f"the labels of {name} are texts; load it without streaming, so that they can be numbered"
+            )
+        dataset = dataset.class_encode_column(label)
+    features = video_features(dataset.features[label].names)
+
+    def in_our_columns(row: dict[str, Any], number: int) -> dict[str, Any]:
+        path = row[video]["path"] or ""
+        # Clips inside a Parquet file may share a name or have none: the row keeps them apart.
+        clip_name = f"{number:07d} {os.path.basename(path)}".strip()
+        group = str(row["group"]) if "group" in columns else ""
+        return {
+            "video": row[video],
+            "path": path,
+            "name": clip_name,
+            "label": row[label],
+            "group": group,
+            "split": split,
+        }
+
+    return dataset.map(in_our_columns, with_indices=True, remove_columns=list(columns), features=features)
+
+
+def hub_index(name: str, store: str | Path, revision: str | None = None) -> VideoIndex:
+    """Index of a Hub data set: its splits train and test, or all of its clips when it has no such pair.
+
+    Args:
+        name: As in `hub_dataset`.
+        store: Folder for clips that come as bytes inside other files; each is written once, named by its contents.
+        revision: Branch, tag or commit of the repository.
+
+    Raises:
+        ValueError: As in `hub_dataset`.
+    """
+    try:
+        available = get_dataset_split_names(name, revision=revision)
+    except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
+        raise ValueError(f"cannot load the data set {name}: {error}") from error
+    divided = set(PARTS) <= set(available)
+    records: list[VideoRecord] = []
+    class_names: list[str] = []
+    for split in PARTS if divided else available:
+        dataset = hub_dataset(name, split, revision=revision)
+        names = dataset.features["label"].names
+        class_names += [class_name for class_name in names if class_name not in class_names]
+        for row in dataset:
+            path = row["path"] if os.path.isfile(row["path"]) else _stored(row["video"], Path(store))
+            label = class_names.index(names[row["label"]]) if row["label"] is not None and row["label"] >= 0 else -1
+            part = split if divided else ""
+            records.append(VideoRecord(path, f"{split}/{row['name']}", label, row["group"], part))
+    records.sort(key=lambda record: record.name)
+    return VideoIndex(Path(name).name, "1" if divided else "all", tuple(class_names), tuple(records), root=str(name))
+
+
+def _label_column(name: str, columns: Features | dict[str, Any]) -> str:
+    """The column that says the class."""
+    for candidate in ("label", "labels", "class", "action"):
+        if isinstance(columns.get(candidate), ClassLabel | Value):
+            return candidate
+    labels = [column for column, kind in columns.items() if isinstance(kind, ClassLabel)]
+    if len(labels) != 1:
+        raise ValueError(f"{name} has no column called label; its columns are {', '.join(columns)}")
+    return labels[0]
+
+
+def _stored(video: dict[str, Any], store: Path) -> str:
+    """Path of a file with the clip's bytes, written if it is not there yet; "" for a clip without bytes."""
+    content = video["bytes"]
+    if content is None:
+        return os.path.abspath(video["path"] or "")
+    suffix = Path(video["path"] or "").suffix or ".video"
+    path = store / f"{hashlib.sha256(content).hexdigest()[:32]}{suffix}"
+    if not path.exists():
+        store.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".unfinished-{os.getpid()}")
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    return str(path.resolve())
