@@ -1,0 +1,133 @@
+"""A dual encoder with its processor, as clip embedding uses it: files to frames, frames and prompts to embeddings."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig
+
+from ..configuration_dkd import DKDCLIPConfig
+from ..modeling_dkd import DKDCLIPModel
+from ..processing_dkd import DKDCLIPProcessor
+
+
+@dataclass(frozen=True)
+class ClipReader:
+    """Path of a video -> its frames (T, 3, H, W) float32 as the encoder takes them; can be sent to worker processes.
+
+    Attributes:
+        processor: Samples, decodes and normalises.
+        views: "FRAMESxCROPSxCLIPS"; the frames of all views follow each other, T of them in all.
+    """
+
+    processor: DKDCLIPProcessor
+    views: str
+
+    def __call__(self, path: str) -> Tensor:
+        """Frames of one file.
+
+        Raises:
+            ValueError: The file is missing, damaged or no video (the message names it).
+        """
+        return self.processor(videos=[path], views=self.views)["pixel_values"].flatten(0, 1)
+
+
+class ClipEncoder:
+    """The frozen encoders of a DKD checkpoint or of any stock dual encoder.
+
+    Args:
+        model: Model in evaluation mode, on its device.
+        processor: Its processor.
+        name: What results call it.
+        revision: Commit of the repository; None for a folder, which is then known by its weights.
+        views: "FRAMESxCROPSxCLIPS".
+    """
+
+    def __init__(
+        self, model: DKDCLIPModel, processor: DKDCLIPProcessor, name: str, revision: str | None, views: str
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        self.name = name
+        self.views = views
+        self.weights_hash = _hash_of_weights(model)
+        self.revision = revision or f"sha256:{self.weights_hash[:16]}"
+
+    @classmethod
+    def load(
+        cls, name_or_folder: str, views: str, revision: str | None, dtype: torch.dtype, device: torch.device
+    ) -> "ClipEncoder":
+        """Load a checkpoint of this project, or put an unfitted head on a stock one.
+
+        Raises:
+            ValueError: There is no such model, it is no dual encoder, or its processor is missing.
+        """
+        options: dict[str, Any] = {"revision": revision} if revision else {}
+        try:
+            config = AutoConfig.from_pretrained(name_or_folder, **options)
+            if config.model_type == DKDCLIPConfig.model_type:
+                model = DKDCLIPModel.from_pretrained(name_or_folder, dtype=dtype, **options)
+                processor = DKDCLIPProcessor.from_pretrained(name_or_folder, **options)
+            else:
+                model = DKDCLIPModel.from_backbone(name_or_folder, dtype=dtype, **options)
+                processor = DKDCLIPProcessor.from_backbone(name_or_folder, **options)
+        except OSError as error:
+            # The hub's messages run over many lines; the first says what is wrong.
+            raise ValueError(
+                f"cannot load the model {name_or_folder}: {str(error).strip().splitlines()[0]}"
+            ) from error
+        commit = getattr(config, "_commit_hash", None)
+        name = Path(name_or_folder).resolve().name if Path(name_or_folder).is_dir() else name_or_folder
+        return cls(model.to(device).eval(), processor, name, commit, views)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How frames are made ready: the image processor's settings."""
+        return json.loads(self.processor.image_processor.to_json_string())
+
+    def key(self) -> dict[str, Any]:
+        """All that an embedding of a clip depends on besides the clip: weights, preprocessing, views, dtype."""
+        return {
+            "weights": self.weights_hash,
+            "preprocessing": self.preprocessing,
+            "frames": self.views,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+        }
+
+    @property
+    def reader(self) -> ClipReader:
+        """What turns files into frames."""
+        return ClipReader(self.processor, self.views)
+
+    @torch.inference_mode()
+    def embed(self, clips: Tensor) -> Tensor:
+        """Frames (n, T, 3, H, W) -> embeddings (n, T, D), as the encoder gives them."""
+        return self.model.get_video_features(clips)
+
+    @torch.inference_mode()
+    def encode(self, texts: list[str]) -> Tensor:
+        """Prompts -> embeddings (number of texts, D), as the encoder gives them."""
+        tokens = self.processor(text=texts).to(self.model.device)
+        return self.model.get_text_features(**tokens)
+
+    def num_cut(self, texts: list[str]) -> int:
+        """How many of the texts are longer than the encoder takes and will be cut."""
+        tokenizer = self.processor.tokenizer
+        limit = self.processor.max_text_length or tokenizer.model_max_length
+        lengths = [len(ids) for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
+        return sum(length > limit for length in lengths)
+
+
+def _hash_of_weights(model: DKDCLIPModel) -> str:
+    """SHA-256 over names, types and values of the backbone's tensors: a fitted head embeds clips as before."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.backbone.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(values.numpy().data)
+    digest.update(json.dumps(model.backbone.config.to_dict(), sort_keys=True, default=str).encode())
+    return digest.hexdigest()

@@ -1,0 +1,341 @@
+"""evaluate.py on videos: find the clips, embed each once, hand domain and test sets to the evaluation.
+
+python evaluate.py --model openai/clip-vit-base-patch16 --dataset ucf101 --data_dir UCF-101 --split 1
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..data.embedding_cache import EmbeddingSet, write_embeddings
+from ..data.prompts import TEMPLATE_SETS, class_prompts, description_prompts, load_templates
+from .measurement import Measurement
+
+
+if TYPE_CHECKING:  # these take seconds to import, which --help need not wait for
+    from accelerate import Accelerator
+
+    from ..data.clip_embedding import EmbeddingRun
+    from ..data.clip_encoder import ClipEncoder
+    from ..data.clip_shards import ClipShards
+    from ..data.video_index import VideoIndex
+
+
+DATASETS = ("ucf101", "hmdb51", "folder", "csv", "hub")
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class VideoSets:
+    """What was embedded for one evaluation.
+
+    Attributes:
+        name: Data set, as rows call it.
+        test: The clips to test, with the class texts.
+        domain: The training clips; None when the test clips themselves are the domain (transductive).
+        files: The finished caches.
+    """
+
+    name: str
+    test: EmbeddingSet
+    domain: EmbeddingSet | None
+    files: list[Path]
+
+
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the videos are and what embeds them."""
+    group = parser.add_argument_group("videos", "embed clips with a model instead of reading --embeddings")
+    group.add_argument("--model", metavar="NAME", help="Hub repository or folder of a DKD checkpoint or dual encoder")
+    group.add_argument("--revision", metavar="COMMIT", help="branch, tag or commit of the --model repository")
+    group.add_argument("--dataset", choices=DATASETS, help="how --data_dir is laid out")
+    group.add_argument("--data_dir", metavar="DIR", help="folder of the videos; csv: the CSV file; hub: the data set")
+    group.add_argument("--annotations", metavar="DIR", help="official split lists (default: in or beside --data_dir)")
+    group.add_argument("--split", choices=("1", "2", "3", "all"), default="1", help="official split (default: 1)")
+    group.add_argument("--half_split", type=int, metavar="N", help="only the classes of half-class split N (0 to 9)")
+    group.add_argument(
+        "--transductive",
+        action="store_true",
+        help="the test clips, unlabelled, are the domain (default: the training clips)",
+    )
+    group.add_argument("--allow_missing", action="store_true", help="go on without missing and damaged clips")
+    group.add_argument("--frames", default="8x1x1", metavar="TxCxV", help="frames x crops x clips (default: 8x1x1)")
+    group.add_argument(
+        "--templates",
+        default="single",
+        metavar="NAME",
+        help=f"prompt templates: {', '.join(TEMPLATE_SETS)} or a file of your own (default: single)",
+    )
+    group.add_argument(
+        "--descriptions", metavar="FILE", help="JSON with descriptions of the classes, instead of templates"
+    )
+    group.add_argument(
+        "--cache_dir", type=Path, default=Path("runs/embeddings"), metavar="DIR", help="(default: runs/embeddings)"
+    )
+    group.add_argument("--batch_size", type=int, default=16, metavar="N", help="clips a batch (default: 16)")
+    group.add_argument("--num_workers", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
+    group.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="of the encoders (default: float32)")
+
+
+def embed_for_evaluation(args: argparse.Namespace) -> VideoSets | None:
+    """Embed what the options name; None on the helping processes of a run shared through accelerate.
+
+    Raises:
+        ValueError: Anything the user has to change: clips missing or damaged without --allow_missing, no such model,
+            folder, split lists or templates.
+    """
+    _check_options(args)
+    accelerator = _accelerator()
+    try:
+        return _embed(args, accelerator)
+    except ValueError:
+        if accelerator.is_main_process:
+            raise
+        sys.exit(2)  # the main process says why
+    finally:
+        accelerator.end_training()
+
+
+def chance_notes(measurements: Sequence[Measurement]) -> list[str]:
+    """A sentence for every plain zero-shot row whose accuracy is near chance, so that nobody reads a gain into it.
+
+    Near: no more than twice 1 / K, or within three standard errors of it.
+    """
+    notes = []
+    for row in (measured.row for measured in measurements if measured.row["method"] == "zero-shot"):
+        chance = 1 / row["data"]["classes"]
+        spread = 3 * math.sqrt(chance * (1 - chance) / row["n"])
+        if row["top1"] <= max(2 * chance, chance + spread):
+            notes.append(
+                f"{row['data']['name']}, {row['protocol']}, seed {row['seed']}: zero-shot top-1 of "
+                f"{row['top1']:.2%} is near chance ({chance:.2%}: {row['data']['classes']} classes; N = {row['n']}); "
+                "this model does not recognise these classes, so its figures say nothing about DKD"
+            )
+    return notes
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together, before anything is loaded."""
+    for name in ("dataset", "data_dir"):
+        if getattr(args, name) is None:
+            raise ValueError(f"--model needs --{name}; see evaluate.py --help")
+    official = args.dataset in ("ucf101", "hmdb51")
+    if not official and (args.split != "1" or args.annotations):
+        raise ValueError(f"--split and --annotations belong to ucf101 and hmdb51, not to --dataset {args.dataset}")
+    if args.split == "all" and not args.transductive:
+        raise ValueError("--split all tests every clip and leaves no training clips: add --transductive")
+    if args.batch_size < 1 or args.num_workers < 0:
+        raise ValueError("--batch_size must be at least 1 and --num_workers at least 0")
+
+
+def _accelerator() -> "Accelerator":
+    """The processes that share the work; waiting for the slowest of them may take days."""
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[patience])
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise ValueError(
+            f"{launched} processes were launched, but each would do all the work; on a CPU set ACCELERATE_USE_CPU=true"
+        )
+    return accelerator
+
+
+def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | None:
+    """Index, embed, account for what is missing, and write the finished caches."""
+    from ..data.clip_embedding import embed_clips
+    from ..data.clip_encoder import ClipEncoder
+    from ..data.clip_shards import ClipShards
+    from ..data.video_index import VideoIndex
+
+    index = _index(args)
+    asked = index if args.half_split is None else index.half_classes(args.half_split)
+    whole = args.split == "all" or index.split == "all"
+    if whole and not args.transductive:
+        raise ValueError(
+            f"{args.data_dir} has no train and test parts to take domain and test from: add --transductive"
+        )
+    parts: dict[str, VideoIndex] = {
+        "test": asked.part("all" if whole else "test").require_complete(args.allow_missing)
+    }
+    if not args.transductive:
+        parts["train"] = asked.part("train").require_complete(args.allow_missing)
+    prompts, prompt_name = _prompts(args, asked)
+    encoder = ClipEncoder.load(args.model, args.frames, args.revision, DTYPES[args.dtype], accelerator.device)
+    folder = args.cache_dir / _folder_name(encoder)
+    shards = ClipShards(folder / "shards")
+    run = embed_clips(
+        index.records,
+        [record for part in parts.values() for record in part.records],
+        encoder.reader,
+        encoder.embed,
+        shards,
+        accelerator,
+        args.batch_size,
+        args.num_workers,
+    )
+    if accelerator.is_main_process:
+        _report(run, asked, folder, args.allow_missing)
+    if run.damaged and not args.allow_missing:
+        raise ValueError(
+            f"{len(run.damaged)} of {len(run.identities)} clips cannot be read: {', '.join(list(run.damaged)[:5])}"
+            f"{' ...' if len(run.damaged) > 5 else ''}; all are in {folder / 'damaged.json'}; the others are "
+            "embedded, pass --allow_missing to go on with them"
+        )
+    if not accelerator.is_main_process:
+        return None
+    (folder / "key.json").write_text(json.dumps(encoder.key(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    texts = _texts(encoder, prompts, folder)
+    sets: dict[str, EmbeddingSet] = {}
+    files: list[Path] = []
+    for name, part in parts.items():
+        sets[name] = _embedding_set(part, "all" if whole else name, run, shards, encoder, texts, prompt_name)
+        suffix = "all" if whole else name
+        files.append(folder / f"{asked.dataset}-{asked.split.replace(' ', '-')}-{suffix}.safetensors")
+        _write(files[-1], sets[name])
+    return VideoSets(asked.dataset, sets["test"], sets.get("train"), files)
+
+
+def _index(args: argparse.Namespace) -> "VideoIndex":
+    """All clips of the data set; what is missing is judged later, for the parts that are used."""
+    from ..data.hub_videos import hub_index
+    from ..data.video_index import csv_index, folder_index, hmdb51_index, ucf101_index
+
+    if args.dataset in ("ucf101", "hmdb51"):
+        official = ucf101_index if args.dataset == "ucf101" else hmdb51_index
+        split = 1 if args.split == "all" else int(args.split)
+        index = official(args.data_dir, _annotations(args), split, allow_missing=True)
+    elif args.dataset == "folder":
+        index = folder_index(args.data_dir)
+    elif args.dataset == "csv":
+        index = csv_index(args.data_dir, allow_missing=True)
+    else:
+        index = hub_index(args.data_dir, args.cache_dir / "hub_clips")
+    if index.ignored:
+        named = ", ".join(index.ignored[:5]) + (" ..." if len(index.ignored) > 5 else "")
+        print(f"note: {len(index.ignored)} files without a video extension left out: {named}", file=sys.stderr)
+    return index
+
+
+def _annotations(args: argparse.Namespace) -> Path:
+    """--annotations, else the first usual place around --data_dir that holds something like split lists."""
+    if args.annotations:
+        return Path(args.annotations)
+    data_dir = Path(args.data_dir).absolute()
+    lists = ("ucf101", "ucfTrainTestlist") if args.dataset == "ucf101" else ("hmdb51", "testTrainMulti_7030_splits")
+    places = (data_dir, data_dir / "annotations", data_dir.parent, data_dir.parent / "annotations")
+    sign = "classInd.txt" if args.dataset == "ucf101" else "brush_hair_test_split1.txt"
+    for place in places:
+        if any((folder / sign).is_file() for folder in (place, *(place / name for name in lists))):
+            return place
+    return data_dir
+
+
+def _prompts(args: argparse.Namespace, index: "VideoIndex") -> tuple[list[list[str]], str]:
+    """Prompts of the classes (K, P) and what results call them."""
+    if args.descriptions:
+        return description_prompts(index.class_names, args.descriptions, index.dataset), Path(args.descriptions).name
+    templates = load_templates(args.templates)
+    called = templates[0] if len(templates) == 1 else f"{Path(args.templates).name} ({len(templates)} templates)"
+    return class_prompts(index.class_names, templates), called
+
+
+def _folder_name(encoder: "ClipEncoder") -> str:
+    """Model name and the hash of all that its embeddings depend on."""
+    key = hashlib.sha256(json.dumps(encoder.key(), sort_keys=True).encode()).hexdigest()
+    return f"{encoder.name.replace('/', '--')}-{encoder.views}-{key[:12]}"
+
+
+def _report(run: "EmbeddingRun", index: "VideoIndex", folder: Path, allow_missing: bool) -> None:
+    """Say what was embedded; name every damaged clip in a file."""
+    print(
+        f"{index.dataset}: {run.num_embedded} clips embedded, {run.num_known} known from before, "
+        f"{len(run.damaged)} damaged",
+        file=sys.stderr,
+    )
+    report = folder / "damaged.json"
+    if run.damaged:
+        report.write_text(json.dumps(run.damaged, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if allow_missing:
+            print(f"note: {len(run.damaged)} clips could not be read and are left out; see {report}", file=sys.stderr)
+    else:
+        report.unlink(missing_ok=True)
+
+
+def _texts(encoder: "ClipEncoder", prompts: list[list[str]], folder: Path) -> Tensor:
+    """Embeddings (K, P, D) of the prompts, encoded once for this model and kept beside the shards."""
+    from ..data.clip_embedding import embed_texts
+
+    digest = hashlib.sha256(json.dumps(prompts).encode()).hexdigest()
+    path = folder / "texts" / f"{digest[:24]}.safetensors"
+    if path.is_file():
+        return load_file(path)["text_embeds"]
+    distinct = sorted({prompt for row in prompts for prompt in row})
+    num_cut = encoder.num_cut(distinct)
+    if num_cut:
+        print(f"note: {num_cut} of {len(distinct)} prompts are too long for the text encoder and cut", file=sys.stderr)
+    embeds = embed_texts(prompts, encoder.encode)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".unfinished-{os.getpid()}")
+    save_file({"text_embeds": embeds}, unfinished)
+    os.replace(unfinished, path)
+    return embeds
+
+
+def _embedding_set(
+    part: "VideoIndex",
+    part_name: str,
+    run: "EmbeddingRun",
+    shards: "ClipShards",
+    encoder: "ClipEncoder",
+    texts: Tensor,
+    prompt_name: str,
+) -> EmbeddingSet:
+    """Embeddings of one part with what results have to say about them."""
+    records = [record for record in part.records if record.name not in run.damaged]
+    total = len(part.records) + len(part.missing)
+    if not records:
+        raise ValueError(f"none of the {total} {part.dataset} clips of {part.split} {part_name} can be used")
+    split = f"{part.split} {part_name}" if part.split != "all" else "all clips"
+    if len(records) < total:
+        # Stands in every row and title: a figure on part of a split must not pass for one on the whole.
+        split += f" ({len(records)} of {total} clips)"
+    metadata: dict[str, Any] = {
+        "names": [record.name for record in records],
+        "class_names": list(part.class_names),
+        "prompts": prompt_name,
+        "backbone": encoder.name,
+        "revision": encoder.revision,
+        "dataset": part.dataset,
+        "split": split,
+        "frames": encoder.views,
+        "preprocessing": encoder.preprocessing,
+        "logit_scale": float(encoder.model.config.logit_scale),
+        "num_missing": len(part.missing),
+        "damaged": [record.name for record in part.records if record.name in run.damaged],
+    }
+    embeds = shards.gather([run.identities[record.name] for record in records])
+    labels = torch.tensor([record.label for record in records], dtype=torch.int64)
+    return EmbeddingSet(embeds, labels, texts, metadata)
+
+
+def _write(path: Path, embedding_set: EmbeddingSet) -> None:
+    """Write a finished cache whose bytes depend on its contents alone."""
+    from ..data.clip_shards import sort_metadata
+
+    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
+    write_embeddings(unfinished, embedding_set)
+    sort_metadata(unfinished)
+    os.replace(unfinished, path)
