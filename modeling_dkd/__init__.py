@@ -1,16 +1,30 @@
 """DKD: domain-aware knowledge debiasing for CLIP-like dual encoders."""
 
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
 
 from .configuration_dkd import DKDCLIPConfig
 from .dkd_head import DKDHead, DKDHeadOutput
+from .image_processing_dkd import DKDCLIPImageProcessor
 from .modeling_dkd import DKDCLIPModel, DKDCLIPOutput
+from .processing_dkd import DKDCLIPProcessor
 
 
 AutoConfig.register(DKDCLIPConfig.model_type, DKDCLIPConfig, exist_ok=True)
 AutoModel.register(DKDCLIPConfig, DKDCLIPModel, exist_ok=True)
+AutoImageProcessor.register(DKDCLIPConfig, image_processor_classes={"pil": DKDCLIPImageProcessor}, exist_ok=True)
+AutoProcessor.register(DKDCLIPConfig, DKDCLIPProcessor, exist_ok=True)
 # What is saved carries its own code, so that it loads with trust_remote_code=True where this package is not installed.
 DKDCLIPConfig.register_for_auto_class()
 DKDCLIPModel.register_for_auto_class("AutoModel")
+DKDCLIPImageProcessor.register_for_auto_class("AutoImageProcessor")
+DKDCLIPProcessor.register_for_auto_class("AutoProcessor")
 
-__all__ = ["DKDCLIPConfig", "DKDCLIPModel", "DKDCLIPOutput", "DKDHead", "DKDHeadOutput"]
+__all__ = [
+    "DKDCLIPConfig",
+    "DKDCLIPImageProcessor",
+    "DKDCLIPModel",
+    "DKDCLIPOutput",
+    "DKDCLIPProcessor",
+    "DKDHead",
+    "DKDHeadOutput",
+]
