@@ -16,6 +16,9 @@ from transformers import (
     VisionTextDualEncoderConfig,
     ViTConfig,
 )
+from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
+
+from modeling_dkd import DKDCLIPConfig, DKDCLIPModel
 
 
 IMAGE_SIZE = 30
@@ -66,3 +69,38 @@ def tiny_backbone(kind: str, seed: int = 0) -> PreTrainedModel:
             if hasattr(backbone, "logit_bias"):
                 backbone.logit_bias.fill_(-2.3)
     return backbone.eval()
+
+
+def make_videos(num_videos: int = 2, num_frames: int = 3, seed: int = 1) -> torch.Tensor:
+    """Frames of random pixels, (num_videos, num_frames, 3, IMAGE_SIZE, IMAGE_SIZE)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(num_videos, num_frames, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
+
+
+def make_texts(*shape: int, seed: int = 2) -> torch.Tensor:
+    """Tokens (*shape, L) that begin and end as the text encoders expect, the same length for all: no padding."""
+    generator = torch.Generator().manual_seed(seed)
+    input_ids = torch.randint(3, VOCAB_SIZE - 1, (*shape, MAX_TOKENS), generator=generator)
+    input_ids[..., 0], input_ids[..., -1] = TEXT["bos_token_id"], TEXT["eos_token_id"]
+    return input_ids
+
+
+def make_model(kind: str = "clip", **options: Any) -> DKDCLIPModel:
+    """An unfitted model with the tiny backbone's weights and similarity, in evaluation mode."""
+    backbone: Any = tiny_backbone(kind)
+    options.setdefault("logit_scale", backbone.logit_scale.exp().item())
+    if hasattr(backbone, "logit_bias"):
+        options.setdefault("logit_bias", backbone.logit_bias.item())
+    return DKDCLIPModel(DKDCLIPConfig(backbone_config=backbone.config, **options), backbone).eval()
+
+
+def own_logits(backbone: Any, images: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+    """What it is to be compared with: logits_per_image of the backbone's own forward."""
+    if backbone.config.model_type != "siglip2":
+        return backbone(pixel_values=images, input_ids=input_ids).logits_per_image
+    patches = torch.stack([torch.from_numpy(convert_image_to_patches(image.numpy(), 6)) for image in images])
+    shapes = torch.tensor([[IMAGE_SIZE // 6, IMAGE_SIZE // 6]]).expand(len(images), 2)
+    mask = torch.ones(patches.shape[:2], dtype=torch.int64)
+    return backbone(
+        input_ids=input_ids, pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=shapes
+    ).logits_per_image

@@ -1,0 +1,135 @@
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, BertConfig, BertModel
+
+from modeling_dkd import DKDCLIPConfig, DKDCLIPModel
+from tests.tiny_backbones import (
+    BACKBONE_KINDS,
+    MAX_TOKENS,
+    TEXT,
+    make_model,
+    make_texts,
+    make_videos,
+    own_logits,
+    tiny_backbone,
+    tiny_backbone_config,
+)
+
+
+@pytest.fixture(params=BACKBONE_KINDS)
+def kind(request):
+    return request.param
+
+
+@torch.no_grad()
+def test_a_stock_checkpoint_loads_with_its_weights_and_similarity(kind, tmp_path):
+    stock = tiny_backbone(kind)
+    stock.save_pretrained(tmp_path)
+    model = DKDCLIPModel.from_backbone(tmp_path)
+    assert type(model.backbone) is type(stock)
+    assert not model.training
+    weights = model.backbone.state_dict()
+    assert weights.keys() == stock.state_dict().keys()
+    assert all(torch.equal(weights[name], value) for name, value in stock.state_dict().items())
+    torch.testing.assert_close(model.head.logit_scale, stock.logit_scale.reshape(()))
+    if hasattr(stock, "logit_bias"):
+        torch.testing.assert_close(model.head.logit_bias, stock.logit_bias.reshape(()))
+    images, input_ids = make_videos(3, 1).squeeze(1), make_texts(4)
+    torch.testing.assert_close(
+        model(images, input_ids).logits_per_video, own_logits(stock, images, input_ids), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_options_of_the_stock_loader_and_of_dkd_are_told_apart(tmp_path):
+    tiny_backbone("clip").save_pretrained(tmp_path)
+    model = DKDCLIPModel.from_backbone(tmp_path, logit_scale=9, dtype=torch.float16)
+    assert model.head.logit_scale.exp().item() == pytest.approx(9)
+    assert model.backbone.dtype == torch.float16
+
+
+def test_a_stock_checkpoint_with_weights_missing_is_refused(tmp_path):
+    tiny_backbone("clip").save_pretrained(tmp_path)
+    drop_weights(tmp_path, "visual_projection")
+    with pytest.raises(ValueError, match=r"lacks 1 of the backbone's weights \(the first is visual_projection.weight"):
+        DKDCLIPModel.from_backbone(tmp_path)
+
+
+def test_a_backbone_that_is_no_dual_encoder_is_refused(tmp_path):
+    BertModel(BertConfig(**TEXT, max_position_embeddings=MAX_TOKENS)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="BertModel has no get_image_features and no get_text_features; give a dual"):
+        DKDCLIPModel.from_backbone(tmp_path)
+
+
+def test_each_way_of_loading_says_when_the_other_is_meant(tmp_path):
+    tiny_backbone("clip").save_pretrained(tmp_path / "stock")
+    make_model().save_pretrained(tmp_path / "dkd")
+    with pytest.raises(ValueError, match="is a DKD checkpoint already; load it with from_pretrained"):
+        DKDCLIPModel.from_backbone(tmp_path / "dkd")
+    with pytest.raises(ValueError, match=r"DKDCLIPModel needs a config with a backbone_config.*from_backbone"):
+        DKDCLIPModel.from_pretrained(tmp_path / "stock")
+
+
+def test_a_model_needs_a_backbone():
+    with pytest.raises(ValueError, match="DKDCLIPModel needs a config with a backbone_config"):
+        DKDCLIPModel(DKDCLIPConfig())
+
+
+def test_a_backbone_of_another_size_than_the_config_says_is_named():
+    config = tiny_backbone_config("clip")
+    with pytest.raises(ValueError, match="projection_dim is 12, but the backbone's embeddings have 24 dimensions"):
+        DKDCLIPConfig(backbone_config=config, projection_dim=12)
+    model = make_model()
+    model.config.projection_dim = 12
+    with pytest.raises(ValueError, match="the backbone's embeddings have 24 dimensions, but projection_dim is 12"):
+        model(make_videos(), make_texts(4))
+
+
+def drop_weights(folder, prefix):
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith(prefix)}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@torch.no_grad()
+def test_saving_and_loading_gives_the_same_bits(kind, tmp_path):
+    model = make_model(kind)
+    model.save_pretrained(tmp_path)
+    loaded, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(loaded) is DKDCLIPModel
+    assert not any(info.values())
+    assert not loaded.training
+    inputs = make_videos(), make_texts(4, 2)
+    assert torch.equal(loaded(*inputs).logits_per_video, model(*inputs).logits_per_video)
+    assert not loaded.backbone.logit_scale.requires_grad
+
+
+@torch.no_grad()
+def test_without_a_head_in_the_checkpoint_the_head_comes_up_unfitted(tmp_path):
+    model = make_model("siglip")
+    model.save_pretrained(tmp_path)
+    drop_weights(tmp_path, "head.")
+    loaded, info = DKDCLIPModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert info["missing_keys"] == {f"head.{name}" for name in model.head.state_dict()}
+    for name, value in model.head.state_dict().items():
+        torch.testing.assert_close(loaded.head.state_dict()[name], value)
+    inputs = make_videos(), make_texts(4)
+    torch.testing.assert_close(loaded(*inputs).logits_per_video, model(*inputs).logits_per_video)
+
+
+def test_a_checkpoint_that_lacks_weights_of_the_encoders_is_refused(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    drop_weights(tmp_path, "backbone.text_projection")
+    with pytest.raises(ValueError, match=r"lacks 1 of the backbone's weights .*backbone.text_projection.weight"):
+        DKDCLIPModel.from_pretrained(tmp_path)
+
+
+def test_a_checkpoint_of_another_dimension_says_so(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    other = DKDCLIPConfig.from_pretrained(tmp_path)
+    other.projection_dim = other.backbone_config.projection_dim = 12
+    with pytest.raises(ValueError, match=r"of shape .*24.*\(projection_dim=12, num_components=0\) says .*12"):
+        DKDCLIPModel.from_pretrained(tmp_path, config=other)
+    with pytest.raises(ValueError, match="projection_dim is 12, but the backbone's embeddings have 24 dimensions"):
+        DKDCLIPModel.from_pretrained(tmp_path, projection_dim=12)
