@@ -30,6 +30,7 @@ SEED_CLIPS = 8
 MEAN_SHIFT_STEPS = 5
 GDA_WEIGHTS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 GDA_FOLDS = 4
+VARIANCE_FLOOR = 1e-3
 TINY = 1e-12
 
 
@@ -175,14 +176,21 @@ def _sweeps(assigned: Tensor, prior: Tensor, likelihood: Tensor, graph: Tensor) 
 
 
 def _weighted_means(assigned: Tensor, videos: Tensor) -> Tensor:
-    return (assigned.T @ videos) / assigned.sum(0).clamp_min(TINY)[:, None]
+    """Mean of the clips of each class (K, D); the mean of all for a class that nothing is assigned to."""
+    counts = assigned.sum(0)[:, None]
+    return torch.where(counts > TINY, (assigned.T @ videos) / counts.clamp_min(TINY), videos.mean(0))
 
 
 def _shared_variances(assigned: Tensor, videos: Tensor, means: Tensor) -> Tensor:
-    """Mean over clips of the squared distance to the assigned mean, an axis at a time (D,)."""
-    squares = videos.square().sum(0) - 2 * ((assigned.T @ videos) * means).sum(0)
-    variances = (squares + assigned.sum(0) @ means.square()) / len(videos)
-    return variances.clamp_min(1e-3 * variances.mean())
+    """Mean over clips of the squared distance to the assigned mean, an axis at a time (D,).
+
+    Kept above a share of the spread of all clips: with more classes than clips each clip is a mean of its own.
+    """
+    centre = videos.mean(0)
+    videos, means = videos - centre, means - centre
+    total = videos.square().sum(0)
+    variances = (total - 2 * ((assigned.T @ videos) * means).sum(0) + assigned.sum(0) @ means.square()) / len(videos)
+    return variances.clamp_min(VARIANCE_FLOOR * float(total.mean()) / len(videos) + TINY)
 
 
 def _fit_mixture(task: Task) -> tuple[Tensor, Tensor]:

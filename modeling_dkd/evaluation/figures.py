@@ -8,6 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from .measurement import Measurement
@@ -40,7 +41,8 @@ def write_figures(
         )
         assert isinstance(before, Tensor)
         assert isinstance(after, Tensor)
-        title = f"{name}, protocol {protocol}"
+        seeds = len({m.row["seed"] for m in own if m.row["protocol"] == protocol})
+        title = f"{name}, {protocol}" + (f", {seeds} seeds together" if seeds > 1 else "")
         for kind, figure in (
             ("per_class", per_class_figure(before, after, names, title)),
             ("confusions", confusion_figure(before, after, names, title)),
@@ -62,35 +64,24 @@ def per_class_figure(before: Tensor, after: Tensor, class_names: list[str], titl
     counts = before.sum(1)
     accuracy = torch.stack([before.diag(), after.diag()]) / counts.clamp_min(1)
     present = counts.nonzero()[:, 0]
-    order = present[(accuracy[1] - accuracy[0])[present].argsort(stable=True)]
+    order = present[(accuracy[1] - accuracy[0])[present].argsort(stable=True)].tolist()
     left_out = max(len(order) - MOST_CLASSES, 0)
     if left_out:
-        order = torch.cat([order[: MOST_CLASSES // 2], order[-MOST_CLASSES // 2 :]])
-    figure, axes = _axes(len(order), title, "accuracy of the class, %")
-    for row, k in enumerate(order.tolist()):
-        old, new = (100 * accuracy[:, k]).tolist()
-        colour = BEFORE if new == old else BETTER if new > old else WORSE
-        axes.plot([old, new], [row, row], color=colour, linewidth=2, alpha=0.6, zorder=1)
-        axes.scatter(old, row, s=26, facecolor="white", edgecolor=BEFORE, linewidth=1.5, zorder=2)
-        axes.scatter(new, row, s=30, color=colour, zorder=3)
-    if left_out:
-        axes.axhline(MOST_CLASSES / 2 - 0.5, color="black", linewidth=0.8, linestyle=":")
-        axes.annotate(
-            f"{left_out} classes between, with smaller changes",
-            (101.5, MOST_CLASSES / 2 - 0.5),
-            fontsize=8,
-            ha="right",
-            va="center",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-        )
+        order = [*order[: MOST_CLASSES // 2], None, *order[-MOST_CLASSES // 2 :]]
+    old_mean, new_mean = (100 * float(counted.diag().sum() / counts.sum()) for counted in (before, after))
+    title = f"{title}: zero-shot {old_mean:.1f} %, DKD {new_mean:.1f} %"
+    figure, axes = _axes(len(order), title, "accuracy of the class, % (brackets: clips)")
+    for row, k in enumerate(order):
+        if k is None:
+            text = f"{left_out} more classes, sorted between these"
+            axes.text(50, row, text, ha="center", va="center", fontsize=8, style="italic")
+        else:
+            old, new = (100 * accuracy[:, k]).tolist()
+            _dumbbell(axes, row, old, new, more_is_better=True)
     axes.set_xlim(-2, 102)
-    axes.set_yticks(range(len(order)), [f"{_short(class_names[k])} ({int(counts[k])})" for k in order.tolist()])
-    handles = [
-        axes.scatter([], [], s=26, facecolor="white", edgecolor=BEFORE, linewidth=1.5, label="zero-shot"),
-        axes.scatter([], [], s=30, color=BETTER, label="DKD, better"),
-        axes.scatter([], [], s=30, color=WORSE, label="DKD, worse"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    labels = ["" if k is None else f"{_short(class_names[k])} ({int(counts[k])})" for k in order]
+    axes.set_yticks(range(len(order)), labels)
+    _legend(figure, axes, "better", "worse")
     return figure
 
 
@@ -101,30 +92,40 @@ def confusion_figure(before: Tensor, after: Tensor, class_names: list[str], titl
     fallen = [i for i in flat.argsort(stable=True)[:MOST_CONFUSIONS].tolist() if flat[i] < 0]
     risen = [i for i in flat.argsort(descending=True, stable=True)[:MOST_CONFUSIONS].tolist() if flat[i] > 0]
     shown = [*risen, *reversed(fallen)]
-    figure, axes = _axes(len(shown), title, "clips: zero-shot (hollow) to DKD (filled)")
+    figure, axes = _axes(len(shown), title, "clips with this confusion")
     for row, index in enumerate(shown):
         old, new = float(before.flatten()[index]), float(after.flatten()[index])
-        colour = BETTER if new < old else WORSE
-        axes.plot([old, new], [row, row], color=colour, linewidth=2, alpha=0.6, zorder=1)
-        axes.scatter(old, row, s=26, facecolor="white", edgecolor=BEFORE, linewidth=1.5, zorder=2)
-        axes.scatter(new, row, s=30, color=colour, zorder=3)
-        axes.annotate(
-            f"{new - old:+.0f}", (max(old, new), row), (6, 0), textcoords="offset points", va="center", fontsize=8
-        )
+        _dumbbell(axes, row, old, new, more_is_better=False)
+        beside = (max(old, new), row)
+        axes.annotate(f"{new - old:+.0f}", beside, (6, 0), textcoords="offset points", va="center", fontsize=8)
     pairs = [divmod(index, len(class_names)) for index in shown]
-    axes.set_yticks(
-        range(len(shown)), [f"{_short(class_names[a])} read as {_short(class_names[b])}" for a, b in pairs]
-    )
+    labels = [f"{_short(class_names[a])} read as {_short(class_names[b])}" for a, b in pairs]
+    axes.set_yticks(range(len(shown)), labels)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.08)
     axes.set_xlim(left=min(axes.get_xlim()[0], -0.5))
     if not shown:
         axes.text(0.5, 0.5, "no confusion changed", ha="center", va="center", transform=axes.transAxes)
-    handles = [
-        axes.scatter([], [], s=30, color=BETTER, label="confused less by DKD"),
-        axes.scatter([], [], s=30, color=WORSE, label="confused more by DKD"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    _legend(figure, axes, "confused less", "confused more")
     return figure
+
+
+def _dumbbell(axes: Axes, row: int, old: float, new: float, more_is_better: bool) -> None:
+    """A hollow dot at the old value, a filled one at the new, coloured by whether it is better."""
+    colour = BEFORE if new == old else BETTER if (new > old) == more_is_better else WORSE
+    axes.plot([old, new], [row, row], color=colour, linewidth=2, alpha=0.6, zorder=1)
+    axes.scatter(old, row, s=26, facecolor="white", edgecolor=BEFORE, linewidth=1.5, zorder=2)
+    axes.scatter(new, row, s=30, color=colour, zorder=3)
+
+
+def _legend(figure: Figure, axes: Axes, better: str, worse: str) -> None:
+    """What the dots mean, below the axes."""
+    handles = [
+        axes.scatter([], [], s=26, facecolor="white", edgecolor=BEFORE, linewidth=1.5, label="zero-shot"),
+        axes.scatter([], [], s=30, color=BETTER, label=f"DKD, {better}"),
+        axes.scatter([], [], s=30, color=WORSE, label=f"DKD, {worse}"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
 
 
 def _axes(num_rows: int, title: str, x_label: str) -> tuple[Figure, Axes]:
