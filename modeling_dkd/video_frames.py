@@ -154,18 +154,20 @@ def _read_image(path: Path) -> torch.Tensor | None:
     return torch.from_numpy(np.array(upright)).permute(2, 0, 1)[None]
 
 
+def _container(path: Path) -> Any:
+    """The file as a container of streams; it opens nothing but this file."""
+    # "file:" keeps names with colons, # or % from being taken for something else.
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    return av.open(f"file:{path}", options=options, metadata_errors="replace")
+
+
 @contextmanager
 def _open_video(path: Path) -> Iterator["_OpenVideo"]:
     """Opens a file, closes it again, and turns every failure on the way into a VideoReadError that names it."""
     if av is None:
         raise VideoReadError(f"cannot read video {str(path)!r}: PyAV is not installed; run: pip install av")
     try:
-        # "file:" keeps names with colons, # or % from being taken for something else.
-        with av.open(
-            f"file:{path}",
-            options={"protocol_whitelist": "file", "format_whitelist": CONTAINERS},
-            metadata_errors="replace",
-        ) as container:
+        with _container(path) as container:
             yield _OpenVideo(path, container)
     except VideoReadError:
         raise
@@ -190,9 +192,10 @@ class _OpenVideo:
         if not 0 <= self.stream.width * self.stream.height <= MAX_PIXELS:
             raise self.error(f"its frames of {self.stream.width} x {self.stream.height} pixels are too large")
         self.decoder.thread_count = 1  # one core a worker; also what makes skipping single frames exact
-        self.failures = 0
+        self.failed_packets = self.corrupt_frames = 0
         self.packets: list[Any] | None = [] if path.stat().st_size <= PACKETS_IN_MEMORY else None
         self.timestamps = self._count()
+        self.unread_packets = self.failed_packets
         if not self.timestamps:
             raise self.error("it holds no frames")
         self.missing_at_end = self._missing_at_end()
@@ -201,17 +204,17 @@ class _OpenVideo:
     def error(self, reason: str) -> VideoReadError:
         return VideoReadError(f"cannot read video {str(self.path)!r}: {reason}")
 
-    def _demux(self) -> Iterator[Any]:
+    def _demux(self, container: Any) -> Iterator[Any]:
         """Packets of the video stream from the start, the empty one that flushes the decoder last."""
         try:
-            yield from self.container.demux(self.stream)
+            yield from container.demux(container.streams[self.stream.index])
         except av.FFmpegError:
-            self.failures += 1  # what has been read up to here can still be decoded
+            self.failed_packets += 1  # what has been read up to here can still be decoded
 
     def _count(self) -> list[int | None]:
         """Timestamps of all frames to expect, ascending; None for packets without one, which come last."""
         timestamps: list[int | None] = []
-        for packet in self._demux():
+        for packet in self._demux(self.container):
             if self.packets is not None:
                 self.packets.append(packet)
             if packet.size and not packet.is_discard:
@@ -224,8 +227,8 @@ class _OpenVideo:
         if self.packets is not None:
             yield from self.packets
         else:
-            self.container.seek(0)
-            yield from self._demux()
+            with _container(self.path) as again:  # not all containers can be rewound
+                yield from self._demux(again)
         if self.packets is None or not self.packets or self.packets[-1].size:
             yield None
 
@@ -237,10 +240,10 @@ class _OpenVideo:
             except av.EOFError:
                 return
             except av.FFmpegError:
-                self.failures += 1
+                self.failed_packets += 1
                 continue
             for frame in frames:
-                self.failures += frame.is_corrupt
+                self.corrupt_frames += frame.is_corrupt
                 yield frame
 
     def _missing_at_end(self) -> int:
@@ -263,10 +266,12 @@ class _OpenVideo:
 
     def _damaged_frames(self, found: int) -> int:
         """Damage met so far; warns of it, and raises VideoReadError where it is too much."""
-        damaged = self.failures
-        if damaged or self.missing_at_end:
+        lost = max(self.failed_packets, self.missing_at_end)
+        if lost or self.corrupt_frames:
             # With other damage around, frames missing in the middle are lost; without, the encoder dropped them.
-            damaged += max(self.missing_at_end, self.stream.frames - found if damaged else 0)
+            lost = max(lost, self.stream.frames - found)
+        damaged = lost + self.corrupt_frames
+        if damaged:
             self._refuse_if_damaged(damaged)
             logger.warning("video %r: %d frames are missing or damaged", str(self.path), damaged)
         return damaged
@@ -340,7 +345,7 @@ class _OpenVideo:
     def _rewind(self) -> None:
         self.decoder.flush_buffers()
         self.decoder.skip_frame = "DEFAULT"
-        self.failures = 0
+        self.failed_packets, self.corrupt_frames = self.unread_packets, 0
 
     def _assemble(self, frames: list[Any], indices: ArrayOfInt, total: int, damaged: int) -> VideoFrames:
         """Converts decoded frames to one RGB tensor; a repeated frame is converted once."""
@@ -389,7 +394,7 @@ class _OpenVideo:
         start, end, indices = window
         pixels = torch.from_numpy(np.stack([kept[index] for index in indices.tolist()])).permute(0, 3, 1, 2)
         return VideoWindow(
-            start, end, VideoFrames(pixels, indices, self._times(indices), len(self.timestamps), self.failures)
+            start, end, VideoFrames(pixels, indices, self._times(indices), len(self.timestamps), self.corrupt_frames)
         )
 
 

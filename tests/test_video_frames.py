@@ -1,0 +1,493 @@
+import contextlib
+import csv
+import logging
+import os
+import pickle
+import random
+import shutil
+import struct
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from modeling_dkd import video_frames
+from modeling_dkd.frame_sampling import Views, segment_indices, segment_positions
+from modeling_dkd.video_frames import VideoReadError, read_frames, read_windows
+
+
+WIDTH, HEIGHT = 64, 48
+DAMAGED_COPIES = 200
+
+
+def frame_pattern(number: int) -> np.ndarray:
+    """A frame in which a bar moves and grows, so that every frame differs from the others."""
+    frame = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+    frame[8 : 20 + number % 20, (2 * number) % WIDTH :, number % 3] = 60 + number % 190
+    return frame
+
+
+def write_video(
+    path: Path, num_frames: int = 30, codec: str = "mpeg4", times: list[int] | None = None, **options: str
+) -> Path:
+    """Writes a small video; `times` are the frames' times in 1/30 s (default: 0, 1, 2 ...)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 30)
+        stream.codec_context.thread_count = 1
+        for number in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(frame_pattern(number), format="rgb24")
+            frame.pts, frame.time_base = number if times is None else times[number], Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def full_decode(path: Path) -> list[av.VideoFrame]:
+    """Every frame that decodes, packet after packet."""
+    frames = []
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            with contextlib.suppress(av.InvalidDataError):
+                frames += packet.decode()
+    return frames
+
+
+def pixels_of(frames: list[av.VideoFrame], indices: Iterable[int]) -> np.ndarray:
+    return np.stack([frames[index].to_ndarray(format="rgb24") for index in indices])
+
+
+def assert_exact(path: Path, num_frames: int, num_clips: int = 1, expected: list[av.VideoFrame] | None = None) -> None:
+    expected = full_decode(path) if expected is None else expected
+    found = read_frames(path, num_frames, num_clips)
+    assert found.total_frames == len(expected)
+    assert found.damaged_frames == 0
+    assert np.array_equal(found.indices, segment_indices(len(expected), num_frames, num_clips).reshape(-1))
+    assert found.pixels.dtype == torch.uint8
+    assert np.array_equal(found.pixels.permute(0, 2, 3, 1).numpy(), pixels_of(expected, found.indices))
+
+
+@given(total=st.integers(1, 2000), num_frames=st.integers(1, 40), num_clips=st.integers(1, 6))
+def test_centres_of_segments(total, num_frames, num_clips):
+    indices = segment_indices(total, num_frames, num_clips)
+    assert indices.shape == (num_clips, num_frames)
+    parts = num_frames * num_clips
+    exact = [
+        [(2 * (frame * num_clips + clip) + 1) * total // (2 * parts) for frame in range(num_frames)]
+        for clip in range(num_clips)
+    ]
+    assert indices.tolist() == exact
+
+
+@given(total=st.integers(1, 2000), num_frames=st.integers(1, 40), num_clips=st.integers(1, 6), seed=st.integers(0, 99))
+def test_jitter_stays_in_its_part(total, num_frames, num_clips, seed):
+    indices = segment_indices(total, num_frames, num_clips, torch.Generator().manual_seed(seed))
+    again = segment_indices(total, num_frames, num_clips, torch.Generator().manual_seed(seed))
+    assert np.array_equal(indices, again)
+    parts = np.arange(num_frames * num_clips).reshape(num_frames, num_clips).T
+    scale = total / (num_frames * num_clips)
+    assert (indices >= np.floor(parts * scale)).all()
+    assert (indices <= (parts + 1) * scale).all()
+    assert indices.min() >= 0
+    assert indices.max() < total
+
+
+def test_jitter_reaches_every_frame():
+    generator = torch.Generator().manual_seed(0)
+    drawn = np.concatenate([segment_indices(20, 4, 1, generator).reshape(-1) for _ in range(300)])
+    counts = np.bincount(drawn, minlength=20)
+    assert counts.min() > 300 * 4 / 20 * 0.6
+
+
+@pytest.mark.parametrize(("frames", "clips"), [(0, 1), (1, 0), (-1, 1)])
+def test_sampling_nothing_is_an_error(frames, clips):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        segment_positions(frames, clips)
+
+
+def test_views_are_read_from_text():
+    assert Views.parse("8x1x1") == Views(8)
+    assert Views.parse("16x3x5") == Views(16, 3, 5)
+    for bad in ("8", "8x1", "8x2x1", "0x1x1", "8x1x1x1", "axbxc", "8 x1x1", ""):
+        with pytest.raises(ValueError, match="must read FRAMESxCROPSxCLIPS"):
+            Views.parse(bad)
+
+
+def test_originals_are_decoded_exactly(data_dir):
+    with open(data_dir / "originals/originals.csv", newline="") as rows:
+        listed = {row["file"]: int(row["decoded_frames"]) for row in csv.DictReader(rows)}
+    assert len(listed) == 25
+    for name, count in listed.items():
+        path = data_dir / "originals" / name
+        expected = full_decode(path)
+        assert len(expected) == count
+        for num_frames, num_clips in ((8, 1), (1, 1), (5, 3)):
+            assert_exact(path, num_frames, num_clips, expected)
+
+
+@pytest.mark.slow
+def test_small_clips_are_decoded_exactly(data_dir):
+    paths = [path for name in ("ucf101", "hmdb51") for path in sorted((data_dir / name / "videos").glob("*/*.avi"))]
+    assert len(paths) == 1937
+    for path in paths:
+        assert_exact(path, 8)
+
+
+CODECS = {
+    "mpeg4.avi": ("mpeg4", {}),
+    "mpeg4-b-frames.avi": ("mpeg4", {"bf": "2"}),
+    "mpeg4-b-frames.mp4": ("mpeg4", {"bf": "2"}),
+    "h264.mp4": ("libx264", {"bf": "3", "b-pyramid": "normal", "g": "12"}),
+    "h264-open-groups.mkv": ("libx264", {"bf": "3", "g": "8", "x264-params": "open-gop=1"}),
+    "h264.avi": ("libx264", {"bf": "3"}),
+    "h264-stream.h264": ("libx264", {"bf": "3"}),
+    "h265.mp4": ("libx265", {"x265-params": "bframes=4:log-level=none"}),
+    "h265.mkv": ("libx265", {"x265-params": "bframes=4:log-level=none"}),
+    "vp9.webm": ("libvpx-vp9", {}),
+    "mpeg1.mpg": ("mpeg1video", {}),
+    "mpeg2.ts": ("mpeg2video", {"bf": "2"}),
+    "mjpeg.avi": ("mjpeg", {"strict": "unofficial"}),
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_codecs_and_containers_are_decoded_exactly(name, tmp_path):
+    codec, options = CODECS[name]
+    path = write_video(tmp_path / name, 47, codec, **options)
+    expected = full_decode(path)
+    for num_frames, num_clips in ((8, 1), (1, 1), (4, 3), (60, 1)):
+        assert_exact(path, num_frames, num_clips, expected)
+
+
+def test_frames_that_nothing_refers_to_are_not_decoded(tmp_path, monkeypatch):
+    options = {"bf": "3", "b-pyramid": "none", "x264-params": "b-adapt=0:scenecut=0"}
+    path = write_video(tmp_path / "video.mp4", 47, "libx264", **options)
+    decoded = []
+    frames = video_frames._OpenVideo._frames
+
+    def counting(self, *arguments):
+        for frame in frames(self, *arguments):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr(video_frames._OpenVideo, "_frames", counting)
+    assert_exact(path, 8)
+    assert len(decoded) < 30  # the last wanted frame is number 44
+
+
+def test_variable_frame_rate_is_sampled_by_number(tmp_path):
+    times = np.cumsum([1, 1, 9, 1, 4, 1, 1, 1, 12, 1] * 3).tolist()
+    for name in ("video.mp4", "video.mkv"):
+        path = write_video(tmp_path / name, 30, "libx264", times=times)
+        assert_exact(path, 8)
+        found = read_frames(path, 5)
+        expected = (np.array(times)[found.indices] - times[0]) / 30
+        np.testing.assert_allclose(found.times, expected, atol=1e-3)
+
+
+def test_dropped_frames_are_no_damage(tmp_path, caplog):
+    path = write_video(tmp_path / "video.avi", 12, times=[0, 1, 2, 8, 9, 20, 21, 30, 31, 32, 40, 41])
+    assert_exact(path, 4)
+    assert not caplog.records
+
+
+def test_short_clips_repeat_frames(tmp_path):
+    path = write_video(tmp_path / "video.avi", 3)
+    found = read_frames(path, 8)
+    assert found.indices.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert found.pixels.shape == (8, 3, HEIGHT, WIDTH)
+    assert_exact(write_video(tmp_path / "single.avi", 1), 8)
+
+
+def test_jitter_follows_its_generator(tmp_path):
+    path = write_video(tmp_path / "video.avi", 40)
+    expected = full_decode(path)
+    found = read_frames(path, 8, generator=torch.Generator().manual_seed(3))
+    assert np.array_equal(found.indices, segment_indices(40, 8, 1, torch.Generator().manual_seed(3))[0])
+    assert not np.array_equal(found.indices, segment_indices(40, 8)[0])
+    assert np.array_equal(found.pixels.permute(0, 2, 3, 1).numpy(), pixels_of(expected, found.indices))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_rotation_metadata_is_honoured(turns, tmp_path):
+    path = write_video(tmp_path / "video.mp4", 10, "libx264")
+    expected = pixels_of(full_decode(path), range(10))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 4 + 40  # the display matrix: 9 fixed-point numbers, clockwise turns
+    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
+    matrix = [value << 16 for value in (cosine, sine)] + [0] + [value << 16 for value in (-sine, cosine)] + [0]
+    data[place : place + 24] = struct.pack(">6i", *matrix)
+    path.write_bytes(data)
+    found = read_frames(path, 10).pixels.permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(found, np.rot90(expected, -turns, axes=(1, 2)))
+
+
+def test_decoding_that_ends_early_is_sampled_anew(tmp_path, caplog):
+    path = write_video(tmp_path / "video.avi", 100, g="1")
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for position, size in packets[10:15]:
+        data[position + 8 : position + 8 + size] = bytes(size)
+    path.write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        found = read_frames(path, 8)
+    decoded = full_decode(path)
+    assert found.total_frames == len(decoded) < 98
+    assert found.damaged_frames == 100 - len(decoded)
+    assert "video.avi" in caplog.text
+    assert np.array_equal(found.pixels.permute(0, 2, 3, 1).numpy(), pixels_of(decoded, found.indices))
+
+
+def test_large_files_are_read_twice_instead_of_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_frames, "PACKETS_IN_MEMORY", 0)
+    for name, (codec, options) in CODECS.items():
+        path = write_video(tmp_path / name, 47, codec, **options)
+        assert_exact(path, 8)
+        windows = list(read_windows(path, 2, 1.0)) if path.suffix != ".h264" else []
+        assert len(windows) in (0, 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["a#b;c&d!(e).avi", "100%d.avi", "http:x.avi", "concat:a|b.avi", "-i.avi", "ü 視頻.avi"]
+)
+def test_any_file_name_is_a_plain_path(name, tmp_path, monkeypatch):
+    shutil.move(write_video(tmp_path / "video.avi", 9), tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert read_frames(name, 4).total_frames == 9
+
+
+def test_an_image_is_one_frame(tmp_path):
+    for suffix in (".png", ".bmp", ".tiff", ".webp"):
+        path = tmp_path / f"image{suffix}"
+        Image.fromarray(frame_pattern(7)).save(path, **({"lossless": True} if suffix == ".webp" else {}))
+        found = read_frames(path, 3)
+        assert found.total_frames == 1
+        assert np.array_equal(found.pixels.permute(0, 2, 3, 1).numpy(), np.stack([frame_pattern(7)] * 3))
+
+
+def test_an_image_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise by a quarter
+    Image.fromarray(frame_pattern(7)).save(tmp_path / "image.png", exif=exif)
+    found = read_frames(tmp_path / "image.png", 1).pixels[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(found, np.rot90(frame_pattern(7), -1))
+
+
+def test_wrong_extensions_are_read_by_content(tmp_path):
+    Image.fromarray(frame_pattern(7)).save(tmp_path / "image.png")
+    shutil.copy(tmp_path / "image.png", tmp_path / "image.avi")
+    assert np.array_equal(read_frames(tmp_path / "image.avi", 1).pixels[0].permute(1, 2, 0).numpy(), frame_pattern(7))
+    video = write_video(tmp_path / "video.mp4", 9, "libx264")
+    for name in ("video.jpg", "video.avi", "video"):
+        shutil.copy(video, tmp_path / name)
+        assert_exact(tmp_path / name, 4)
+
+
+def write_sound(path: Path) -> Path:
+    with av.open(str(path), "w", format="wav") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    return path
+
+
+UNREADABLE = {
+    "missing.avi": lambda path: None,
+    "empty.avi": lambda path: path.touch(),
+    "folder.avi": lambda path: path.mkdir(),
+    "pipe.avi": os.mkfifo,
+    "dangling.avi": lambda path: path.symlink_to("nowhere"),
+    "text.avi": lambda path: path.write_text("no video, a text\n" * 300),
+    "text.png": lambda path: path.write_text("no image, a text\n" * 300),
+    "zeros.mp4": lambda path: path.write_bytes(bytes(50_000)),
+    "noise.mkv": lambda path: path.write_bytes(random.Random(0).randbytes(50_000)),
+    "sound.avi": write_sound,
+    "playlist.avi": lambda path: path.write_text(
+        f"ffconcat version 1.0\nfile {write_video(path.with_name('other.avi')).name}\n"
+    ),
+    "playlist.m3u8": lambda path: path.write_text(
+        f"#EXTM3U\n#EXTINF:9,\n{write_video(path.with_name('other.ts'), codec='mpeg2video').name}\n#EXT-X-ENDLIST\n"
+    ),
+    "half.avi": lambda path: path.write_bytes(write_video(path).read_bytes()[:6000]),
+    "half.mp4": lambda path: path.write_bytes(write_video(path, 200).read_bytes()[:9000]),
+    "half.mkv": lambda path: path.write_bytes(write_video(path, 200).read_bytes()[:9000]),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_an_unreadable_file_is_named(name, tmp_path):
+    UNREADABLE[name](tmp_path / name)
+    with pytest.raises(VideoReadError) as caught:
+        read_frames(tmp_path / name, 8)
+    message = str(caught.value)
+    assert repr(str(tmp_path / name)) in message
+    assert "\n" not in message
+    with pytest.raises(VideoReadError):
+        list(read_windows(tmp_path / name, 2, 1.0))
+
+
+def test_a_path_with_a_null_byte_is_an_error_too():
+    with pytest.raises(VideoReadError, match="null byte"):
+        read_frames("a\0b.avi", 1)
+
+
+def test_the_error_survives_a_worker_process(tmp_path):
+    with pytest.raises(VideoReadError) as caught:
+        read_frames(tmp_path / "missing.avi", 1)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(again, VideoReadError)
+    assert str(again) == str(caught.value)
+    assert isinstance(again, ValueError)
+
+
+def test_without_pyav_files_are_refused_and_say_so(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "video.avi", 3)
+    monkeypatch.setattr(video_frames, "av", None)
+    with pytest.raises(VideoReadError, match="PyAV is not installed; run: pip install av"):
+        read_frames(path, 1)
+
+
+def test_windows_cover_a_video(tmp_path):
+    path = write_video(tmp_path / "video.mp4", 100, "libx264", bf="3")  # 30 frames a second: 3.33 s
+    expected = full_decode(path)
+    windows = list(read_windows(path, 4, 1.0))
+    assert [(round(window.start, 3), round(window.end, 3)) for window in windows] == [
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (2.333, 3.333),
+    ]
+    for window in windows:
+        first = round(window.start * 30)
+        assert window.frames.indices.tolist() == (first + segment_indices(30, 4)[0]).tolist()
+        assert ((window.frames.times >= window.start - 1e-6) & (window.frames.times < window.end)).all()
+        wanted = pixels_of(expected, window.frames.indices)
+        assert np.array_equal(window.frames.pixels.permute(0, 2, 3, 1).numpy(), wanted)
+    overlapping = list(read_windows(path, 3, 2.0, 0.5))
+    assert [round(window.start, 3) for window in overlapping] == [0, 0.5, 1, 1.333]
+    for window in overlapping:
+        wanted = pixels_of(expected, window.frames.indices)
+        assert np.array_equal(window.frames.pixels.permute(0, 2, 3, 1).numpy(), wanted)
+    (whole,) = read_windows(path, 3, 60.0)
+    assert (whole.start, round(whole.end, 3)) == (0, 3.333)
+    assert np.array_equal(whole.frames.indices, segment_indices(100, 3)[0])
+
+
+def test_windows_of_a_video_with_b_frames_out_of_order(data_dir):
+    path = next((data_dir / "originals/hmdb51/golf").iterdir())
+    expected = full_decode(path)
+    windows = list(read_windows(path, 4, 1.0))
+    assert len(windows) == 3
+    for window in windows:
+        indices = np.minimum(window.frames.indices, len(expected) - 1)
+        assert np.array_equal(window.frames.pixels.permute(0, 2, 3, 1).numpy(), pixels_of(expected, indices))
+
+
+@pytest.mark.parametrize(("window", "stride"), [(0, None), (1, 0), (-1, 1), (float("nan"), 1)])
+def test_windows_without_length_are_an_error(window, stride, tmp_path):
+    with pytest.raises(ValueError, match="both must be above 0"):
+        list(read_windows(write_video(tmp_path / "video.avi", 3), 2, window, stride))
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def thread_count() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def open_many_times(folder: Path, times: int) -> None:
+    good = write_video(folder / "good.mp4", 12, "libx264")
+    half = folder / "half.mp4"
+    half.write_bytes(good.read_bytes()[:700])
+    text = folder / "text.avi"
+    text.write_text("text\n" * 300)
+    read_frames(good, 2)
+    descriptors, threads = open_descriptors(), thread_count()
+    for number in range(times):
+        if number % 10 < 8:
+            read_frames(good, 2)
+        elif number % 10 == 8:
+            with pytest.raises(VideoReadError):
+                read_frames(half if number % 20 == 8 else text, 2)
+        else:
+            next(read_windows(good, 2, 0.1))  # given up after the first window
+    assert open_descriptors() <= descriptors
+    assert thread_count() <= threads
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors through /proc")
+def test_descriptors_and_threads_stay_bounded(tmp_path):
+    open_many_times(tmp_path, 200)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors through /proc")
+def test_ten_thousand_opens(tmp_path):
+    open_many_times(tmp_path, 10_000)
+
+
+def damage(data: bytes, kind: str, generator: random.Random) -> bytes:
+    """Cuts a file off, flips some of its bits, or overwrites a part of it with zeros."""
+    if kind == "truncated":
+        return data[: int(len(data) * generator.uniform(0.001, 0.9))]
+    copy = bytearray(data)
+    if kind == "flipped":
+        for _ in range(int(10 ** generator.uniform(0, 4))):
+            copy[generator.randrange(len(copy))] ^= 1 << generator.randrange(8)
+        return bytes(copy)
+    start = generator.randrange(len(copy))
+    length = min(len(copy) - start, int(len(copy) * generator.uniform(0.01, 0.6)))
+    copy[start : start + length] = bytes(length)
+    return bytes(copy)
+
+
+@pytest.mark.slow
+def test_damaged_files_decode_or_are_named(data_dir, tmp_path):
+    generator = random.Random(0)
+    clips = sorted((data_dir / "originals").rglob("*.*"))
+    clips = [path for path in clips if path.suffix != ".csv"] + sorted((data_dir / "hmdb51/videos").glob("*/*"))[:10]
+    outcomes: dict[str, list[int]] = {}
+    for number in range(DAMAGED_COPIES):
+        source = clips[number % len(clips)]
+        kind = ("truncated", "flipped", "zeros", "text", "wrong extension", "unreadable")[number % 6]
+        path = tmp_path / f"{number}{source.suffix}"
+        if kind == "text":
+            path.write_text("".join(generator.choices("abc \n\t<>{}#", k=generator.randrange(1, 20_000))))
+        elif kind == "wrong extension":
+            path = path.with_suffix(generator.choice([".jpg", ".mp4", ".avi", ".mkv", ".txt", ".webm"]))
+            shutil.copy(source, path)
+        elif kind == "unreadable":
+            (path.mkdir if number % 4 else path.touch)()
+        else:
+            path.write_bytes(damage(source.read_bytes(), kind, generator))
+        try:
+            found = read_frames(path, 8)
+        except VideoReadError as caught:
+            message = str(caught)
+        else:
+            message = ""
+        outcomes.setdefault(kind, []).append(not message)
+        if message:
+            assert repr(str(path)) in message
+            continue
+        assert found.pixels.shape[:2] == (8, 3)
+        assert found.pixels.float().std() > 1, "a blank picture"
+        if kind == "wrong extension":
+            assert_exact(path, 8)
+    readable = {kind: sum(results) / len(results) for kind, results in outcomes.items()}
+    assert readable["wrong extension"] == 1
+    assert readable["text"] == readable["unreadable"] == 0
+    assert readable["truncated"] <= 0.2
+    assert 0 < readable["flipped"] < 1
