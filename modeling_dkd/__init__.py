@@ -1,6 +1,9 @@
 """DKD: domain-aware knowledge debiasing for CLIP-like dual encoders."""
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+# The name in `transformers` itself is a placeholder that wants torchvision in older releases.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from .configuration_dkd import DKDCLIPConfig
 from .dkd_head import DKDHead, DKDHeadOutput

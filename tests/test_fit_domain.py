@@ -3,13 +3,15 @@ import copy
 import pytest
 import torch
 
-from modeling_dkd import DKDCLIPModel
+from modeling_dkd import DKDCLIPModel, DKDCLIPProcessor
+from tests.test_processing_dkd import save_stock_checkpoint
 from tests.tiny_backbones import (
     BACKBONE_KINDS,
     PROJECTION_DIM,
     make_model,
     make_texts,
     make_videos,
+    tiny_backbone,
 )
 
 
@@ -129,3 +131,18 @@ def test_a_copied_model_shares_one_configuration_with_its_head_and_backbone(tmp_
     for model in (copy.deepcopy(make_model()), DKDCLIPModel.from_pretrained(tmp_path)):
         assert model.head.config is model.config
         assert model.backbone.config is model.config.backbone_config
+
+
+def test_real_clips_go_from_files_to_a_fitted_domain_and_logits(data_dir, tmp_path):
+    names = ["Archery", "PlayingPiano", "Surfing"]
+    clips = [clip for name in names for clip in sorted((data_dir / "ucf101/videos" / name).iterdir())[:3]]
+    stock = save_stock_checkpoint(tmp_path / "stock")
+    tiny_backbone("clip").save_pretrained(stock)
+    model, processor = DKDCLIPModel.from_backbone(stock), DKDCLIPProcessor.from_backbone(stock, num_frames=4)
+    inputs = processor(videos=clips, text=[f"a video of {name}" for name in names])
+    model.fit_domain(**inputs, class_names=names)
+    with torch.no_grad():
+        output = model(**inputs)
+    assert output.logits_per_video.shape == (9, 3)
+    assert all(value.isfinite().all() for value in output.values())
+    assert model.config.id2label[2] == "Surfing"

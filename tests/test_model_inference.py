@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -129,3 +131,25 @@ def test_inference_exports(kind):
     model, inputs = make_model(kind), {"pixel_values": make_videos(), "input_ids": make_texts(4, 2)}
     expected = model(**inputs)
     assert_same(torch.export.export(model, (), inputs).module()(**inputs), expected)
+
+
+@needs_fitted_head
+@torch.no_grad()
+def test_one_export_serves_any_number_of_videos_and_classes():
+    model, inputs = make_model(), {"pixel_values": make_videos(3, 2), "input_ids": make_texts(4, 2)}
+    dynamic = {name: {0: torch.export.Dim.DYNAMIC} for name in inputs}
+    exported = torch.export.export(model, (), inputs, dynamic_shapes=dynamic).module()
+    others = {"pixel_values": make_videos(5, 2, seed=7), "input_ids": make_texts(6, 2, seed=8)}
+    assert_same(exported(**others), model(**others))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the default compiler needs g++")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own
+@torch.no_grad()
+def test_inference_compiles_with_the_default_compiler():
+    model = make_model()
+    compiled = torch.compile(model, fullgraph=True)
+    for num_videos in (2, 5):
+        inputs = make_videos(num_videos, 3), make_texts(4, 2)
+        assert_same(compiled(*inputs), model(*inputs))

@@ -126,7 +126,6 @@ def test_labels_that_name_no_class_are_refused(labels, message):
         make_model()(make_videos(2), make_texts(4), labels=labels)
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip", "metaclip_2"])
 def test_gradients_reach_every_trainable_weight(kind):
     model = make_model(kind).train()
     model(make_videos(3), make_texts(4, 2), labels=torch.tensor([0, 2, 3])).loss.backward()
@@ -134,7 +133,7 @@ def test_gradients_reach_every_trainable_weight(kind):
     assert without == []
     assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.requires_grad)
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
-    assert frozen == {"backbone.logit_scale"} | ({"backbone.logit_bias"} if kind == "siglip" else set())
+    assert frozen == {"backbone.logit_scale"} | ({"backbone.logit_bias"} if kind.startswith("siglip") else set())
 
 
 def test_activation_checkpointing_changes_memory_and_nothing_else(kind):

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import modeling_dkd
-from tests.tiny_backbones import BACKBONE_KINDS, make_model, make_texts, make_videos
+from modeling_dkd import DKDCLIPModel, DKDCLIPProcessor
+from tests.test_processing_dkd import random_video, save_stock_checkpoint
+from tests.tiny_backbones import BACKBONE_KINDS, make_model, make_texts, make_videos, tiny_backbone
 
 
 SHIPPED = {"configuration_dkd.py", "modeling_dkd.py", "dkd_head.py", "dual_encoder.py"}
@@ -41,6 +44,20 @@ for folder in Path("{root}/saved").iterdir():
         output = model(**inputs)
     save_file({{name: value.contiguous() for name, value in output.items()}}, "{root}/" + folder.name)
     model.save_pretrained("{root}/again/" + folder.name)
+"""
+
+
+CLASSIFY = """
+import numpy
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModel, AutoProcessor
+
+processor = AutoProcessor.from_pretrained("{root}/saved", trust_remote_code=True)
+model = AutoModel.from_pretrained("{root}/saved", trust_remote_code=True)
+inputs = processor(videos=[numpy.load("{root}/video.npy")], text={texts!r})
+with torch.no_grad():
+    save_file({{"logits_per_video": model(**inputs).logits_per_video}}, "{root}/logits")
 """
 
 
@@ -84,6 +101,22 @@ def test_saved_folders_give_the_same_bits_without_the_package(tmp_path):
         config = json.loads((tmp_path / "again" / kind / "config.json").read_text())
         assert config["id2label"] == {str(index): name for index, name in enumerate(names)}
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.slow
+def test_one_folder_holds_all_it_takes_to_classify_a_video(tmp_path):
+    texts, video = ["a swim", "a dance", "to pour"], random_video()
+    stock = save_stock_checkpoint(tmp_path / "stock")
+    tiny_backbone("clip").save_pretrained(stock)
+    model, processor = DKDCLIPModel.from_backbone(stock), DKDCLIPProcessor.from_backbone(stock)
+    model.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    np.save(tmp_path / "video.npy", video)
+    done = run_isolated(CLASSIFY.format(root=tmp_path, texts=texts), tmp_path)
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        expected = model(**processor(videos=[video], text=texts)).logits_per_video
+    assert torch.equal(load_file(tmp_path / "logits")["logits_per_video"], expected)
 
 
 def test_a_saved_folder_holds_the_weights_the_configuration_and_the_code(tmp_path):
