@@ -6,6 +6,7 @@ all encode the same batches and end in the same bytes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from ..video_frames import VideoReadError
 from .clip_shards import ClipShards, clip_identity
 from .video_index import VideoRecord
 
@@ -26,42 +28,59 @@ class EmbeddingRun:
         num_embedded: Clips embedded now.
         num_known: Clips that a former run had embedded.
         damaged: Name and reason of the clips that could not be read.
+        remarks: Name and remark of the clips that were read all the same, now or by a former run.
         identities: Name and identity of every wanted clip, under which `ClipShards.gather` finds it.
     """
 
     num_embedded: int
     num_known: int
     damaged: dict[str, str]
+    remarks: dict[str, str]
     identities: dict[str, str]
 
 
-class _ClipBatches(Dataset):
-    """Batch number -> (batch number, positions in it that could be read, frames of those, reasons for the others)."""
+class _LoadedBatch(NamedTuple):
+    """Frames (n, T, C, H, W) of the readable clips, their positions and remarks, and the reasons for the others."""
 
-    def __init__(self, batches: Sequence[Sequence[VideoRecord]], load_clip: Callable[[str], Tensor]) -> None:
+    number: int
+    clips: Tensor | None
+    positions: list[int]
+    remarks: list[str]
+    damaged: dict[str, str]
+
+
+class _ClipBatches(Dataset):
+    """Batch number -> loaded batch."""
+
+    def __init__(
+        self, batches: Sequence[Sequence[VideoRecord]], load_clip: Callable[[str], tuple[Tensor, str]]
+    ) -> None:
         self.batches = batches
         self.load_clip = load_clip
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> tuple[int, list[int], Tensor | None, dict[str, str]]:
-        readable: list[int] = []
+    def __getitem__(self, number: int) -> _LoadedBatch:
+        positions: list[int] = []
         clips: list[Tensor] = []
+        remarks: list[str] = []
         damaged: dict[str, str] = {}
         for position, record in enumerate(self.batches[number]):
             try:
-                clips.append(self.load_clip(record.path))
-                readable.append(position)
-            except (ValueError, OSError) as error:
+                frames, remark = self.load_clip(record.path)
+                clips.append(frames)
+                remarks.append(remark)
+                positions.append(position)
+            except (VideoReadError, OSError) as error:
                 damaged[record.name] = str(error)
-        return number, readable, torch.stack(clips) if clips else None, damaged
+        return _LoadedBatch(number, torch.stack(clips) if clips else None, positions, remarks, damaged)
 
 
 def embed_clips(
     records: Sequence[VideoRecord],
     wanted: Sequence[VideoRecord],
-    load_clip: Callable[[str], Tensor],
+    load_clip: Callable[[str], tuple[Tensor, str]],
     embed: Callable[[Tensor], Tensor],
     shards: ClipShards,
     accelerator: Accelerator,
@@ -73,7 +92,8 @@ def embed_clips(
     Args:
         records: All clips of the data set, in the order that batches are drawn from.
         wanted: Those to embed.
-        load_clip: Path -> frames (T, C, H, W) as the encoder takes them; ValueError or OSError for a damaged file.
+        load_clip: Path -> frames (T, C, H, W) as the encoder takes them and a remark ("" for none); VideoReadError
+            or OSError for a file that cannot be read.
         embed: Frames of a batch (n, T, C, H, W) -> embeddings (n, T, D).
         shards: Where finished batches are kept.
         accelerator: Batches go to its processes in turn.
@@ -109,20 +129,24 @@ def embed_clips(
     num_embedded = 0
     clips_of = {shards.path_of(ids).name: len(ids) for ids in shard_ids}
     with _Progress(clips_of, shards, accelerator.is_main_process) as progress:
-        for number, readable, clips, unreadable in loader:
-            damaged.update(unreadable)
-            if clips is not None:
-                embeds = embed(clips.to(accelerator.device))
-                shards.write(my_ids[number], [my_ids[number][position] for position in readable], embeds)
-                num_embedded += len(readable)
-            progress.refresh(len(unreadable))
+        for batch in loader:
+            damaged.update(batch.damaged)
+            if batch.clips is not None:
+                ids = my_ids[batch.number]
+                read = [(ids[at], remark) for at, remark in zip(batch.positions, batch.remarks, strict=True)]
+                shards.write(ids, read, embed(batch.clips.to(accelerator.device)))
+                num_embedded += len(read)
+            progress.refresh(len(batch.damaged))
         accelerator.wait_for_everyone()
         progress.refresh(0)
     every = gather_object([(num_embedded, damaged)])
+    now_known = shards.known()
+    remarks = {name: now_known[identity].remark for name, identity in identities.items() if identity in now_known}
     return EmbeddingRun(
         sum(count for count, _ in every),
         len(wanted) - len(pending),
         dict(sorted(item for _, part in every for item in part.items())),
+        {name: remark for name, remark in remarks.items() if remark},
         identities,
     )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from ..configuration_dkd import DKDCLIPConfig
+from ..frame_sampling import Views
 from ..modeling_dkd import DKDCLIPModel
 from ..processing_dkd import DKDCLIPProcessor
+from ..video_frames import read_frames
 
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Path of a video -> its frames (T, 3, H, W) float32 as the encoder takes them; can be sent to worker processes.
+    """Path of a video -> frames as the encoder takes them, and what is wrong with it; goes to worker processes.
 
     Attributes:
         processor: Samples, decodes and normalises.
@@ -27,13 +30,18 @@ class ClipReader:
     processor: DKDCLIPProcessor
     views: str
 
-    def __call__(self, path: str) -> Tensor:
-        """Frames of one file.
+    def __call__(self, path: str) -> tuple[Tensor, str]:
+        """Frames (T, 3, H, W) float32 of one file, and a remark where some of its frames are damaged.
 
         Raises:
-            ValueError: The file is missing, damaged or no video (the message names it).
+            VideoReadError: The file is missing, damaged or no video (the message names it).
         """
-        return self.processor(videos=[path], views=self.views)["pixel_values"].flatten(0, 1)
+        views = Views.parse(self.views)
+        found = read_frames(path, views.num_frames, views.num_clips)
+        clips = [[clip] for clip in found.pixels.split(views.num_frames)]
+        frames = self.processor.image_processor.preprocess_videos(clips, views.num_crops).flatten(0, 1)
+        damaged, total = found.damaged_frames, found.total_frames
+        return frames, f"{damaged} of its {total} frames are missing or damaged" if damaged else ""
 
 
 class ClipEncoder:
@@ -66,6 +74,10 @@ class ClipEncoder:
         Raises:
             ValueError: There is no such model, it is no dual encoder, or its processor is missing.
         """
+        if not Path(name_or_folder).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name_or_folder):
+            raise ValueError(
+                f"no model folder {name_or_folder}; give one, or a repository such as openai/clip-vit-base-patch16"
+            )
         options: dict[str, Any] = {"revision": revision} if revision else {}
         try:
             config = AutoConfig.from_pretrained(name_or_folder, **options)
@@ -129,5 +141,16 @@ def _hash_of_weights(model: DKDCLIPModel) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(values.numpy().data)
-    digest.update(json.dumps(model.backbone.config.to_dict(), sort_keys=True, default=str).encode())
+    architecture = _without_origin(model.backbone.config.to_dict())
+    digest.update(json.dumps(architecture, sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def _without_origin(settings: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without where it came from and who wrote it, so that a copied folder is the same model."""
+    origin = ("_name_or_path", "_commit_hash", "transformers_version")
+    return {
+        name: _without_origin(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+        if name not in origin
+    }

@@ -1,7 +1,8 @@
 """Working state of clip embedding: many small safetensors shards, each written whole or not at all.
 
-A shard holds the embeddings of one batch, `video_embeds` (n, T, D), and the identities of its clips. What is in a
-shard is never computed again, however the run that wrote it ended; its bytes depend on its clips alone.
+A shard holds the embeddings of one batch, `video_embeds` (n, T, D), and the identities of its clips with what was
+remarked of them. What is in a shard is never computed again, however the run that wrote it ended; its bytes depend on
+its clips alone.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,6 +35,14 @@ def clip_identity(record: VideoRecord) -> str:
     return f"{record.name}|{status.st_size}|{status.st_mtime_ns}"
 
 
+class ShardRow(NamedTuple):
+    """Where an embedded clip is found, and what was remarked when it was read ("" nothing)."""
+
+    path: Path
+    row: int
+    remark: str
+
+
 class ClipShards:
     """The shards of one folder, that is of one model, preprocessing and number of frames."""
 
@@ -49,25 +59,25 @@ class ClipShards:
         """File names of the shards that are there now."""
         return {entry.name for entry in os.scandir(self.folder) if entry.name.endswith(".safetensors")}
 
-    def known(self) -> dict[str, tuple[Path, int]]:
-        """Shard and row of every embedded clip, by identity; a shard that cannot be read counts as absent."""
-        rows: dict[str, tuple[Path, int]] = {}
+    def known(self) -> dict[str, ShardRow]:
+        """Every embedded clip by its identity; a shard that cannot be read counts as absent."""
+        rows: dict[str, ShardRow] = {}
         for name in sorted(self.written()):
             path = self.folder / name
             try:
                 with safe_open(path, framework="pt") as shard:
-                    identities = json.loads((shard.metadata() or {})["identities"])
+                    clips = json.loads((shard.metadata() or {})["clips"])
             except (SafetensorError, OSError, KeyError, json.JSONDecodeError):
                 continue
-            rows.update({identity: (path, row) for row, identity in enumerate(identities)})
+            rows.update({identity: ShardRow(path, row, remark) for row, (identity, remark) in enumerate(clips)})
         return rows
 
-    def write(self, planned: Sequence[str], embedded: Sequence[str], video_embeds: Tensor) -> None:
+    def write(self, planned: Sequence[str], embedded: Sequence[tuple[str, str]], video_embeds: Tensor) -> None:
         """Write one shard, in one go.
 
         Args:
             planned: Identities of the batch as planned; they give the file its name.
-            embedded: Identities of the clips that could be read, in the order of the rows.
+            embedded: Identity and remark of the clips that could be read, in the order of the rows.
             video_embeds: Their embeddings, (n, T, D) float32.
         """
         path = self.path_of(planned)
@@ -76,7 +86,7 @@ class ClipShards:
         save_file(
             {"video_embeds": video_embeds.detach().cpu().float().contiguous()},
             unfinished,
-            {"identities": json.dumps(list(embedded))},
+            {"clips": json.dumps(embedded)},
         )
         _flush(unfinished)
         os.replace(unfinished, path)
@@ -90,8 +100,8 @@ class ClipShards:
         known = self.known()
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for position, identity in enumerate(identities):
-            path, row = known[identity]
-            wanted.setdefault(path, []).append((position, row))
+            clip = known[identity]
+            wanted.setdefault(clip.path, []).append((position, clip.row))
         gathered: list[Tensor] = [torch.empty(0)] * len(identities)
         for path, pairs in wanted.items():
             with safe_open(path, framework="pt") as shard:

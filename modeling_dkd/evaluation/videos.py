@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..data.embedding_cache import EmbeddingSet, write_embeddings
 from ..data.prompts import TEMPLATE_SETS, class_prompts, description_prompts, load_templates
+from ..frame_sampling import Views
 from .measurement import Measurement
 
 
@@ -110,17 +111,22 @@ def embed_for_evaluation(args: argparse.Namespace) -> VideoSets | None:
 def chance_notes(measurements: Sequence[Measurement]) -> list[str]:
     """A sentence for every plain zero-shot row whose accuracy is near chance, so that nobody reads a gain into it.
 
-    Near: no more than twice 1 / K, or within three standard errors of it.
+    Near chance is what blind guessing can reach: within three standard errors of 1 / K, or of the share of the most
+    frequent class, which a model that always gives one answer may happen to name.
     """
     notes = []
-    for row in (measured.row for measured in measurements if measured.row["method"] == "zero-shot"):
+    for measured in measurements:
+        row = measured.row
+        if row["method"] != "zero-shot":
+            continue
         chance = 1 / row["data"]["classes"]
-        spread = 3 * math.sqrt(chance * (1 - chance) / row["n"])
-        if row["top1"] <= max(2 * chance, chance + spread):
+        blind = max(chance, measured.labels.bincount().max().item() / row["n"])
+        if row["top1"] <= blind + 3 * math.sqrt(blind * (1 - blind) / row["n"]):
+            data = row["data"]
             notes.append(
-                f"{row['data']['name']}, {row['protocol']}, seed {row['seed']}: zero-shot top-1 of "
-                f"{row['top1']:.2%} is near chance ({chance:.2%}: {row['data']['classes']} classes; N = {row['n']}); "
-                "this model does not recognise these classes, so its figures say nothing about DKD"
+                f"{data['name']}, {row['protocol']}, seed {row['seed']}: zero-shot top-1 of {row['top1']:.2%} is near "
+                f"chance (1 of {data['classes']} classes: {chance:.2%}, always the most frequent one: {blind:.2%}, "
+                f"N = {row['n']}); the model does not recognise these classes, and its figures say nothing about DKD"
             )
     return notes
 
@@ -135,6 +141,7 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--split and --annotations belong to ucf101 and hmdb51, not to --dataset {args.dataset}")
     if args.split == "all" and not args.transductive:
         raise ValueError("--split all tests every clip and leaves no training clips: add --transductive")
+    Views.parse(args.frames)
     if args.batch_size < 1 or args.num_workers < 0:
         raise ValueError("--batch_size must be at least 1 and --num_workers at least 0")
 
@@ -202,8 +209,9 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     files: list[Path] = []
     for name, part in parts.items():
         sets[name] = _embedding_set(part, "all" if whole else name, run, shards, encoder, texts, prompt_name)
-        suffix = "all" if whole else name
-        files.append(folder / f"{asked.dataset}-{asked.split.replace(' ', '-')}-{suffix}.safetensors")
+        divided = "all" if whole else f"{args.split}-{name}"
+        half = "" if args.half_split is None else f"-half-{args.half_split}"
+        files.append(folder / f"{asked.dataset}-{divided}{half}.safetensors")
         _write(files[-1], sets[name])
     return VideoSets(asked.dataset, sets["test"], sets.get("train"), files)
 
@@ -266,12 +274,15 @@ def _report(run: "EmbeddingRun", index: "VideoIndex", folder: Path, allow_missin
         file=sys.stderr,
     )
     report = folder / "damaged.json"
-    if run.damaged:
-        report.write_text(json.dumps(run.damaged, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if allow_missing:
-            print(f"note: {len(run.damaged)} clips could not be read and are left out; see {report}", file=sys.stderr)
-    else:
+    if not run.damaged and not run.remarks:
         report.unlink(missing_ok=True)
+        return
+    lists = {"left_out": run.damaged, "used_in_part": run.remarks}
+    report.write_text(json.dumps(lists, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if run.damaged and allow_missing:
+        print(f"note: {len(run.damaged)} clips could not be read and are left out; see {report}", file=sys.stderr)
+    if run.remarks:
+        print(f"note: {len(run.remarks)} clips have damaged frames and are used; see {report}", file=sys.stderr)
 
 
 def _texts(encoder: "ClipEncoder", prompts: list[list[str]], folder: Path) -> Tensor:
@@ -308,7 +319,7 @@ def _embedding_set(
     total = len(part.records) + len(part.missing)
     if not records:
         raise ValueError(f"none of the {total} {part.dataset} clips of {part.split} {part_name} can be used")
-    split = f"{part.split} {part_name}" if part.split != "all" else "all clips"
+    split = "all clips" if part_name == "all" else f"{part.split} {part_name}"
     if len(records) < total:
         # Stands in every row and title: a figure on part of a split must not pass for one on the whole.
         split += f" ({len(records)} of {total} clips)"

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from modeling_dkd.data.clip_embedding import embed_clips, embed_texts
 from modeling_dkd.data.clip_shards import ClipShards, clip_identity, sort_metadata
 from modeling_dkd.data.video_index import folder_index
+from modeling_dkd.video_frames import VideoReadError
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,11 +30,12 @@ def make_folder(root, num_clips=23):
 
 
 def load_clip(path):
-    """Frames (2, 3, 4, 4) that tell the file's first byte; files that begin with 255 are damaged."""
+    """Frames (2, 3, 4, 4) that tell the file's first byte; files that begin with 255 are damaged, with 254 in part."""
     value = Path(path).read_bytes()[0]
     if value == 255:
-        raise ValueError(f"cannot read video {path!r}: damaged")
-    return torch.full((2, 3, 4, 4), float(value)) + torch.arange(2.0).view(2, 1, 1, 1) / 8
+        raise VideoReadError(f"cannot read video {path!r}: damaged")
+    frames = torch.full((2, 3, 4, 4), float(value)) + torch.arange(2.0).view(2, 1, 1, 1) / 8
+    return frames, "1 of its 9 frames is damaged" if value == 254 else ""
 
 
 def embed(clips):
@@ -67,7 +69,7 @@ def test_every_clip_is_embedded_once_and_found_again(tmp_path, num_workers):
     order = list(reversed(index.records))
     embeds = shards.gather([done.identities[record.name] for record in order])
     assert embeds.shape == (23, 2, 5)
-    expected = torch.stack([load_clip(record.path) for record in order])
+    expected = torch.stack([load_clip(record.path)[0] for record in order])
     torch.testing.assert_close(embeds, embed(expected))
     _, again = run(index, tmp_path / "shards")
     assert (again.num_embedded, again.num_known) == (0, 23)
@@ -81,7 +83,7 @@ def test_a_part_embedded_before_is_not_embedded_again(tmp_path):
     assert (second.num_embedded, second.num_known) == (16, 7)
     torch.testing.assert_close(
         shards.gather([second.identities[r.name] for r in index.records]),
-        embed(torch.stack([load_clip(r.path) for r in index.records])),
+        embed(torch.stack([load_clip(r.path)[0] for r in index.records])),
     )
 
 
@@ -109,6 +111,16 @@ def test_damaged_files_are_named_and_the_others_embedded(tmp_path):
     assert shards.gather([done.identities[record.name] for record in good]).shape == (17, 2, 5)
     with pytest.raises(KeyError):
         shards.gather([clip_identity(index.records[0])])
+
+
+def test_remarks_are_kept_for_later_runs(tmp_path):
+    index = make_folder(tmp_path / "videos")
+    Path(index.records[4].path).write_bytes(b"\xfe")
+    for num_embedded in (23, 0):
+        _, done = run(index, tmp_path / "shards")
+        assert done.num_embedded == num_embedded
+        assert done.remarks == {index.records[4].name: "1 of its 9 frames is damaged"}
+        assert done.damaged == {}
 
 
 def test_an_unreadable_shard_is_made_again(tmp_path):
