@@ -51,6 +51,9 @@ class EmbeddingSet:
             )
         if self.labels.is_floating_point():
             raise ValueError(f"labels are {self.labels.dtype}: give whole numbers")
+        scale = self.metadata.get("logit_scale", 100.0)
+        if not isinstance(scale, int | float) or not scale > 0:
+            raise ValueError(f"logit_scale {scale!r} in the metadata: it must be a number above 0")
         if self.labels.min() < -1:
             raise ValueError(f"label {int(self.labels.min())} is below -1, which stands for an unlabelled clip")
         if self.text_embeds is not None:
@@ -126,6 +129,8 @@ def read_embeddings(
     try:
         if path.suffix == ".npz":
             return _from_arrays(path, _read_npz(path), video_key, label_key, text_key)
+        if path.is_file() and path.suffix != ".safetensors":
+            raise ValueError(f"a file ending in {path.suffix!r} is no source: give a .safetensors cache or an .npz")
         arrays, metadata = _read_safetensors(path)
         video, label = video_key or "video_embeds", label_key or "labels"
         text = text_key or "text_embeds"
@@ -148,21 +153,17 @@ def read_with_texts(
     videos = read_embeddings(path, **keys)
     text_path = Path(text_path)
     try:
-        if text_path.suffix == ".npz":
-            arrays: dict[str, Any] = _read_npz(text_path)
-            metadata: dict[str, Any] = {"class_names": _names(arrays, CLASS_NAME_KEYS)}
-        else:
-            arrays, metadata = _read_safetensors(text_path)
+        arrays, metadata = _read_text_file(text_path)
         name = text_key or _first(arrays, TEXT_KEYS)
         if name is None:
             raise ValueError(f"no text embeddings among {_listed(arrays)}: name the array with --text_key")
-        texts = torch.as_tensor(_require(arrays, name, text_path)).float()
+        texts = torch.from_numpy(_numbers(arrays, name, text_path).astype(np.float32))
         class_names = metadata.get("class_names") or videos.metadata.get("class_names")
         described = videos.metadata | {"class_names": class_names, "prompts": metadata.get("prompts")}
         described["texts"] = text_path.name
         if "class_id" not in arrays:
             return replace(videos, text_embeds=texts, metadata=_without_none(described))
-        return _joined(videos, texts, torch.as_tensor(arrays["class_id"]).long(), described)
+        return _joined(videos, texts, torch.from_numpy(_numbers(arrays, "class_id", text_path)).long(), described)
     except ValueError as error:
         raise ValueError(_named(text_path, error)) from error
 
@@ -181,6 +182,23 @@ def write_embeddings(path: str | os.PathLike, embedding_set: EmbeddingSet) -> No
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _read_text_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays of a file of class texts, with class names and prompts where it has them."""
+    if path.suffix == ".npz":
+        arrays = _read_npz(path)
+        return arrays, {"class_names": _names(arrays, CLASS_NAME_KEYS)}
+    tensors, metadata = _read_safetensors(path)
+    return {name: (t.float() if t.is_floating_point() else t).numpy() for name, t in tensors.items()}, metadata
+
+
+def array_names(path: str | os.PathLike) -> set[str]:
+    """Names of the arrays in a cache or an .npz; empty where the file cannot be read."""
+    try:
+        return set(_read_text_file(Path(path))[0])
+    except ValueError:
+        return set()
 
 
 def _joined(videos: EmbeddingSet, texts: Tensor, class_ids: Tensor, metadata: dict[str, Any]) -> EmbeddingSet:
@@ -205,9 +223,9 @@ def _from_arrays(
     video_key = video_key or _first(arrays, VIDEO_KEYS)
     if video_key is None:
         raise ValueError(f"no video embeddings among {_listed(arrays)}: name the array with --video_key")
-    videos = _require(arrays, video_key, path)
+    videos = _numbers(arrays, video_key, path).astype(np.float32)
     text_key = text_key or _first(arrays, TEXT_KEYS)
-    texts = None if text_key is None else np.asarray(_require(arrays, text_key, path), dtype=np.float32)
+    texts = None if text_key is None else _numbers(arrays, text_key, path).astype(np.float32)
     stem = video_key.removesuffix("_f")
     suffix = "" if text_key is None else text_key.removeprefix("text")
     label_key = label_key or _first(arrays, (f"{stem}_l", f"labels{suffix}", *LABEL_KEYS))
@@ -225,11 +243,12 @@ def _from_arrays(
         "frames": videos.shape[1] if videos.ndim == 3 else None,
         "texts": text_key,
     }
-    embeds = torch.from_numpy(np.asarray(videos, dtype=np.float32))
-    labels = torch.from_numpy(np.asarray(_require(arrays, label_key, path)))
+    labels = _numbers(arrays, label_key, path)
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"array {label_key!r} has dtype {labels.dtype}: labels must be whole numbers")
     return EmbeddingSet(
-        embeds,
-        labels if labels.is_floating_point() else labels.long(),
+        torch.from_numpy(videos),
+        torch.from_numpy(labels.astype(np.int64)),
         None if texts is None else torch.from_numpy(np.ascontiguousarray(texts)),
         _without_none(metadata),
     )
@@ -240,7 +259,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError("no such file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"not a readable .npz without pickled objects ({error})") from error
@@ -266,6 +285,13 @@ def _require(arrays: dict[str, Any], name: str, path: Path) -> Any:
     if name not in arrays:
         raise ValueError(f"no array {name!r} in {path.name}; it holds {_listed(arrays)}")
     return arrays[name]
+
+
+def _numbers(arrays: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+    array = _require(arrays, name, path)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"array {name!r} has dtype {array.dtype} and holds no numbers: name another")
+    return array
 
 
 def _first(arrays: dict[str, Any], candidates: tuple[str, ...]) -> str | None:

@@ -1,13 +1,14 @@
 """The command line of evaluate.py."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
 
-from ..data.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts
+from ..data.embedding_cache import EmbeddingSet
 from .ablations import ABLATIONS, ablation, dkd
 from .baselines import BASELINES, Method, both_centred, zero_shot
 from .measurement import GIVEN, Measurement, Plan, measure_set
@@ -23,10 +24,12 @@ from .report import (
     summary_table,
     write_results,
 )
+from .sources import Sources, add_embedding_arguments, load_sources
+from .videos import add_video_arguments, chance_notes
 
 
 DESCRIPTION = """\
-Measure DKD against plain zero-shot CLIP on embeddings of clips.
+Measure DKD against plain zero-shot CLIP, on embeddings of clips or on videos.
 
 Rows that are always there: zero-shot (plain CLIP), both_centred (mean video and mean text taken away) and dkd (a head
 fitted on the domain clips, without labels, with its defaults). Figures in the tables are percent: top-1 is the mean
@@ -53,6 +56,8 @@ examples, with F=../shared/data/features:
       $F/whurs19_clip_rn50.npz $F/whurs19_clip_vit-b-32.npz \\
       $F/ucf101_openai_vitb32_dev.npz+$F/ucf101_object_prompts_vitb32.npz \\
       $F/ucf101_openai_vitb32_dev.npz $F/imagenet500a_openai_vitb32.npz
+  videos: embed UCF101 once, fit on the training clips of split 1, test on its test clips
+    python evaluate.py --model openai/clip-vit-base-patch16 --dataset ucf101 --data_dir UCF-101 --split 1
   domain and test given; all 16 training clips of each class labelled
     python evaluate.py --embeddings $F/ucf101_openai_vitb32_dev.npz --domain $F/ucf101_openai_vitb32_dev.npz \\
       --domain_video_key train16_f --shots 16 --baselines
@@ -81,28 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_embedding_arguments(parser)
+    add_video_arguments(parser)
     add_protocol_arguments(parser)
     add_method_arguments(parser)
     add_output_arguments(parser)
     return parser
-
-
-def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the embeddings come from."""
-    group = parser.add_argument_group("embeddings")
-    group.add_argument(
-        "--embeddings", nargs="+", metavar="FILE", help="caches (.safetensors) or .npz files, FILE or FILE+TEXTFILE"
-    )
-    group.add_argument("--text_embeddings", metavar="FILE", help="class texts for every --embeddings file")
-    group.add_argument("--domain", metavar="FILE", help="domain clips of their own, instead of the protocols")
-    for flag, meaning in (
-        ("--video_key", "array of the video embeddings"),
-        ("--label_key", "array of the labels"),
-        ("--text_key", "array of the class texts"),
-        ("--domain_video_key", "array of the video embeddings in the --domain file"),
-        ("--domain_label_key", "array of the labels in the --domain file"),
-    ):
-        group.add_argument(flag, metavar="NAME", help=f"{meaning} (default: guessed)")
 
 
 def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,8 +100,8 @@ def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocols",
         nargs="+",
         choices=tuple(PROTOCOLS),
-        default=list(PROTOCOLS),
-        help="see below (default: all five)",
+        metavar="NAME",
+        help=f"{', '.join(PROTOCOLS)}: see below (default: all five)",
     )
     group.add_argument("--seeds", type=_positive, default=5, metavar="N", help="seeds 0 to N-1 (default: 5)")
     group.add_argument(
@@ -156,14 +144,13 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
     try:
-        sets = load_sets(args)
-        domain_set = load_domain(args)
-        inputs = list(dict.fromkeys(path for name in sets for path in sets[name][1]))
-        if args.domain:
-            inputs.append(Path(args.domain))
-        measurements = evaluate_sets({name: loaded[0] for name, loaded in sets.items()}, domain_set, args)
+        check_outputs(args)
+        sources = load_sources(args)
+        if sources is None:  # a helping process of a shared run: the main one reports
+            return 0
+        measurements = evaluate_sets(sources, args)
         if args.output:
-            described = environment(["evaluate.py", *argv], dict.fromkeys(inputs))
+            described = environment(["evaluate.py", *argv], sources.files)
             write_results(args.output, results(measurements, summarise(measurements), described))
             print(f"results: {args.output}", file=sys.stderr)
     except (ValueError, OSError) as error:
@@ -175,46 +162,25 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def load_sets(args: argparse.Namespace) -> dict[str, tuple[EmbeddingSet, list[Path]]]:
-    """The sets of --embeddings by a name of their own, each with the files it was read from."""
-    if not args.embeddings:
-        raise ValueError("nothing to evaluate: give --embeddings FILE; see evaluate.py --help")
-    sets: dict[str, tuple[EmbeddingSet, list[Path]]] = {}
-    for given in args.embeddings:
-        path, text_path = _split_pair(given)
-        text_path = text_path or args.text_embeddings
-        name = Path(path).stem + (f"+{Path(text_path).stem}" if text_path else "")
-        if name in sets:
-            raise ValueError(f"{given} is named twice as {name!r}: results would be mixed up")
-        keys = {"video_key": args.video_key, "label_key": args.label_key}
-        if text_path:
-            loaded = read_with_texts(path, text_path, text_key=args.text_key, **keys)
-            sets[name] = loaded, [Path(path), Path(text_path)]
-        else:
-            sets[name] = read_embeddings(path, text_key=args.text_key, **keys), [Path(path)]
-    return sets
+def check_outputs(args: argparse.Namespace) -> None:
+    """Make the folders of --output and --figures before anything is computed, not after."""
+    for option, folder in (("--output", args.output and args.output.parent), ("--figures", args.figures)):
+        if folder is None:
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{option}: the folder {folder} cannot be made ({error.strerror})") from error
+        if not os.access(folder, os.W_OK):
+            raise ValueError(f"{option}: the folder {folder} cannot be written to")
+    if args.output and args.output.is_dir():
+        raise ValueError(f"--output: {args.output} is a folder; name a file")
 
 
-def load_domain(args: argparse.Namespace) -> EmbeddingSet | None:
-    """The set of --domain, its labels numbered as those of --embeddings."""
-    if args.domain is None:
-        if args.domain_video_key or args.domain_label_key:
-            raise ValueError("--domain_video_key and --domain_label_key need --domain FILE")
-        return None
-    if len(args.embeddings) > 1:
-        raise ValueError(f"--domain goes with one --embeddings file, and {len(args.embeddings)} are given")
-    text_path = _split_pair(args.embeddings[0])[1] or args.text_embeddings
-    keys = {"video_key": args.domain_video_key, "label_key": args.domain_label_key}
-    if text_path:
-        return read_with_texts(args.domain, text_path, text_key=args.text_key, **keys)
-    return read_embeddings(args.domain, **keys)
-
-
-def evaluate_sets(
-    sets: dict[str, EmbeddingSet], domain_set: EmbeddingSet | None, args: argparse.Namespace
-) -> list[Measurement]:
+def evaluate_sets(sources: Sources, args: argparse.Namespace) -> list[Measurement]:
     """Measure every set, print its table as soon as it is there, then the summary and the figures."""
-    plan = Plan(args.protocols, args.seeds, args.shots)
+    sets, domain_set = sources.sets, sources.domain
+    plan = Plan(args.protocols or sources.protocols, args.seeds, args.shots)
     chosen = {name: choose_methods(args, embedding_set) for name, embedding_set in sets.items()}
     total = sum(plan.num_tasks(domain_set is not None) * len(methods) for methods in chosen.values())
     measurements: list[Measurement] = []
@@ -230,6 +196,8 @@ def evaluate_sets(
                 print(f"{_title(name, embedding_set)}\n{set_table(summarise(own))}\n", flush=True)
             measurements += own
     print_summary(summarise(measurements))
+    for note in chance_notes(measurements):
+        print(f"note: {note}", file=sys.stderr)
     if args.figures:
         from .figures import write_figures  # matplotlib is needed for nothing else
 
@@ -255,6 +223,8 @@ def choose_methods(args: argparse.Namespace, embedding_set: EmbeddingSet) -> dic
     """Row names and functions, in the order of the table."""
     methods: dict[str, Method] = {REFERENCE: zero_shot, "both_centred": both_centred}
     if args.baselines is not None:
+        if "gda" in args.baselines and not args.shots:
+            raise ValueError("gda learns from labelled clips: give their number a class with --shots")
         named = args.baselines or [name for name in BASELINES if name != "gda" or args.shots]
         methods |= {name: BASELINES[name] for name in named}
     methods["dkd"] = dkd
@@ -273,16 +243,6 @@ def _title(name: str, embedding_set: EmbeddingSet) -> str:
     parts = [name, f"{clips} clips", f"{len(embedding_set.class_names)} classes", f"{dim} dimensions"]
     parts += [f"{key} {known[key]}" for key in ("backbone", "split", "frames", "texts") if known.get(key) is not None]
     return ", ".join(parts)
-
-
-def _split_pair(given: str) -> tuple[str, str | None]:
-    """FILE+TEXTFILE into its two names; a plus inside the name of an existing file is left alone."""
-    if Path(given).is_file() or "+" not in given:
-        return given, None
-    cuts = [i for i, letter in enumerate(given) if letter == "+"]
-    fitting = [i for i in cuts if Path(given[:i]).is_file() and Path(given[i + 1 :]).is_file()]
-    cut = fitting[0] if fitting else cuts[0]
-    return given[:cut], given[cut + 1 :]
 
 
 def _positive(text: str) -> int:

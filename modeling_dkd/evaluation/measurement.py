@@ -85,7 +85,7 @@ def measure_set(
     Raises:
         ValueError: No class texts, an unlabelled test clip, or a domain that does not fit the texts.
     """
-    _check(name, test_set, domain_set)
+    _check(name, test_set, domain_set, plan)
     for split, task, test_labels in _tasks(test_set, domain_set, plan):
         for method_name, method in methods.items():
             on_start(f"{name} {split.protocol} {split.seed} {method_name}")
@@ -107,7 +107,7 @@ def measure_set(
             yield Measurement(row, split.test, test_labels, logits.argmax(1))
 
 
-def _check(name: str, test_set: EmbeddingSet, domain_set: EmbeddingSet | None) -> None:
+def _check(name: str, test_set: EmbeddingSet, domain_set: EmbeddingSet | None, plan: Plan) -> None:
     if test_set.text_embeds is None:
         raise ValueError(f"{name}: there are no class texts; give them with --text_embeddings or FILE+TEXTFILE")
     unlabelled = int((test_set.labels < 0).sum())
@@ -115,6 +115,10 @@ def _check(name: str, test_set: EmbeddingSet, domain_set: EmbeddingSet | None) -
         raise ValueError(f"{name}: {unlabelled} clips have no label and cannot be tested; use them with --domain")
     if domain_set is None:
         return
+    if plan.shots and domain_set.video_embeds.equal(test_set.video_embeds):
+        raise ValueError(
+            f"{name}: with --shots, labelled domain clips must not be tested, and both files are the same"
+        )
     dims = test_set.text_embeds.shape[-1], domain_set.video_embeds.shape[-1]
     if dims[0] != dims[1]:
         raise ValueError(f"{name}: the domain's embeddings have {dims[1]} dimensions, the class texts {dims[0]}")
