@@ -165,27 +165,17 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     from ..data.clip_embedding import embed_clips
     from ..data.clip_encoder import ClipEncoder
     from ..data.clip_shards import ClipShards
-    from ..data.video_index import VideoIndex
 
     index = _index(args)
     asked = index if args.half_split is None else index.half_classes(args.half_split)
-    whole = args.split == "all" or index.split == "all"
-    if whole and not args.transductive:
-        raise ValueError(
-            f"{args.data_dir} has no train and test parts to take domain and test from: add --transductive"
-        )
-    parts: dict[str, VideoIndex] = {
-        "test": asked.part("all" if whole else "test").require_complete(args.allow_missing)
-    }
-    if not args.transductive:
-        parts["train"] = asked.part("train").require_complete(args.allow_missing)
+    parts = _parts(args, asked, index.split)
     prompts, prompt_name = _prompts(args, asked)
     encoder = ClipEncoder.load(args.model, args.frames, args.revision, DTYPES[args.dtype], accelerator.device)
     folder = args.cache_dir / _folder_name(encoder)
     shards = ClipShards(folder / "shards")
     run = embed_clips(
         index.records,
-        [record for part in parts.values() for record in part.records],
+        [record for _, part in parts for record in part.records],
         encoder.reader,
         encoder.embed,
         shards,
@@ -205,15 +195,23 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
         return None
     (folder / "key.json").write_text(json.dumps(encoder.key(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     texts = _texts(encoder, prompts, folder)
-    sets: dict[str, EmbeddingSet] = {}
-    files: list[Path] = []
-    for name, part in parts.items():
-        sets[name] = _embedding_set(part, "all" if whole else name, run, shards, encoder, texts, prompt_name)
-        divided = "all" if whole else f"{args.split}-{name}"
-        half = "" if args.half_split is None else f"-half-{args.half_split}"
-        files.append(folder / f"{asked.dataset}-{divided}{half}.safetensors")
-        _write(files[-1], sets[name])
-    return VideoSets(asked.dataset, sets["test"], sets.get("train"), files)
+    sets = [_embedding_set(part, name, run, shards, encoder, texts, prompt_name) for name, part in parts]
+    half = "" if args.half_split is None else f"-half-{args.half_split}"
+    files = [folder / f"{asked.dataset}-{args.split}-{name}{half}.safetensors" for name, _ in parts]
+    for file, embedding_set in zip(files, sets, strict=True):
+        _write(file, embedding_set)
+    return VideoSets(asked.dataset, sets[0], None if args.transductive else sets[1], files)
+
+
+def _parts(args: argparse.Namespace, asked: "VideoIndex", split: str) -> list[tuple[str, "VideoIndex"]]:
+    """Names and clips of the part to test and, unless the test clips are the domain, of the one to learn it from."""
+    whole = args.split == "all" or split == "all"
+    if whole and not args.transductive:
+        raise ValueError(
+            f"{args.data_dir} has no train and test parts to take domain and test from: add --transductive"
+        )
+    names = ["all" if whole else "test"] if args.transductive else ["test", "train"]
+    return [(name, asked.part(name).require_complete(args.allow_missing)) for name in names]
 
 
 def _index(args: argparse.Namespace) -> "VideoIndex":
