@@ -11,6 +11,7 @@ from tests.tiny_backbones import (
     make_model,
     make_texts,
     make_videos,
+    needs_fitted_head,
     own_logits,
     tiny_backbone,
     tiny_backbone_config,
@@ -133,3 +134,42 @@ def test_a_checkpoint_of_another_dimension_says_so(tmp_path):
         DKDCLIPModel.from_pretrained(tmp_path, config=other)
     with pytest.raises(ValueError, match="projection_dim is 12, but the backbone's embeddings have 24 dimensions"):
         DKDCLIPModel.from_pretrained(tmp_path, projection_dim=12)
+
+
+@needs_fitted_head
+@torch.no_grad()
+def test_a_fitted_domain_is_part_of_the_checkpoint(kind, tmp_path):
+    model, inputs = make_model(kind), (make_videos(), make_texts(5, 2))
+    model.fit_domain(make_videos(12, 2, seed=3), inputs[1])
+    assert model.config.num_components >= 5
+    model.save_pretrained(tmp_path)
+    loaded, info = DKDCLIPModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    assert loaded.head.is_fitted
+    assert loaded.config.num_components == model.config.num_components
+    assert all(torch.equal(loaded.head.state_dict()[name], value) for name, value in model.head.state_dict().items())
+    for name, value in model(*inputs).items():
+        assert torch.equal(loaded(*inputs)[name], value), name
+
+
+@needs_fitted_head
+def test_a_checkpoint_of_another_number_of_components_says_so(tmp_path):
+    model = make_model().fit_domain(make_videos(12, 2), make_texts(5))
+    count = model.config.num_components
+    model.save_pretrained(tmp_path)
+    message = rf"of shape .*{count}.*\(projection_dim=24, num_components={count + 2}\) says .*{count + 2}"
+    with pytest.raises(ValueError, match=message) as caught:
+        DKDCLIPModel.from_pretrained(tmp_path, num_components=count + 2)
+    assert "\n" not in str(caught.value)
+
+
+@needs_fitted_head
+@torch.no_grad()
+def test_a_domain_missing_from_the_checkpoint_leaves_plain_clip(tmp_path):
+    inputs = make_videos(), make_texts(5)
+    expected = make_model()(*inputs)
+    make_model().fit_domain(make_videos(12, 2), inputs[1]).save_pretrained(tmp_path)
+    drop_weights(tmp_path, "head.")
+    loaded = DKDCLIPModel.from_pretrained(tmp_path)
+    assert not loaded.head.is_fitted
+    torch.testing.assert_close(loaded(*inputs).logits_per_video, expected.logits_per_video)

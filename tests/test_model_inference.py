@@ -3,22 +3,19 @@ import shutil
 import pytest
 import torch
 
-from modeling_dkd import DKDCLIPModel, DKDHead
+from modeling_dkd import DKDCLIPModel
 from tests.tiny_backbones import (
     BACKBONE_KINDS,
     make_model,
     make_texts,
     make_videos,
+    needs_fitted_head,
     tiny_backbone,
 )
 
 
 # SigLIP 2 resizes its positions image by image, to sizes read from a tensor: transformers' code cannot be traced.
 TRACEABLE = [kind for kind in BACKBONE_KINDS if kind != "siglip2"]
-
-
-# The head's own promises about number formats, which the model relies on.
-needs_fitted_head = pytest.mark.skipif(not hasattr(DKDHead, "is_fitted"), reason="this head cannot be fitted yet")
 
 
 @pytest.fixture(params=BACKBONE_KINDS)
@@ -130,6 +127,16 @@ def test_inference_compiles_as_one_graph(kind):
 def test_inference_exports(kind):
     model, inputs = make_model(kind), {"pixel_values": make_videos(), "input_ids": make_texts(4, 2)}
     expected = model(**inputs)
+    assert_same(torch.export.export(model, (), inputs).module()(**inputs), expected)
+
+
+@needs_fitted_head
+@torch.no_grad()
+def test_a_fitted_model_compiles_and_exports():
+    inputs = {"pixel_values": make_videos(), "input_ids": make_texts(5, 2)}
+    model = make_model().fit_domain(make_videos(12, 3, seed=4), inputs["input_ids"])
+    expected = model(**inputs)
+    assert_same(torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs), expected)
     assert_same(torch.export.export(model, (), inputs).module()(**inputs), expected)
 
 
