@@ -145,7 +145,7 @@ def set_table(lines: Sequence[Line]) -> str:
 def summary_table(lines: Sequence[Line]) -> str:
     """Mean gain over zero-shot, worst row and calibration of each method over all sets and protocols."""
     protocols = list(dict.fromkeys(line.protocol for line in lines))
-    header = ("method", "rows", "mean gain", "SE", *protocols, "ECE", "worst ECE", "worst row", "")
+    header = ("method", "rows", "mean gain", "SE", *protocols, "ECE", "worst ECE", "worst row", "where")
     rows = []
     for method in dict.fromkeys(line.method for line in lines):
         own = [line for line in lines if line.method == method]

@@ -1,0 +1,214 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_dkd.data.embedding_cache import EmbeddingSet, write_embeddings
+from modeling_dkd.evaluation.command import build_parser, main
+
+from .test_baselines import clustered_task
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A cache of 120 clips of 5 classes, and a writer of variants of it."""
+    task, labels = clustered_task(num_clips=120)
+
+    def write(name="toy", frames=None, **changes):
+        videos = task.test if frames is None else task.test[:, None].repeat(1, frames, 1)
+        parts = {"video_embeds": videos, "labels": labels, "text_embeds": task.text}
+        metadata = {"class_names": list("abcde"), "split": "1 test", "backbone": "toy-clip", "logit_scale": 10.0}
+        path = tmp_path / f"{name}.safetensors"
+        write_embeddings(path, EmbeddingSet(**(parts | {"metadata": metadata} | changes)))
+        return str(path)
+
+    return write
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output and standard error of a run in this process."""
+    try:
+        code = main([str(a) for a in arguments])
+    except SystemExit as left:
+        code = left.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_results_hold_every_row_of_the_contract(cache, tmp_path, capsys):
+    output = tmp_path / "new" / "results.json"
+    code, out, err = run(capsys, "--embeddings", cache(), "--seeds", 2, "--output", output)
+    assert code == 0, err
+    results = json.loads(output.read_text())
+    assert set(results) == {"environment", "rows", "summary"}
+    assert {"commit", "versions", "command", "inputs"} <= set(results["environment"])
+    methods = ["zero-shot", "both_centred", "dkd"]
+    expected = [("full", 0), *((p, s) for p in ("induct", "quarter", "few", "imbal") for s in (0, 1))]
+    assert [(r["protocol"], r["seed"], r["method"]) for r in results["rows"]] == [
+        (*e, m) for e in expected for m in methods
+    ]
+    row = results["rows"][0]
+    assert row["data"]["name"] == "toy"
+    assert (row["data"]["classes"], row["data"]["split"], row["data"]["backbone"]) == (5, "1 test", "toy-clip")
+    assert set(row["per_class"]) == set("abcde")
+    assert row["n"] == 120
+    assert all(0 <= row[name] <= 1 for name in ("top1", "top5", "mean_class", "ece"))
+    assert row["mean_class"] == pytest.approx(np.mean(list(row["per_class"].values())), abs=1e-5)
+    assert len(results["summary"]) == 15
+    assert f"{100 * row['top1']:.2f}" in out
+    assert "worst row" in out
+
+
+def test_two_runs_give_the_same_figures(cache, tmp_path, capsys):
+    written = []
+    for name in ("a.json", "b.json"):
+        arguments = ("--embeddings", cache(), "--protocols", "few", "--seeds", 1, "--output", tmp_path / name)
+        assert run(capsys, *arguments, "--baselines", "--ablations")[0] == 0
+        rows = json.loads((tmp_path / name).read_text())["rows"]
+        written.append([{k: v for k, v in row.items() if k not in ("seconds", "peak_memory_mib")} for row in rows])
+    assert written[0] == written[1]
+    assert [row["method"] for row in written[0]][2:6] == ["transclip", "stata", "gmm", "mean_shift"]
+    assert {"dkd", "dkd/video_only", "dkd/text_only"} <= {row["method"] for row in written[0]}
+
+
+def test_several_files_end_in_one_summary_and_figures_of_each(cache, tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    files = cache(), cache("framed", frames=3), cache("other/toy")
+    figures = tmp_path / "figures"
+    options = ("--protocols", "full", "induct", "--seeds", 1, "--ablations", "--figures", figures)
+    code, out, _ = run(capsys, "--embeddings", *files, *options)
+    assert code == 0
+    assert [line.split(",")[0] for line in out.splitlines() if "120 clips" in line] == ["toy", "framed", "other-toy"]
+    assert out.count("dkd/averaged_first") == 2 + 1  # a line for each protocol of the framed set, and the summary
+    summary = out[out.index("all rows") :]
+    assert [line.split()[:2] for line in summary.splitlines() if line.startswith("both_centred")] == [
+        ["both_centred", "6"]
+    ]
+    assert len(list(figures.glob("*.png"))) == 6
+
+
+def test_shots_are_never_tested(cache, tmp_path, capsys):
+    output = tmp_path / "results.json"
+    options = ("--shots", 3, "--seeds", 2, "--baselines", "gda", "--output", output)
+    assert run(capsys, "--embeddings", cache(), *options)[0] == 0
+    rows = json.loads(output.read_text())["rows"]
+    full = [row for row in rows if row["protocol"] == "full"]
+    assert {row["n"] for row in full} == {120 - 15}
+    assert {row["seed"] for row in full} == {0, 1}
+    assert {row["n"] for row in rows if row["protocol"] == "induct"} == {60}
+    assert {row["shots"] for row in rows} == {3}
+    assert "gda" in {row["method"] for row in rows}
+
+
+def test_a_domain_of_its_own_tests_every_clip(cache, tmp_path, capsys):
+    output, text = tmp_path / "results.json", torch.eye(5, 13)
+    domain = cache("domain", video_embeds=torch.rand(40, 13), labels=torch.full((40,), -1), text_embeds=text)
+    code, _, err = run(capsys, "--embeddings", cache(), "--domain", domain, "--output", output)
+    assert code == 0, err
+    rows = json.loads(output.read_text())["rows"]
+    assert {(r["protocol"], r["n"], r["n_domain"]) for r in rows} == {("given", 120, 40)}
+    assert "40 clips" in rows[0]["data"]["domain"]
+
+
+def test_the_logit_scale_of_the_cache_is_used(cache, tmp_path, capsys):
+    errors = []
+    for name, scale in (("soft", 1.0), ("hard", 100.0)):
+        output = tmp_path / f"{name}.json"
+        file = cache(name, metadata={"logit_scale": scale})
+        assert run(capsys, "--embeddings", file, "--protocols", "full", "--output", output)[0] == 0
+        errors.append(json.loads(output.read_text())["rows"][0])
+    assert errors[0]["top1"] == errors[1]["top1"]
+    assert errors[0]["ece"] != errors[1]["ece"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to evaluate: give --embeddings FILE"),
+        (["--embeddings", "absent.npz"], "absent.npz: no such file"),
+        (["--embeddings", "absent.npz+none.npz"], "absent.npz: no such file"),
+        (["--embeddings", "{cache}", "{cache}", "{cache}"], "is given twice"),
+        (["--embeddings", "{cache}", "--protocols", "half"], "'half' (choose from 'full', 'induct'"),
+        (["--embeddings", "{cache}", "--seeds", "0"], "'0' is not a whole number above 0"),
+        (["--embeddings", "{cache}", "--shots", "x"], "'x' is not a whole number above 0"),
+        (["--embeddings", "{cache}", "--baselines", "gda"], "gda learns from labelled clips"),
+        (["--embeddings", "{cache}", "--baselines", "knn"], "invalid choice: 'knn'"),
+        (["--embeddings", "{cache}", "--shots", "500"], "--shots 500 leaves no clip to test"),
+        (["--embeddings", "{cache}", "--domain", "{cache}", "--shots", "2"], "must not be tested"),
+        (["--embeddings", "{cache}", "--domain", "{cache}", "--protocols", "few"], "leave one out"),
+        (["--embeddings", "{cache}", "{cache}", "--domain", "{cache}"], "goes with one --embeddings file"),
+        (["--embeddings", "{cache}", "--domain_video_key", "x"], "need --domain FILE"),
+        (["--embeddings", "{cache}", "--model", "x"], "leave one out"),
+        (["--model", "x", "--text_key", "y"], "--text_key belongs to --embeddings"),
+        (["--embeddings", "{cache}", "--output", "{folder}"], "is a folder; name a file"),
+        (["--embeddings", "{cache}", "--figures", "{cache}"], "--figures: the folder"),
+        (["--embed", "{cache}"], "unrecognized arguments: --embed"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(cache, tmp_path, capsys, arguments, message):
+    filled = [a.replace("{cache}", cache()).replace("{folder}", str(tmp_path)) for a in arguments]
+    code, out, err = run(capsys, *filled)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_embeds": None, "metadata": {}}, "there are no class texts"),
+        ({"labels": torch.full((120,), -1)}, "120 clips have no label and cannot be tested"),
+    ],
+)
+def test_sets_that_cannot_be_tested_are_refused(cache, capsys, changes, message):
+    code, _, err = run(capsys, "--embeddings", cache(**changes))
+    assert (code, message in err) == (2, True)
+
+
+def test_a_method_that_breaks_is_named(cache, capsys, monkeypatch):
+    monkeypatch.setattr("modeling_dkd.evaluation.command.dkd", lambda task: torch.full((len(task.test), 5), torch.nan))
+    code, _, err = run(capsys, "--embeddings", cache(), "--protocols", "full")
+    assert (code, err) == (2, "error: dkd gives NaN on toy, protocol full, seed 0\n")
+
+
+def test_help_teaches_by_example():
+    text = build_parser().format_help()
+    for wanted in (
+        "examples",
+        "--baselines",
+        "ucf101_object_prompts_vitb32.npz",
+        "embeddings:",
+        "protocols:",
+        "rows:",
+    ):
+        assert wanted in text
+    assert max(map(len, text.splitlines())) < 120
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "expected"),
+    [
+        ("whurs19_clip_rn50.npz", [], 0.7154),
+        ("whurs19_clip_vit-b-32.npz", [], 0.8129),
+        ("ucf101_openai_vitb32_dev.npz", [], 0.3583),
+        ("ucf101_openai_vitb32_dev.npz", ["--video_key", "train16_f"], 0.3601),
+        ("imagenet500a_openai_vitb32.npz", [], 0.7045),
+        ("ucf101_14_effnetlite0_conse_dev.npz", [], 0.4418),
+        ("ucf101_14_effnetlite0_conse_dev.npz", ["--text_key", "text101"], 0.25),
+        ("ucf101_openai_vitb32_dev.npz", ["--text_embeddings", "ucf101_object_prompts_vitb32.npz"], 0.592),
+    ],
+)
+def test_zero_shot_figures_of_the_real_files_come_out(
+    data_dir, tmp_path, capsys, monkeypatch, file, options, expected
+):
+    monkeypatch.chdir(data_dir / "features")
+    monkeypatch.setattr("modeling_dkd.evaluation.command.dkd", lambda task: task.pooled().test @ task.pooled().text.T)
+    output = tmp_path / "results.json"
+    code, _, err = run(capsys, "--embeddings", file, *options, "--protocols", "full", "--output", output)
+    assert code == 0, err
+    row = json.loads(output.read_text())["rows"][0]
+    assert row["method"] == "zero-shot"
+    assert row["top1"] == pytest.approx(expected, abs=5e-4 if expected == 0.592 else 5e-5)
