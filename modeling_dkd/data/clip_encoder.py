@@ -99,7 +99,8 @@ class ClipEncoder:
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How frames are made ready: the image processor's settings."""
-        return json.loads(self.processor.image_processor.to_json_string())
+        settings = json.loads(self.processor.image_processor.to_json_string())
+        return {name: value for name, value in settings.items() if name not in ("auto_map", "processor_class")}
 
     def key(self) -> dict[str, Any]:
         """All that an embedding of a clip depends on besides the clip: weights, preprocessing, views, dtype."""

@@ -17,6 +17,8 @@ from modeling_dkd.data.official_splits import half_class_split
 from modeling_dkd.evaluation.baselines import zero_shot
 from modeling_dkd.evaluation.measurement import Plan, measure_set
 from modeling_dkd.evaluation.videos import add_video_arguments, chance_notes, embed_for_evaluation
+from modeling_dkd.modeling_dkd import DKDCLIPModel
+from modeling_dkd.processing_dkd import DKDCLIPProcessor
 
 from ..data.tiny_checkpoint import save_tiny_clip
 
@@ -88,9 +90,6 @@ def test_training_and_test_clips_become_domain_and_test(model_folder, video_fold
 
 
 def test_embeddings_are_those_of_the_model(model_folder, video_folder, tmp_path):
-    from modeling_dkd.modeling_dkd import DKDCLIPModel
-    from modeling_dkd.processing_dkd import DKDCLIPProcessor
-
     args = options(model_folder, "folder", video_folder, tmp_path / "cache", "--frames", "2x3x2", "--transductive")
     sets = embed_for_evaluation(args)
     assert sets.domain is None
@@ -119,6 +118,31 @@ def test_other_views_and_other_weights_do_not_share_a_cache(model_folder, video_
             options(model, "folder", video_folder, tmp_path / "c", "--frames", frames, "--transductive")
         )
         assert f": {num_embedded} clips embedded" in capsys.readouterr().err
+
+
+def test_a_dkd_checkpoint_embeds_as_its_backbone_whatever_its_domain(model_folder, video_folder, tmp_path, capsys):
+    model, processor = DKDCLIPModel.from_backbone(model_folder), DKDCLIPProcessor.from_backbone(model_folder)
+    model.fit_domain(video_embeds=torch.rand(9, 24), text_embeds=torch.rand(3, 24), class_names=CLASSES)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "fitted/tiny-clip")
+    for folder, num_embedded in ((model_folder, 12), (tmp_path / "fitted/tiny-clip", 0)):
+        given = (folder, "folder", video_folder, tmp_path / "cache", "--frames", "1x1x1", "--transductive")
+        embed_for_evaluation(options(*given))
+        assert f"{num_embedded} clips embedded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", ["csv", "hub"])
+def test_lists_and_hub_data_sets_are_embedded(model_folder, video_folder, tmp_path, monkeypatch, dataset):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
+    place = video_folder
+    if dataset == "csv":
+        place = tmp_path / "clips.csv"
+        rows = [f"{path},{path.parent.name},{path.parts[-3]}" for path in sorted(video_folder.rglob("*.avi"))]
+        place.write_text("\n".join(["path,label,split", *rows]))
+    sets = embed_for_evaluation(options(model_folder, dataset, place, tmp_path / "cache", "--frames", "1x1x1"))
+    assert (len(sets.test.labels), len(sets.domain.labels)) == (12, 12)
+    assert sets.test.metadata["class_names"] == list(CLASSES)
+    assert sets.test.labels.bincount().tolist() == [4, 4, 4]
 
 
 def test_the_official_split_says_how_many_of_its_clips_are_there(model_folder, data_dir, tmp_path):
