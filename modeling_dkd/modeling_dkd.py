@@ -225,7 +225,12 @@ class DKDCLIPModel(PreTrainedModel):
         return embeds.unflatten(0, input_ids.shape[:-1])
 
     def _joint(self, embeds: Tensor) -> Tensor:
-        """These embeddings (N, D), once it is sure that D is what the head expects."""
+        """These embeddings (N, D), once it is sure that they are such and that D is what the head expects."""
+        if embeds.dim() != 2:
+            raise ValueError(
+                f"the backbone {type(self.backbone).__name__} gives {tuple(embeds.shape)} for {len(embeds)} inputs, "
+                "not one embedding each; give a dual encoder such as CLIP or SigLIP"
+            )
         if embeds.shape[-1] != self.config.projection_dim:
             raise ValueError(
                 f"the backbone's embeddings have {embeds.shape[-1]} dimensions, but projection_dim is "

@@ -1,13 +1,16 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, BertConfig, BertModel
+from transformers import AutoModel, BertConfig, BertModel, FlavaConfig
 
 from modeling_dkd import DKDCLIPConfig, DKDCLIPModel
 from tests.tiny_backbones import (
+    ALL_KINDS,
     BACKBONE_KINDS,
+    IMAGE_SIZE,
     MAX_TOKENS,
     TEXT,
+    VOCAB_SIZE,
     make_model,
     make_texts,
     make_videos,
@@ -24,6 +27,7 @@ def kind(request):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_stock_checkpoint_loads_with_its_weights_and_similarity(kind, tmp_path):
     stock = tiny_backbone(kind)
     stock.save_pretrained(tmp_path)
@@ -33,7 +37,8 @@ def test_a_stock_checkpoint_loads_with_its_weights_and_similarity(kind, tmp_path
     weights = model.backbone.state_dict()
     assert weights.keys() == stock.state_dict().keys()
     assert all(torch.equal(weights[name], value) for name, value in stock.state_dict().items())
-    torch.testing.assert_close(model.head.logit_scale, stock.logit_scale.reshape(()))
+    scale = 1 / stock.temperature if kind == "align" else stock.logit_scale.exp()
+    torch.testing.assert_close(model.head.logit_scale.exp(), scale.reshape(()))
     if hasattr(stock, "logit_bias"):
         torch.testing.assert_close(model.head.logit_bias, stock.logit_bias.reshape(()))
     images, input_ids = make_videos(3, 1).squeeze(1), make_texts(4)
@@ -60,6 +65,21 @@ def test_a_backbone_that_is_no_dual_encoder_is_refused(tmp_path):
     BertModel(BertConfig(**TEXT, max_position_embeddings=MAX_TOKENS)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="BertModel has no get_image_features and no get_text_features; give a dual"):
         DKDCLIPModel.from_backbone(tmp_path)
+
+
+def test_a_backbone_that_embeds_tokens_instead_of_images_is_refused():
+    trunk = {name: TEXT[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers")}
+    trunk["num_attention_heads"] = 4
+    config = FlavaConfig(
+        text_config=trunk | {"vocab_size": VOCAB_SIZE},
+        image_config=trunk | {"image_size": IMAGE_SIZE, "patch_size": 6},
+        multimodal_config=trunk,
+        hidden_size=32,
+        projection_dim=32,
+    )
+    model = DKDCLIPModel(DKDCLIPConfig(backbone_config=config)).eval()
+    with pytest.raises(ValueError, match=r"the backbone FlavaModel gives \(2, 26, 32\) for 2 inputs, not one"):
+        model(make_videos(2, 1), make_texts(4))
 
 
 def test_each_way_of_loading_says_when_the_other_is_meant(tmp_path):

@@ -107,7 +107,7 @@ def test_bad_values_are_told_in_one_sentence(options, message):
 @pytest.mark.parametrize("version", ["4.57.3", "5.13.0", "6.0.0", "6.1.0"])
 def test_an_untested_transformers_is_refused_with_the_remedy(version, monkeypatch):
     monkeypatch.setattr("transformers.__version__", version)
-    spec = importlib.util.spec_from_file_location("configuration_elsewhere", configuration_dkd.__file__)
+    spec = importlib.util.spec_from_file_location("modeling_dkd.configuration_elsewhere", configuration_dkd.__file__)
     with pytest.raises(ImportError, match=rf"but {version} is installed; run: pip install"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
@@ -115,7 +115,7 @@ def test_an_untested_transformers_is_refused_with_the_remedy(version, monkeypatc
 @pytest.mark.parametrize("version", ["5.13.1", "5.23.0", "5.99.0"])
 def test_a_tested_transformers_is_accepted(version, monkeypatch):
     monkeypatch.setattr("transformers.__version__", version)
-    spec = importlib.util.spec_from_file_location("configuration_elsewhere", configuration_dkd.__file__)
+    spec = importlib.util.spec_from_file_location("modeling_dkd.configuration_elsewhere", configuration_dkd.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert issubclass(module.DKDCLIPConfig, PreTrainedConfig)

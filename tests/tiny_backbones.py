@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    AlignConfig,
     AltCLIPConfig,
     AutoModel,
     BertConfig,
+    ChineseCLIPConfig,
     CLIPConfig,
     MetaClip2Config,
     PreTrainedConfig,
@@ -42,6 +44,20 @@ def _vision_text_config() -> PreTrainedConfig:
     )
 
 
+# One block each: what is needed for joint embeddings as long as the projection.
+ALIGN_VISION = {
+    "image_size": IMAGE_SIZE,
+    "width_coefficient": 1.0,
+    "depth_coefficient": 1.0,
+    "hidden_dim": PROJECTION_DIM,
+    "in_channels": [32],
+    "out_channels": [PROJECTION_DIM],
+    "kernel_sizes": [3],
+    "strides": [2],
+    "num_block_repeats": [1],
+    "expand_ratios": [1],
+}
+
 CONFIGS = {
     "clip": lambda: CLIPConfig(text_config=CLIP_TEXT, vision_config=VISION, projection_dim=PROJECTION_DIM),
     "siglip": lambda: SiglipConfig(text_config=CLIP_TEXT, vision_config=VISION),
@@ -49,15 +65,21 @@ CONFIGS = {
     "altclip": lambda: AltCLIPConfig(text_config=ROBERTA_TEXT, vision_config=VISION, projection_dim=PROJECTION_DIM),
     "metaclip_2": lambda: MetaClip2Config(text_config=CLIP_TEXT, vision_config=VISION, projection_dim=PROJECTION_DIM),
     "vision_text_dual_encoder": _vision_text_config,
+    "chinese_clip": lambda: ChineseCLIPConfig(
+        text_config=CLIP_TEXT, vision_config=VISION, projection_dim=PROJECTION_DIM
+    ),
+    "align": lambda: AlignConfig(text_config=CLIP_TEXT, vision_config=ALIGN_VISION, projection_dim=PROJECTION_DIM),
 }
-BACKBONE_KINDS = tuple(CONFIGS)
+ALL_KINDS = tuple(CONFIGS)
+# The kinds that every test of the model goes through; the others only where they differ.
+BACKBONE_KINDS = ALL_KINDS[:6]
 
 # The head's own promises about number formats, which the model relies on.
 needs_fitted_head = pytest.mark.skipif(not hasattr(DKDHead, "is_fitted"), reason="this head cannot be fitted yet")
 
 
 def tiny_backbone_config(kind: str) -> PreTrainedConfig:
-    """Configuration of a tiny dual encoder; `kind` is one of `BACKBONE_KINDS`."""
+    """Configuration of a tiny dual encoder; `kind` is one of `ALL_KINDS`."""
     return CONFIGS[kind]()
 
 
@@ -69,7 +91,10 @@ def tiny_backbone(kind: str, seed: int = 0) -> PreTrainedModel:
         backbone = AutoModel.from_config(config)
         # Values that no default has, so that a test sees whether they were copied.
         with torch.no_grad():
-            backbone.logit_scale.fill_(1.7)
+            if hasattr(backbone, "temperature"):
+                backbone.temperature.fill_(0.2)
+            else:
+                backbone.logit_scale.fill_(1.7)
             if hasattr(backbone, "logit_bias"):
                 backbone.logit_bias.fill_(-2.3)
     return backbone.eval()
