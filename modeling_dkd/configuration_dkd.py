@@ -19,6 +19,8 @@ if not Version("5.13.1") <= Version(transformers.__version__) < Version("6"):
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from .svgd import KERNELS
+
 
 DEFAULT_PROJECTION_DIM = 512
 DEFAULT_LOGIT_SCALE = 100.0
@@ -39,6 +41,10 @@ class DKDCLIPConfig(PreTrainedConfig):
         logit_bias: Constant added to every logit (SigLIP's bias). Default: 0.
         num_components: Components of the fitted mixture, which size the head's buffers; 0 means never fitted. Written
             by `DKDHead.fit`.
+        video_strength: Strength with which a well-supported, typical video is moved, 0 (videos stay) to 1.
+        num_svgd_steps: SVGD steps in which particles go their way, >= 1.
+        svgd_kernel: Kernel between the frames of a clip and between the prompts of a class: "rbf", "imq", or "none"
+            (every particle by itself).
 
     Raises:
         ValueError: A value has the wrong type or lies outside its range, `projection_dim` contradicts the backbone, or
@@ -54,6 +60,9 @@ class DKDCLIPConfig(PreTrainedConfig):
     logit_scale: float = None  # type: ignore[assignment]
     logit_bias: float = 0.0
     num_components: int = 0
+    video_strength: float = 0.3
+    num_svgd_steps: int = 1
+    svgd_kernel: str = "rbf"
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in what was not given and check every value."""
@@ -79,6 +88,10 @@ class DKDCLIPConfig(PreTrainedConfig):
         _require(_is_int(self.num_components) and self.num_components >= 0, "num_components", self, "an integer >= 0")
         _require(_is_finite(self.logit_scale) and self.logit_scale > 0, "logit_scale", self, "a finite number > 0")
         _require(_is_finite(self.logit_bias), "logit_bias", self, "a finite number")
+        strength = self.video_strength
+        _require(_is_finite(strength) and 0 <= strength <= 1, "video_strength", self, "a number from 0 to 1")
+        _require(_is_int(self.num_svgd_steps) and self.num_svgd_steps >= 1, "num_svgd_steps", self, "an integer >= 1")
+        _require(self.svgd_kernel in KERNELS, "svgd_kernel", self, f"one of {', '.join(KERNELS)}")
         expected = _projection_dim(self.backbone_config)
         if expected is not None and expected != self.projection_dim:
             raise ValueError(
