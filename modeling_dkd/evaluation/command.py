@@ -196,8 +196,9 @@ def evaluate_sets(sources: Sources, args: argparse.Namespace) -> list[Measuremen
                 print(f"{_title(name, embedding_set)}\n{set_table(summarise(own))}\n", flush=True)
             measurements += own
     print_summary(summarise(measurements))
-    for note in chance_notes(measurements):
-        print(f"note: {note}", file=sys.stderr)
+    if args.model:  # of files it is known what they are; a model may be an unfit or untrained one
+        for note in chance_notes(measurements):
+            print(f"note: {note}", file=sys.stderr)
     if args.figures:
         from .figures import write_figures  # matplotlib is needed for nothing else
 

@@ -109,7 +109,10 @@ def test_against_best_needs_every_peer():
     lines = rows_of_two_sets()
     assert against_best(lines, "dkd", ("transclip", "stata")) is None
     said = against_best(lines, "dkd", ("transclip",))
-    assert said.endswith("mean -25.00, worst -50.00 (b, few)")
+    assert said.splitlines()[1:] == [
+        "  all rows: mean -25.00, worst -50.00 (b, few)",
+        "  without few: mean +0.00, worst +0.00 (a, full)",
+    ]
 
 
 def test_results_are_written_whole_or_not_at_all(tmp_path):
