@@ -46,23 +46,36 @@ SAME_CLASS_COSINE = 0.999
 SAMPLES_PER_COMPONENT, MAX_COMPONENTS = 16, 64
 # Rounds over each batch of a stream.
 UPDATE_ROUNDS = 3
-# Everything that is fitted: K components, D dimensions.
+# Everything that is fitted and its shape: K components, D dimensions.
 BUFFER_AXES = {
     # The mixture: its shares of samples, the fields of ClassMixture, and whether components are classes (1, else 0).
-    **{"weights": "K", "means": "KD", "variances": "D", "counts": "K", "log_frequency": "K", "domain_mean": "D"},
-    **{"mean_direction": "D", "anchor_scale": "", "temperature": "", "anchored": ""},
+    "weights": "K",
+    "means": "KD",
+    "variances": "D",
+    "counts": "K",
+    "log_frequency": "K",
+    "domain_mean": "D",
+    "mean_direction": "D",
+    "anchor_scale": "",
+    "temperature": "",
+    "anchored": "",
     # The class texts as given and debiased, and the fields of TextFrame.
-    **{"fitted_texts": "KD", "text_scale": "K", "text_bias": "K", "class_strength": "K"},
-    **{
-        "unit_axis": "D",
-        "norm_axis": "D",
-        "text_centre": "D",
-        "text_norm": "",
-        "text_bases": "KD",
-        "text_targets": "KD",
-    },
+    "fitted_texts": "KD",
+    "text_scale": "K",
+    "text_bias": "K",
+    "class_strength": "K",
+    "unit_axis": "D",
+    "norm_axis": "D",
+    "text_centre": "D",
+    "text_norm": "",
+    "text_bases": "KD",
+    "text_targets": "KD",
     # What `update` adds to.
-    **{"num_samples": "", "prior_counts": "K", "sums": "KD", "squares": "D", "moments": "4K"},
+    "num_samples": "",
+    "prior_counts": "K",
+    "sums": "KD",
+    "squares": "D",
+    "moments": "4K",
 }
 
 
