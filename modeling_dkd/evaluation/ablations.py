@@ -35,6 +35,14 @@ def text_only(task: Task) -> Tensor:
     return task.logit_scale * pool(task.test) @ moved.T
 
 
+def unanchored(task: Task) -> Tensor:
+    """The mixture fitted without the class texts, as many components as classes or, where these are fewer, clips."""
+    head = _head(task).fit(task.domain, num_components=min(len(task.text), len(task.domain)))
+    logits = head(task.test, task.text).logits_per_video
+    assert logits is not None
+    return logits
+
+
 def averaged_first(task: Task) -> Tensor:
     """Frames and prompts averaged before the head sees them, instead of one particle each."""
     return dkd(task.pooled())
@@ -43,8 +51,15 @@ def averaged_first(task: Task) -> Tensor:
 ABLATIONS: dict[str, dict[str, Any] | Callable[[Task], Tensor]] = {
     "video_only": video_only,
     "text_only": text_only,
+    "unanchored": unanchored,
     "averaged_first": averaged_first,
+    "kernel_none": {"svgd_kernel": "none"},
+    "kernel_imq": {"svgd_kernel": "imq"},
+    "three_steps": {"num_svgd_steps": 3},
+    "full_video_step": {"video_strength": 1.0},
 }
+# These change how the frames of a clip and the prompts of a class act on each other: nothing where there is one each.
+ON_PARTS = ("averaged_first", "kernel_none", "kernel_imq")
 
 
 def ablation(name: str) -> Callable[[Task], Tensor]:
@@ -54,7 +69,11 @@ def ablation(name: str) -> Callable[[Task], Tensor]:
 
 
 def _fit_and_run(task: Task, **options: Any) -> DKDHeadOutput:
-    config = DKDCLIPConfig(projection_dim=task.text.shape[-1], logit_scale=task.logit_scale, **options)
-    head = DKDHead(config).eval()
+    head = _head(task, **options)
     head.fit(task.domain, task.text, labels=task.domain_labels)
     return head(task.test, task.text)
+
+
+def _head(task: Task, **options: Any) -> DKDHead:
+    config = DKDCLIPConfig(projection_dim=task.text.shape[-1], logit_scale=task.logit_scale, **options)
+    return DKDHead(config).eval()

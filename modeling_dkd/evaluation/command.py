@@ -9,7 +9,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from ..data.embedding_cache import EmbeddingSet
-from .ablations import ABLATIONS, ablation, dkd
+from .ablations import ABLATIONS, ON_PARTS, ablation, dkd
 from .baselines import BASELINES, Method, both_centred, zero_shot
 from .measurement import GIVEN, Measurement, Plan, measure_set
 from .protocols import PROTOCOLS
@@ -232,7 +232,7 @@ def choose_methods(args: argparse.Namespace, embedding_set: EmbeddingSet) -> dic
     if args.ablations is not None:
         texts = embedding_set.text_embeds
         has_parts = embedding_set.video_embeds.dim() == 3 or (texts is not None and texts.dim() == 3)
-        named = args.ablations or [name for name in ABLATIONS if name != "averaged_first" or has_parts]
+        named = args.ablations or [name for name in ABLATIONS if name not in ON_PARTS or has_parts]
         methods |= {f"dkd/{name}": ablation(name) for name in named}
     return methods
 
