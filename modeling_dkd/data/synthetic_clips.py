@@ -36,6 +36,12 @@ from modeling_dkd.data.synthetic_scenes import SOURCE_SCENES, UNSEEN_SCENES, dra
 
 
 ACTIONS = tuple(MOTIONS)
+CLASS_TEMPLATES = (
+    "something {action}",
+    "a video of something {action}",
+    "an object {action}",
+    "a clip of an object {action}",
+)
 SHAPES = ("circle", "square", "triangle", "star")
 SIDE = 64
 NUM_FRAMES = 16
@@ -45,19 +51,20 @@ SCENE_MARGIN = 10
 
 Colours = dict[str, tuple[float, float, float]]
 SOURCE_COLOURS: Colours = {
-    "red": (0.9, 0.1, 0.1),
-    "yellow": (0.98, 0.9, 0.12),
+    "red": (1.0, 0.3, 0.25),
+    "yellow": (1.0, 0.95, 0.2),
     "white": (1.0, 1.0, 1.0),
-    "blue": (0.1, 0.15, 0.95),
-    "black": (0.03, 0.03, 0.03),
+    "cyan": (0.25, 0.9, 0.95),
+    "pink": (1.0, 0.55, 0.85),
 }
 OTHER_COLOURS: Colours = {
-    "orange": (1.0, 0.55, 0.1),
-    "pink": (1.0, 0.5, 0.75),
-    "cyan": (0.2, 0.9, 0.95),
-    "violet": (0.55, 0.2, 0.85),
-    "lime": (0.65, 1.0, 0.2),
+    "orange": (1.0, 0.65, 0.15),
+    "lime": (0.6, 1.0, 0.25),
+    "lavender": (0.75, 0.6, 1.0),
+    "mint": (0.5, 1.0, 0.8),
 }
+# Scenes are dimmer than the object in front of them.
+SCENE_BRIGHTNESS = 0.6
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,11 @@ def domain_called(name: str) -> Domain:
     if name not in DOMAINS:
         raise ValueError(f"no synthetic domain is called {name!r}; choose one of: {', '.join(DOMAINS)}")
     return DOMAINS[name]
+
+
+def class_prompts() -> list[list[str]]:
+    """The prompts of every action of `ACTIONS`, one list each; they say nothing of scene or object."""
+    return [[template.format(action=action) for template in CLASS_TEMPLATES] for action in ACTIONS]
 
 
 def class_frequencies(domain: Domain) -> FloatArray:
@@ -236,7 +248,7 @@ def render_clip(domain: Domain, description: ClipDescription) -> NDArray[np.uint
         [np.roll(c, (-top, -left), axis=(0, 1)) for c, (top, left) in zip(covered, places, strict=True)]
     )
     picture = draw_scene(description.scene, SIDE + 2 * SCENE_MARGIN, stream("detail")).astype(np.float32)
-    behind = _seen_windows(picture, places + SCENE_MARGIN)
+    behind = SCENE_BRIGHTNESS * _seen_windows(picture, places + SCENE_MARGIN)
     colour = np.array((SOURCE_COLOURS | OTHER_COLOURS)[description.colour], dtype=np.float32)
     frames = behind + covered[..., None] * (colour - behind)
     frames = (frames * np.array(domain.light, dtype=np.float32)) ** domain.gamma

@@ -214,7 +214,7 @@ def draw_track(action: str, moments: FloatArray, rng: Generator) -> Track:
     pose = Pose(
         x=float(x),
         y=float(y),
-        size=float(rng.uniform(0.09, 0.14)),
+        size=float(rng.uniform(0.11, 0.16)),
         angle=float(rng.uniform(0, 2 * np.pi)),
         pace=float(rng.uniform(0.75, 1.25)),
         phase=float(rng.uniform()),
