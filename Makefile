@@ -19,6 +19,9 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## make .venv with the tested versions
 
+demo: $(READY)  ## zero-shot and DKD on synthetic clips of shifted domains, under 3 minutes
+	$(BIN)/python -m modeling_dkd.evaluation.demo --output demo
+
 test: $(READY)  ## the fast tests, under 5 minutes
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
@@ -37,4 +40,4 @@ style: $(READY)  ## format and mend what can be mended
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup test test-all quality style clean
+.PHONY: help setup demo test test-all quality style clean
