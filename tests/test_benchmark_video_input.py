@@ -1,0 +1,42 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks/video_input.py"
+
+
+def run_benchmark(*arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, str(BENCHMARK), *arguments], capture_output=True, text=True, timeout=300, env=environment
+    )
+
+
+@pytest.mark.slow
+def test_benchmark_prints_ratios_and_writes_json(data_dir, tmp_path):
+    arguments = ["--clips", "4", "--rounds", "1", "--backbone", "tiny", "--json", str(tmp_path / "figures.json")]
+    run = run_benchmark("--data_dir", str(data_dir), *arguments)
+    assert run.returncode == 0, run.stderr
+    report = json.loads((tmp_path / "figures.json").read_text())
+    assert [row["data"] for row in report["speed"]] == ["originals", "ucf101"]
+    assert report["speed"][0]["clips"] == 23
+    assert len(report["speed"][0]["unreadable_by_the_loop"]) == 2
+    for row in report["speed"]:
+        assert row["loop_time_over_ours"]["preprocessing"]["median"] > 1.5
+        for column in row["loop_time_over_ours"]:
+            assert column in run.stdout
+    assert report["pixels"]
+    assert all(row["max"] <= 2 and row["mean"] <= 0.1 for row in report["pixels"])
+
+
+@pytest.mark.slow
+def test_benchmark_without_data_says_so(tmp_path):
+    run = run_benchmark("--data_dir", str(tmp_path))
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: no clips under")
+    assert "Traceback" not in run.stderr
