@@ -26,8 +26,9 @@ from torch.nn.functional import normalize
 
 KERNELS = ("rbf", "imq", "none")
 
-# Squared distance (of whitened or unit-norm particles) below which they count as coinciding.
-BANDWIDTH_FLOOR = 1e-6
+# Smallest bandwidth, in squared units of the whitened particles, for which the target's variance is 1 per axis. A much
+# narrower kernel turns rounding errors and noise between repeated frames into repulsion that dwarfs the score.
+BANDWIDTH_FLOOR = 1e-2
 
 
 def squared_distances(particles: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ def squared_distances(particles: Tensor) -> Tensor:
 def median_bandwidth(distances: Tensor) -> Tensor:
     """Median of the squared distances between different particles / log(N + 1), at least a floor; (..., 1, 1).
 
-    One particle has no median and coinciding ones have median 0: h is 1 for one and the floor 1e-6 for the others,
+    One particle has no median and coinciding ones have median 0: h is 1 for one and the floor 0.01 for the others,
     with which their kernel is 1 among each other and the repulsion 0.
     """
     num_particles = distances.shape[-1]
@@ -106,7 +107,8 @@ def svgd_direction(
     particles, scores = particles.to(dtype), scores.to(dtype)
     with torch.autocast(particles.device.type, enabled=False):
         scale = torch.ones_like(particles[..., :1, :]) if variances is None else variances.to(dtype).sqrt()
-        whitened = particles / scale
+        # Only differences count, and those of particles that coincide must come out as 0 in spite of rounding.
+        whitened = (particles - particles.mean(-2, keepdim=True)) / scale
         distances = squared_distances(whitened)
         bandwidth = median_bandwidth(distances) if bandwidth is None else bandwidth
         values, slopes = kernel_and_slope(distances, kernel, bandwidth)
