@@ -11,7 +11,7 @@ the expanded square of raw embeddings loses nats in float32, direct differences 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -70,6 +70,8 @@ class GaussianMixture:
 
     def __post_init__(self) -> None:
         """Refuse shapes and values that no mixture has."""
+        if self.means.dim() != 2:
+            raise ValueError(f"means must be (K, D), got {tuple(self.means.shape)}.")
         num_components, dim = self.means.shape
         if self.weights.shape != (num_components,):
             raise ValueError(f"weights must be ({num_components},) like the means, got {tuple(self.weights.shape)}.")
@@ -104,10 +106,11 @@ class GaussianMixture:
         `log_weights` (..., K), if given, count as constants of each point.
         """
         assigned = self.responsibilities(points, log_weights)
-        points, means, precisions = _same_precision(points, self.means, self.precisions)
-        if precisions.dim() == 1:
-            return (assigned @ means - points) * precisions
-        return assigned @ (precisions * means) - (assigned @ precisions) * points
+        points, means, precisions, assigned = _same_precision(points, self.means, self.precisions, assigned)
+        with torch.autocast(points.device.type, enabled=False):
+            if precisions.dim() == 1:
+                return (assigned @ means - points) * precisions
+            return assigned @ (precisions * means) - (assigned @ precisions) * points
 
     def log_likelihood(self, points: Tensor, log_weights: Tensor | None = None) -> Tensor:
         """Mean log density of points (N, D), a scalar; computed in chunks."""
@@ -173,19 +176,23 @@ def fit_gaussian_mixture(
         The mixture and the mean log-likelihood before each iteration, which never falls.
 
     Raises:
-        ValueError: points are not a finite (N, D) matrix, or there is neither `num_components` nor `initial`.
+        ValueError: points are not a finite (N, D) matrix, `variance_type` is unknown, or there is neither
+            `num_components` nor `initial`.
 
     Source:
         Dempster, Laird & Rubin 1977, "Maximum Likelihood from Incomplete Data via the EM Algorithm".
     """
     if points.dim() != 2 or not len(points) or not bool(points.isfinite().all()):
         raise ValueError(f"points must be a finite (N, D) matrix with N at least 1, got shape {tuple(points.shape)}.")
+    if variance_type not in get_args(VarianceType):
+        raise ValueError(f"variance_type must be one of {', '.join(get_args(VarianceType))}, got {variance_type!r}.")
     points = points.to(torch.promote_types(points.dtype, torch.float32))
     mixture = _initial_mixture(points, num_components, initial, variance_type, seed)
-    floor = RELATIVE_VARIANCE_FLOOR * points.var(0, correction=0).mean().clamp_min(torch.finfo(points.dtype).tiny)
+    floor = _variance_floor(points)
     history: list[float] = []
     for _ in range(num_iterations):
-        log_likelihood, updated = _em_iteration(points, mixture, variance_type, log_weights, floor)
+        with torch.autocast(points.device.type, enabled=False):
+            log_likelihood, updated = _em_iteration(points, mixture, variance_type, log_weights, floor)
         history.append(log_likelihood)
         if len(history) > 1 and history[-1] - history[-2] < tolerance:
             break
@@ -236,15 +243,20 @@ def _initial_mixture(
             )
         initial = kmeans_plus_plus(points, num_components, seed)
     means = initial.to(points)
-    variances = points.var(0, correction=0)
-    variances = variances.clamp_min(RELATIVE_VARIANCE_FLOOR * variances.mean()).clamp_min(
-        torch.finfo(points.dtype).tiny
-    )
+    variances = points.var(0, correction=0).clamp_min(_variance_floor(points))
     if variance_type == "spherical":
         variances = variances.mean().expand_as(variances)
     if variance_type != "shared":
         variances = variances.expand_as(means).clone()
     return GaussianMixture(means.new_full((len(means),), 1 / len(means)), means, variances)
+
+
+def _variance_floor(points: Tensor) -> Tensor:
+    """Smallest variance of a component: a share of the data's, and no less than rounding makes of equal points."""
+    precision = torch.finfo(points.dtype)
+    resolution = precision.eps**2 * points.square().mean()
+    share = RELATIVE_VARIANCE_FLOOR * points.var(0, correction=0).mean()
+    return torch.maximum(share, resolution).clamp_min(precision.eps**3)
 
 
 def _em_iteration(
