@@ -226,7 +226,8 @@ def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatisti
     # Means and their common variances.
     means = anchors + (counts / (counts + KAPPA))[:, None] * (own_means - anchors)
     scatter = statistics.squares - 2 * (statistics.sums * means).sum(0) + counts @ means.square()
-    variances = (scatter / num_samples).clamp_min(torch.finfo(torch.float32).tiny)
+    # Embeddings that do not vary at all still do so by rounding; a smaller variance would overflow in float32.
+    variances = (scatter / num_samples).clamp_min(torch.finfo(torch.float32).eps ** 2)
     variances = variances.clamp_min(RELATIVE_VARIANCE_FLOOR * variances.mean())
     # Frequencies: a damped Newton step on sum_i log p(x_i) - w^2 / (2 FREQUENCY_VARIANCE).
     surplus = counts - statistics.prior_counts - mixture.log_frequency / FREQUENCY_VARIANCE

@@ -31,7 +31,7 @@ class TextFrame:
     """Where texts stand.
 
     Attributes:
-        unit_axis: (D,), videos of the domain have the coordinate 1, with the least spread for the variances S.
+        unit_axis: (D,), videos of the domain have about the coordinate 1, in the sense of least squares.
         norm_axis: (D,), unit, orthogonal to the domain's mean, along the gap between texts and videos.
         text_centre: (D,), mean of the fitted texts before it was taken off.
         text_norm: (), the common norm.
@@ -53,10 +53,11 @@ def place_fitted_texts(text_embeds: Tensor, prior: TextPrior, mixture: ClassMixt
     A class's text is (1 - evidence) base + evidence * target, and all such texts have the norm `text_norm`.
     """
     mean = mixture.domain_mean
+    # Least squares: of all u, the one with the smallest mean of (x.u - 1)^2 for x around the mean with variances S.
+    # Embeddings that were centred have no such axis, and u goes to 0 instead of blowing up.
     unit_axis = mean / mixture.variances
-    unit_axis = unit_axis / (unit_axis @ mean)
-    text_mean = text_embeds.mean(0)
-    norm_axis = normalize(text_mean - (text_mean @ mean) / (mean @ mean) * mean, dim=0)
+    unit_axis = unit_axis / (1 + unit_axis @ mean)
+    norm_axis = _orthogonal_direction(text_embeds.mean(0), mean)
     log_prior = mixture.log_frequency - prior.bias
     placed = _carry_posterior(prior.directions, mixture.means, log_prior, mixture, unit_axis, logit_scale)
     centre = placed.mean(0)
@@ -103,6 +104,16 @@ def place_new_texts(
     log_prior = NEW_CLASS_LOG_PRIOR - bias
     placed = _carry_posterior(directions, means, log_prior, mixture, frame.unit_axis, logit_scale) - frame.text_centre
     return placed + _filling(placed, frame.norm_axis, frame.text_norm) * frame.norm_axis, scale
+
+
+def _orthogonal_direction(vector: Tensor, mean: Tensor) -> Tensor:
+    """Unit, along the part of `vector` orthogonal to `mean`; along any orthogonal axis where that part is nothing."""
+    direction = normalize(mean, dim=0)
+    part = vector - (vector @ direction) * direction
+    if part.norm() < 1e-4:
+        part = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)[mean.abs().argmin()]
+        part = part - (part @ direction) * direction
+    return normalize(part, dim=0)
 
 
 def _carry_posterior(
