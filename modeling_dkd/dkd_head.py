@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -178,7 +178,7 @@ class DKDHead(nn.Module):
     @property
     def is_fitted(self) -> bool:
         """Whether a domain has been fitted or loaded."""
-        return self.config.num_components > 0 and bool(self.weights.sum() > 0)
+        return bool(self.weights.sum() > 0)
 
     @torch.no_grad()
     def fit(
@@ -278,8 +278,8 @@ class DKDHead(nn.Module):
         names = class_names if class_names is not None else self.class_names
         if not self.is_fitted:
             raise ValueError("there is no fitted domain to save; call fit first.")
-        if names is not None and len(names) != self.config.num_components:
-            raise ValueError(f"class_names has {len(names)} names for {self.config.num_components} components.")
+        if names is not None and len(names) != len(self.weights):
+            raise ValueError(f"class_names has {len(names)} names for {len(self.weights)} components.")
         Path(folder).mkdir(parents=True, exist_ok=True)
         tensors = {name: self.get_buffer(name).detach().cpu().contiguous() for name in self._buffer_shapes(0)}
         save_file(tensors, Path(folder) / DOMAIN_FILE, metadata={"format": "pt", "class_names": json.dumps(names)})
@@ -293,10 +293,14 @@ class DKDHead(nn.Module):
         path = Path(folder) / DOMAIN_FILE
         if not path.is_file():
             raise ValueError(f"{folder} has no {DOMAIN_FILE}; a domain is written by DKDHead.save_pretrained.")
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            names = json.loads((file.metadata() or {}).get("class_names", "null"))
-        num_components, dim = tensors["means"].shape if "means" in tensors else (0, self.config.projection_dim)
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                names = json.loads((file.metadata() or {}).get("class_names", "null"))
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a safetensors file ({error}); copy it again.") from error
+        means = tensors.get("means", torch.empty(0))
+        num_components, dim = means.shape if means.dim() == 2 else (0, self.config.projection_dim)
         if dim != self.config.projection_dim:
             raise ValueError(
                 f"{path} has embeddings of {dim} dimensions, but this head has {self.config.projection_dim}."
@@ -323,7 +327,7 @@ class DKDHead(nn.Module):
             Logits, moved embeddings and strength, float32.
 
         Raises:
-            ValueError: Wrong shape or D, or a value that is not finite.
+            ValueError: Wrong shape or D, a value that is not finite, or a zero embedding.
         """
         with torch.autocast(video_embeds.device.type, enabled=False):
             videos, strength = self._move_videos(self._particles(video_embeds, "video_embeds"))
@@ -334,7 +338,7 @@ class DKDHead(nn.Module):
     def _move_videos(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (B, T, D) to moved videos (B, D) and the strengths (B,)."""
         videos = frames.mean(1)
-        if self.config.num_components == 0:
+        if len(self.weights) == 0:
             return videos, torch.zeros_like(videos[:, 0])
         # Posterior of the fitted classes, which the fitted texts carry whole.
         fitted = self.text_bases + self.class_strength[:, None] * (self.text_targets - self.text_bases)
@@ -345,13 +349,13 @@ class DKDHead(nn.Module):
         distances = ((videos - targets).square() / self.variances).sum(1)
         typicality = (videos.shape[1] / distances.clamp_min(1e-6)).clamp(max=1)
         strength = self.config.video_strength * support * typicality
-        moved = self._svgd(frames, targets, strength, self.variances)
+        moved = self._svgd(frames, targets, strength)
         return normalize(moved.mean(1), dim=-1), strength
 
     def _move_texts(self, prompts: Tensor) -> Tensor:
         """Prompts (K, P, D) to moved texts (K, D)."""
         texts = prompts.mean(1)
-        if self.config.num_components == 0:
+        if len(self.weights) == 0:
             return texts
         index, known = self._match(texts)
         scale = self.logit_scale.exp()
@@ -367,17 +371,16 @@ class DKDHead(nn.Module):
         moved = self._svgd(placed, torch.where(known, self.text_targets[index], bases), strength)
         return torch.where(self.anchored > 0, normalize(moved.mean(1), dim=-1), texts)
 
-    def _svgd(self, particles: Tensor, targets: Tensor, strength: Tensor, variances: Tensor | None = None) -> Tensor:
-        """Particles (B, P, D) that have gone `strength` (B,) of the way to their targets (B, D)."""
+    def _svgd(self, particles: Tensor, targets: Tensor, strength: Tensor) -> Tensor:
+        """Particles (B, P, D) that have gone `strength` (B,) of the way to N(targets, S), targets (B, D)."""
         num_steps = self.config.num_svgd_steps
-        precisions = 1.0 if variances is None else variances.reciprocal()
         return svgd(
             particles,
-            score=lambda points: (targets[:, None] - points) * precisions,
+            score=lambda points: (targets[:, None] - points) / self.variances,
             num_steps=num_steps,
             step_size=1 - (1 - strength[:, None, None]).pow(1 / num_steps),
             kernel=self.config.svgd_kernel,
-            variances=variances,
+            variances=self.variances,
         )
 
     def _match(self, texts: Tensor) -> tuple[Tensor, Tensor]:
@@ -424,8 +427,10 @@ class DKDHead(nn.Module):
 
     def _set_buffers(self, tensors: dict[str, Tensor]) -> None:
         """Replace the fitted buffers, in float32 and on this head's device."""
-        for name in self._buffer_shapes(0):
-            self.register_buffer(name, tensors[name].to(self.logit_bias.device, torch.float32, copy=True))
+        # A domain fitted under inference_mode can still take part in training.
+        with torch.inference_mode(False):
+            for name in self._buffer_shapes(0):
+                self.register_buffer(name, tensors[name].to(self.logit_bias.device, torch.float32, copy=True))
         self.config.num_components = len(self.weights)
 
     def _scale(self) -> float:
@@ -434,11 +439,7 @@ class DKDHead(nn.Module):
 
     def _pooled(self, embeds: Tensor, name: str) -> Tensor:
         """Checked embeddings for fitting, (N, D): unit norm, particles averaged."""
-        particles = self._particles(embeds, name)
-        zero = (particles.mean(1).norm(dim=-1) < 0.5).nonzero()
-        if len(zero):
-            raise ValueError(f"{name}[{int(zero[0])}] is a zero embedding; leave it out or embed it again.")
-        return particles.mean(1).to(self.logit_bias.device)
+        return self._particles(embeds, name).mean(1).to(self.logit_bias.device)
 
     def _particles(self, embeds: Tensor, name: str) -> Tensor:
         """Checked unit embeddings (N, P, D), float32, each set then scaled so that its mean has unit norm."""
@@ -450,9 +451,13 @@ class DKDHead(nn.Module):
         if not torch.compiler.is_compiling() and not bool(embeds.isfinite().all()):
             index = [int(i) for i in (~embeds.isfinite()).nonzero()[0]]
             raise ValueError(f"{name}{index} is not finite; look at what the encoder was given for item {index[0]}.")
-        particles = normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)).float(), dim=-1)
+        particles = normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)), dim=-1).float()
         particles = particles[:, None] if particles.dim() == 2 else particles
-        return particles / particles.mean(1, keepdim=True).norm(dim=-1, keepdim=True).clamp_min(1e-6)
+        lengths = particles.mean(1, keepdim=True).norm(dim=-1, keepdim=True)
+        if not torch.compiler.is_compiling() and bool((lengths < 1e-6).any()):
+            position = int((lengths < 1e-6).nonzero()[0, 0])
+            raise ValueError(f"{name}[{position}] is a zero embedding; leave it out or embed it again.")
+        return particles / lengths.clamp_min(1e-6)
 
 
 def _checked_labels(labels: Tensor | None, num_videos: int, num_classes: int) -> Tensor:
