@@ -24,6 +24,7 @@ from torch.nn.functional import normalize
 from transformers.utils import ModelOutput
 
 from .class_mixture import (
+    AllReduce,
     ClassMixture,
     DomainStatistics,
     TextPrior,
@@ -187,6 +188,7 @@ class DKDHead(nn.Module):
         text_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         num_components: int | None = None,
+        all_reduce: AllReduce | None = None,
     ) -> "DKDHead":
         """Learn a domain from its embeddings, from nothing: what was fitted before is forgotten.
 
@@ -200,6 +202,8 @@ class DKDHead(nn.Module):
             text_embeds: (K, D) or (K, P, D) with prompts as particles, one row per class; None: classes unknown.
             labels: (N,), int64, class of each video, -1 for unlabelled; None: all unlabelled.
             num_components: Without texts, how many components; None: one per 16 samples, 1 to 64.
+            all_reduce: Sums a tensor over processes, each of which calls this with its own part of the videos and the
+                same texts, and gets the same head; None: all videos are here.
 
         Returns:
             This head.
@@ -212,6 +216,8 @@ class DKDHead(nn.Module):
         if text_embeds is None:
             if labels is not None:
                 raise ValueError("labels need text_embeds that say what the classes are.")
+            if all_reduce is not None:
+                raise ValueError("processes can share a fit only with text_embeds; gather the videos in one of them.")
             return self._fit_unknown_classes(videos, num_components)
         texts = self._pooled(text_embeds, "text_embeds")
         if num_components not in (None, len(texts)):
@@ -221,9 +227,10 @@ class DKDHead(nn.Module):
         labels = _checked_labels(labels, len(videos), len(texts)).to(videos.device)
         scale = self._scale()
         with torch.autocast(videos.device.type, enabled=False):
-            moments = null_moments(videos, texts, scale)
+            total = all_reduce or (lambda sums: sums)
+            moments = total(null_moments(videos, texts, scale))
             prior = debias_texts(texts, moments)
-            mixture, statistics = fit_class_mixture(videos, prior, labels, scale)
+            mixture, statistics = fit_class_mixture(videos, prior, labels, scale, all_reduce=total)
         self._store(texts, prior, mixture, statistics, moments)
         self.class_names = None
         return self

@@ -1,0 +1,225 @@
+"""Training clips: which they are, how a file becomes frames of a batch, and in which order batches come.
+
+A sample depends on (seed, epoch, clip) alone, and the order of an epoch on (seed, epoch): however many workers and
+processes share the work, and wherever a run was interrupted, the same clips come with the same random changes.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.hub_videos import hub_index
+from ..data.video_index import VideoIndex, VideoRecord, csv_index, folder_index, hmdb51_index, ucf101_index
+from ..processing_dkd import DKDCLIPProcessor
+from ..video_frames import VideoReadError, read_frames
+from .augmentation import augment
+from .config import AugmentationOptions, DataOptions
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of one forward pass.
+
+    Attributes:
+        pixel_values: (B, T, 3, H, W) float32.
+        labels: (B,) int64.
+        weights: (B,) float32, 0 for a clip that could not be read and 1 for all others.
+        names: B clip names.
+        damaged: Reasons, by the names of clips that could not be read.
+    """
+
+    pixel_values: Tensor
+    labels: Tensor
+    weights: Tensor
+    names: list[str]
+    damaged: dict[str, str]
+
+    def to(self, device: torch.device) -> "ClipBatch":
+        """The same batch with its tensors on a device."""
+        pixels, labels, weights = (t.to(device, non_blocking=True) for t in self.tensors)
+        return ClipBatch(pixels, labels, weights, self.names, self.damaged)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels, labels and weights."""
+        return self.pixel_values, self.labels, self.weights
+
+
+def open_index(options: DataOptions) -> VideoIndex:
+    """The data set's clips, with train and test parts, restricted to the wanted classes.
+
+    Raises:
+        ValueError: No such folder or lists, clips missing without `allow_missing`, or a part without clips.
+    """
+    if options.data_dir is None:
+        raise ValueError("where are the videos? give their folder with --set data.data_dir=DIR")
+    if options.dataset in ("ucf101", "hmdb51"):
+        official = ucf101_index if options.dataset == "ucf101" else hmdb51_index
+        index = official(options.data_dir, options.annotations or options.data_dir, options.split, allow_missing=True)
+    elif options.dataset == "folder":
+        index = folder_index(options.data_dir)
+    elif options.dataset == "csv":
+        index = csv_index(options.data_dir, allow_missing=True)
+    else:
+        index = hub_index(options.data_dir, Path("runs/hub_clips"))
+    if options.classes:
+        index = index.restrict_classes(options.classes)
+    for part in ("train", "test"):
+        chosen = index.part(part)
+        if chosen.missing and not options.allow_missing:
+            total = len(chosen.records) + len(chosen.missing)
+            raise ValueError(
+                f"{len(chosen.missing)} of {total} {part} clips of {index.dataset} are missing under {index.root}, "
+                f"the first is {chosen.missing[0].name}; go on without them with --set data.allow_missing=true"
+            )
+        if not chosen.records:
+            raise ValueError(f"{options.data_dir} has no {part} clips; training needs a train and a test part")
+    return index
+
+
+class TrainingClips(Dataset):
+    """(epoch, position) -> frames (T, 3, H, W) float32 or the reason why there are none, and the clip's record."""
+
+    def __init__(
+        self,
+        records: Sequence[VideoRecord],
+        class_names: Sequence[str],
+        processor: DKDCLIPProcessor,
+        num_frames: int,
+        options: AugmentationOptions,
+        seed: int,
+    ) -> None:
+        unknown = sorted(set(options.classes_without_flip) - set(class_names))
+        if unknown:
+            raise ValueError(f"augmentation.classes_without_flip names {unknown[0]!r}, which is no class of this set")
+        self.records = records
+        self.images = processor.image_processor
+        self.num_frames = num_frames
+        self.options = options
+        self.seed = seed
+        self.no_flip = {k for k, name in enumerate(class_names) if name in options.classes_without_flip}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor | str, VideoRecord]:
+        epoch, position = key
+        record = self.records[position]
+        generator = seeded_generator(self.seed, epoch, position)
+        try:
+            frames = read_frames(record.path, self.num_frames, generator=generator).pixels
+        except (VideoReadError, OSError) as error:
+            return str(error), record
+        frames = augment(frames, self.options, record.label not in self.no_flip, self.images, generator)
+        return self.images.preprocess_videos([[frames]])[0], record
+
+
+def collate(samples: Sequence[tuple[Tensor | str, VideoRecord]]) -> ClipBatch:
+    """Stack clips; one that could not be read becomes black frames of weight 0."""
+    readable = [frames for frames, _ in samples if isinstance(frames, Tensor)]
+    damaged = {record.name: frames for frames, record in samples if isinstance(frames, str)}
+    if not readable:
+        raise ValueError(f"no clip of this batch can be read: {next(iter(damaged.values()))}")
+    black = torch.zeros_like(readable[0])
+    return ClipBatch(
+        torch.stack([frames if isinstance(frames, Tensor) else black for frames, _ in samples]),
+        torch.tensor([record.label for _, record in samples]),
+        torch.tensor([float(isinstance(frames, Tensor)) for frames, _ in samples]),
+        [record.name for _, record in samples],
+        damaged,
+    )
+
+
+def epoch_batches(
+    num_clips: int, batch_size: int, epoch: int, seed: int, process_index: int = 0, num_processes: int = 1
+) -> list[list[tuple[int, int]]]:
+    """Keys of `TrainingClips` for each batch of one epoch of one process.
+
+    The epoch's order is cut into pieces of batch_size * num_processes clips, of which each process takes its part: two
+    processes with half the batch see together what one sees. Clips that fill no whole piece are left out of the epoch.
+    """
+    order = torch.randperm(num_clips, generator=seeded_generator(seed, epoch)).tolist()
+    piece = batch_size * num_processes
+    starts = range(process_index * batch_size, num_clips - piece + process_index * batch_size + 1, piece)
+    return [[(epoch, position) for position in order[start : start + batch_size]] for start in starts]
+
+
+def training_loader(
+    clips: TrainingClips, batches: Sequence[Sequence[tuple[int, int]]], num_workers: int
+) -> Iterator[ClipBatch]:
+    """Batches in order, read by worker processes.
+
+    Raises:
+        ValueError: A worker process died.
+    """
+    workers = min(num_workers, len(batches))
+    loader: Any = DataLoader(
+        clips,
+        batch_sampler=batches,  # type: ignore[arg-type] # a list of lists of keys is one
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=start_worker,
+        pin_memory=torch.accelerator.is_available(),
+        generator=torch.Generator(),  # else the loader draws from the global state, which dropout uses
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ValueError(
+            f"a decoding process died ({str(error).splitlines()[0]}); out of memory, perhaps: "
+            "lower data.num_workers and go on with --resume"
+        ) from error
+
+
+def start_worker(_: int) -> None:
+    """One thread a worker; the training process alone answers to signals."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def seeded_generator(*numbers: int) -> torch.Generator:
+    """A generator whose stream is told by these numbers together."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) & (2**63 - 1))
+
+
+def mix_clips(
+    pixel_values: Tensor, labels: Tensor, num_classes: int, alpha: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mixup between each clip and another of the batch.
+
+    Args:
+        pixel_values: (B, T, 3, H, W).
+        labels: (B,) int64.
+        num_classes: K.
+        alpha: Of the Beta(alpha, alpha) distribution of the mixing weight; 0 mixes nothing.
+        generator: Draws weight and partners.
+
+    Returns:
+        Mixed clips, and targets (B, K) float32 that sum to 1.
+
+    Source:
+        Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization".
+    """
+    targets = one_hot(labels, num_classes).float()
+    if alpha == 0:
+        return pixel_values, targets
+    # A Beta variable as a share of two Gamma variables, which torch can draw from a generator of its own.
+    gammas = torch._standard_gamma(torch.full((2,), alpha), generator=generator)
+    weight = float(gammas[0] / gammas.sum())
+    partners = torch.randperm(len(labels), generator=generator).to(labels.device)
+    return (
+        weight * pixel_values + (1 - weight) * pixel_values[partners],
+        weight * targets + (1 - weight) * targets[partners],
+    )

@@ -1,0 +1,92 @@
+"""The command line of train.py."""
+
+import argparse
+import os
+import signal
+import sys
+from typing import NoReturn
+
+
+DESCRIPTION = """\
+Fine-tune a dual encoder on the clips of a data set, with the domain's mixture fitted along the way, or fit the domain
+alone (recipe.epochs=0). What comes out is a complete Hub repository with results.json."""
+
+EPILOG = """\
+examples:
+  one process
+    python train.py --config hub_configs/clip-vit-b32-ucf101.yaml --set data.data_dir=UCF-101
+  as many processes as there are GPUs
+    accelerate launch train.py --config hub_configs/clip-vit-b16-hmdb51.yaml --set data.data_dir=hmdb51_org
+  two processes on a CPU
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 --num_machines 1 train.py --config ...
+  go on after an interruption, whatever it was
+    python train.py --config ... --resume
+
+Every option of the YAML file can be set: --set recipe.epochs=3 model.backbone=./my-clip augmentation.colour_jitter=0.
+"""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with exit code 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options of train.py."""
+    parser = OneLineParser(
+        prog="train.py",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file, see hub_configs/")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="SECTION.OPTION=VALUE",
+        dest="overrides",
+        help="override options of the file",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest complete checkpoint, or begin where there is none"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run train.py; 0 when done, 2 with one line on standard error when the user has to change something.
+
+    A run that was stopped by a signal gives 128 + its number, as shells do.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser().parse_args(argv)
+    try:
+        from .config import load_config
+        from .loop import train
+        from .processes import Stopped
+
+        config = load_config(args.config, args.overrides)
+    except ValueError as error:
+        return _fail(error)
+    try:
+        train(config, args.resume, argv)
+    except Stopped as stop:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(stop, file=sys.stderr)
+        return 128 + (stop.signal_number or signal.SIGTERM)
+    except (ValueError, OSError) as error:
+        return _fail(error)
+    return 0
+
+
+def _fail(error: Exception) -> int:
+    """One line for the user, from one process."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"error: {error}", file=sys.stderr)
+    return 2

@@ -1,0 +1,131 @@
+"""What a run is measured by: short scores after each epoch, and at the end rows as evaluate.py writes them."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ..data.clip_encoder import ClipEncoder
+from ..data.embedding_cache import EmbeddingSet
+from ..data.prompts import load_templates
+from ..data.video_index import VideoIndex
+from ..evaluation.baselines import zero_shot
+from ..evaluation.measurement import Measurement, Plan, measure_set
+from ..evaluation.protocols import Task
+from .config import TrainingConfig
+from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, gather_clips, plain_logits
+
+
+# Shares of the fine-tuned weights that are always tested: both ends and the middle.
+SHARES = (0.0, 0.5, 1.0)
+
+
+@torch.no_grad()
+def scores(recognizer: Recognizer, embedded: EmbeddedClips, labels: Tensor) -> dict[str, float]:
+    """Top-1, top-5 and mean-class accuracy as fractions, with the domain and (`plain_...`) without."""
+    from ..evaluation.metrics import class_accuracies, top_k_accuracy  # imports `evaluate`, which takes seconds
+
+    model, texts = recognizer.model, recognizer.texts()
+    videos = embedded.video_embeds.to(texts.device)
+    found: dict[str, float] = {}
+    for prefix, logits in (
+        ("", model.head(videos, texts).logits_per_video),
+        ("plain_", plain_logits(model, videos, texts)),
+    ):
+        values, truth = logits.float().cpu().numpy(), labels.numpy()
+        per_class = class_accuracies(values, truth)
+        found[f"{prefix}top1"] = top_k_accuracy(values, truth, 1)
+        found[f"{prefix}top5"] = top_k_accuracy(values, truth, 5)
+        found[f"{prefix}mean_class"] = sum(per_class.values()) / len(per_class)
+    return found
+
+
+def test_rows(
+    config: TrainingConfig,
+    index: VideoIndex,
+    encoder: ClipEncoder,
+    recognizer: Recognizer,
+    share: float,
+    accelerator: Accelerator,
+) -> list[Measurement]:
+    """Fit the domain anew to the weights as they are and test them with and without it.
+
+    Args:
+        config: The run's options.
+        index: The data set.
+        encoder: The encoders with the weights to test.
+        recognizer: The same model with its class texts; its head is fitted here.
+        share: Of the fine-tuned weights in these, for the names of the rows.
+        accelerator: All processes embed; the main one measures.
+
+    Returns:
+        The row without the domain, then the one with it; empty on other processes than the main one.
+    """
+    title = method_name(share)
+    domain, test = index.part("train"), index.part("test")
+    plain_views = replace(encoder.reader, views=f"{config.data.num_frames}x1x1")
+    sizes = config.recipe.batch_size, config.data.num_workers
+    own = embed_share(encoder.model, domain.records, plain_views, accelerator, *sizes, f"{title}: domain clips")
+    labels = own.labels(domain.records) if config.domain.use_labels else None
+    fit_domain_of(recognizer, own, labels, accelerator)
+    domain_clips = gather_clips(own)
+    test_share = embed_share(encoder.model, test.records, encoder.reader, accelerator, *sizes, f"{title}: test clips")
+    test_clips = gather_clips(test_share)
+    if not accelerator.is_main_process:
+        return []
+    texts = recognizer.texts().detach().float().cpu()
+    test_set = _embedding_set(config, encoder, test, test_clips, texts, "test", encoder.views)
+    domain_set = _embedding_set(config, encoder, domain, domain_clips, texts, "train", plain_views.views)
+    head = recognizer.model.head
+
+    def with_domain(task: Task) -> Tensor:
+        """The model's own head, as it is saved."""
+        device = head.logit_scale.device
+        logits = head(task.test.to(device), task.text.to(device)).logits_per_video
+        assert logits is not None
+        return logits.cpu()
+
+    methods = {title: zero_shot, "dkd" if share == 0 else f"{title}/dkd": with_domain}
+    measured = list(measure_set(index.dataset, test_set, methods, Plan((), 1), domain_set))
+    how = "with their labels" if config.domain.use_labels else "without labels"
+    for row in (m.row for m in measured):
+        row["data"]["domain"] = f"the {len(domain_clips.positions)} training clips {how} (inductive)"
+        row["finetuned_share"] = share
+    return measured
+
+
+def method_name(share: float) -> str:
+    """What rows call weights with this share of the fine-tuned ones."""
+    return {0.0: "zero-shot", 1.0: "fine-tuned"}.get(share, f"interpolated-{share:g}")
+
+
+def _embedding_set(
+    config: TrainingConfig,
+    encoder: ClipEncoder,
+    part: VideoIndex,
+    clips: EmbeddedClips,
+    texts: Tensor,
+    name: str,
+    views: str,
+) -> EmbeddingSet:
+    """Embeddings of one part with what results say about them."""
+    templates = load_templates(config.data.templates)
+    total = len(part.records) + len(part.missing)
+    split = f"{part.split} {name}"
+    if len(clips.positions) < total:
+        split += f" ({len(clips.positions)} of {total} clips)"
+    metadata: dict[str, Any] = {
+        "names": [part.records[i].name for i in clips.positions.tolist()],
+        "class_names": list(part.class_names),
+        "prompts": templates[0] if len(templates) == 1 else f"{config.data.templates} ({len(templates)} templates)",
+        "backbone": encoder.name,
+        "revision": encoder.revision,
+        "dataset": part.dataset,
+        "split": split,
+        "frames": views,
+        "preprocessing": encoder.preprocessing,
+        "logit_scale": float(encoder.model.head.logit_scale.exp()),
+    }
+    return EmbeddingSet(clips.video_embeds, clips.labels(part.records), texts, metadata)

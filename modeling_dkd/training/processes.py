@@ -1,0 +1,132 @@
+"""The processes of a run: that as many run as were asked for, and that they stop when they are told to."""
+
+import os
+import re
+import signal
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+from .config import TrainingConfig
+
+
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+LAUNCH_ON_CPU = (
+    "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {} --num_machines 1 train.py ..."
+)
+
+
+class Stopped(Exception):
+    """The run was told to stop and has done so; `signal_number` says by what."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+def start_processes(config: TrainingConfig) -> Accelerator:
+    """The accelerator of this process, once it is certain that as many processes run as were asked for.
+
+    Raises:
+        ValueError: Fewer run than were asked for, they run in a way that is not supported, or a tracker is unknown.
+    """
+    _check_trackers(config.run.trackers)
+    asked = max(int(os.environ.get("WORLD_SIZE", "1")), processes_asked_of_launcher(_parent_command()))
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=config.recipe.mixed_precision,
+        gradient_accumulation_steps=config.recipe.accumulation_steps,
+        log_with=list(config.run.trackers) or None,
+        project_dir=config.run.output_dir,
+        kwargs_handlers=[
+            # Measuring on the main process may take long, and heads fitted together have equal buffers.
+            InitProcessGroupKwargs(timeout=timedelta(hours=6)),
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+        ],
+    )
+    if accelerator.num_processes != asked:
+        raise ValueError(
+            f"{asked} processes were asked for, but {accelerator.num_processes} would train; "
+            f"on a CPU start them with: {LAUNCH_ON_CPU.format(asked)}"
+        )
+    if accelerator.distributed_type not in SUPPORTED:
+        raise ValueError(
+            f"training runs on one process or with data parallelism, not with {accelerator.distributed_type.value}; "
+            "choose multi-GPU without FSDP or DeepSpeed in accelerate config"
+        )
+    return accelerator
+
+
+def processes_asked_of_launcher(command: list[str]) -> int:
+    """How many processes `accelerate launch` was told to start, by its command line; 1 where it does not say.
+
+    With --cpu it starts one process whatever the number, and nothing else tells the number to that process.
+    """
+    if "launch" not in command or not any("accelerate" in part for part in command):
+        return 1
+    options = command[command.index("launch") :]
+    for i, part in enumerate(options):
+        found = re.fullmatch(r"--num[_-]processes(?:=(\d+))?", part)
+        if found:
+            following = options[i + 1] if i + 1 < len(options) else ""
+            number = found[1] or following
+            return int(number) if number.isdigit() else 1
+    return 1
+
+
+def _check_trackers(names: tuple[str, ...]) -> None:
+    """Refuse a tracker that accelerate would pass over in silence."""
+    known = sorted(LOGGER_TYPE_TO_CLASS)
+    available = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"run.trackers names {name!r}; known are {', '.join(known)}")
+        if name not in available:
+            raise ValueError(f"the tracker {name!r} is not installed: pip install {name}")
+
+
+class StopRequest:
+    """Remembers SIGTERM and SIGINT, and the end of a launcher that does not hand signals on, until they are asked for.
+
+    Use it as a context: handlers are put back at its end. A second signal acts as it would without it.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+        self.launcher = os.getppid() if "launch" in _parent_command() else None
+        self._former: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._former[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def __bool__(self) -> bool:
+        if self.launcher is not None and os.getppid() != self.launcher and not self.signal_number:
+            self.signal_number = signal.SIGTERM
+        return self.signal_number != 0
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.signal_number = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)  # type: ignore[arg-type] # what signal.signal gave back
+        self._former = {}
+
+
+def _parent_command() -> list[str]:
+    """Command line of the parent process (Linux only; elsewhere empty)."""
+    try:
+        content = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return [part.decode(errors="replace") for part in content.split(b"\0") if part]

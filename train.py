@@ -1,0 +1,9 @@
+"""Fine-tune on a data set: `accelerate launch train.py --config hub_configs/NAME.yaml`; `--help` teaches the rest."""
+
+import sys
+
+from modeling_dkd.training.command import main
+
+
+if __name__ == "__main__":
+    sys.exit(main())
