@@ -6,8 +6,8 @@ The model of a video embedding x of the domain, given unit class texts t_k and t
 
 - t~_k and b_k: the class texts debiased. CLIP's logit s x.t_k has its own mean and its own spread over samples that
   are not of class k; half of what differs between classes (log scale for the spread) counts as bias and is removed.
-- w_k: log frequency of class k in the domain, beyond what the text prior says; maximum a posteriori under N(0, 0.1).
-  Absent classes lose weight; present ones need not be equally frequent.
+- w_k: log frequency of class k in the domain, beyond what the text prior says; maximum a posteriori under N(0, v), v
+  estimated over the classes. Absent classes lose weight; present ones need not be equally frequent.
 - mean_k: conjugate prior of KAPPA pseudo-samples at the anchor, the class text carried over to the cone of the videos
   by a shift and a scale. A class without samples keeps its anchor, a class with many has its own mean.
 - S: one diagonal of variances around the means, shared by all classes, so that the posterior is linear in x.
@@ -30,13 +30,16 @@ from torch.nn.functional import one_hot
 # Pseudo-samples that hold a class mean at its anchor.
 KAPPA = 4.0
 # T with plenty of samples per class; it grows by the factor 1 + TEMPERATURE_GROWTH * classes / samples.
-TEMPERATURE, TEMPERATURE_GROWTH = 40.0, 4.0
+TEMPERATURE, TEMPERATURE_GROWTH = 35.0, 4.0
 # Share of the classes' differences in the mean and the log spread of their logits that counts as bias.
 DEBIASED_SHARE = 0.5
 # Samples below which the length of a text's offset says more about the spread of its logits than they do.
 SPREAD_PRIOR_SAMPLES = 1000.0
-# Prior variance of the log class frequencies, nats^2, and damping of their update.
-FREQUENCY_VARIANCE, FREQUENCY_DAMPING = 0.1, 0.6
+# Variance of the log class frequencies, nats^2, before the domain is known, how many classes that is worth when it is
+# estimated, and the damping of the frequencies' update.
+FREQUENCY_VARIANCE, FREQUENCY_PRIOR_CLASSES, FREQUENCY_DAMPING = 0.1, 10.0, 0.6
+# Share of a sample's own weight that is left out of the mean it is compared with.
+LEFT_OUT = 0.8
 # Scale from text offsets to video offsets, kept in a sane range.
 ANCHOR_SCALE_RANGE = (0.2, 3.0)
 # Smallest variance relative to their mean.
@@ -229,13 +232,24 @@ def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatisti
     # Embeddings that do not vary at all still do so by rounding; a smaller variance would overflow in float32.
     variances = (scatter / num_samples).clamp_min(torch.finfo(torch.float32).eps ** 2)
     variances = variances.clamp_min(RELATIVE_VARIANCE_FLOOR * variances.mean())
-    # Frequencies: a damped Newton step on sum_i log p(x_i) - w^2 / (2 FREQUENCY_VARIANCE).
-    surplus = counts - statistics.prior_counts - mixture.log_frequency / FREQUENCY_VARIANCE
-    curvature = statistics.prior_counts + 1 / FREQUENCY_VARIANCE
+    # Frequencies: a damped Newton step on sum_i log p(x_i) - w^2 / (2 v).
+    variance = _frequency_variance(mixture.log_frequency.double(), statistics.prior_counts)
+    surplus = counts - statistics.prior_counts - mixture.log_frequency / variance
+    curvature = statistics.prior_counts + 1 / variance
     log_frequency = mixture.log_frequency + FREQUENCY_DAMPING * surplus / curvature
     temperature = TEMPERATURE * (1 + TEMPERATURE_GROWTH * len(counts) / num_samples)
     new = (log_frequency, domain_mean, mean_direction, scale, means, variances, counts, temperature)
     return ClassMixture(*(value.float() for value in new))
+
+
+def _frequency_variance(log_frequency: Tensor, prior_counts: Tensor) -> Tensor:
+    """Empirical Bayes estimate of v, (): w^2 plus w's own uncertainty, averaged over the classes and the prior's."""
+    variance = torch.full_like(prior_counts.sum(), FREQUENCY_VARIANCE)
+    for _ in range(10):
+        second_moments = log_frequency.square() + 1 / (prior_counts + 1 / variance)
+        total = FREQUENCY_PRIOR_CLASSES * FREQUENCY_VARIANCE + second_moments.sum()
+        variance = total / (FREQUENCY_PRIOR_CLASSES + len(log_frequency))
+    return variance
 
 
 def _offsets(text_embeds: Tensor) -> Tensor:
@@ -257,9 +271,9 @@ def _chunk_statistics(
     prior_logits = logit_scale * video_embeds @ prior.directions.T - prior.bias + mixture.log_frequency
     distances = squared_distances(mixture, video_embeds)
     assigned = (prior_logits - 0.5 * distances / mixture.temperature).softmax(1)
-    # Leave-one-out: without the sample itself the mean of its class lies further away, by R / (R - z), R = N + KAPPA.
+    # Without the sample itself the mean of its class lies further away, by R / (R - z) with R = N + KAPPA.
     support = mixture.counts + KAPPA
-    factor = support / (support - assigned).clamp_min(KAPPA / 2)
+    factor = support / (support - LEFT_OUT * assigned)
     assigned = (prior_logits - 0.5 * distances * factor.square() / mixture.temperature).softmax(1)
     known = (labels >= 0)[:, None]
     truth = one_hot(labels.clamp_min(0), len(support)).to(assigned.dtype)
