@@ -1,0 +1,375 @@
+from functools import partial
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from modeling_dkd import class_mixture
+from modeling_dkd.class_mixture import (
+    ANCHOR_SCALE_RANGE,
+    DEBIASED_SHARE,
+    FREQUENCY_DAMPING,
+    FREQUENCY_PRIOR_CLASSES,
+    FREQUENCY_VARIANCE,
+    KAPPA,
+    LEFT_OUT,
+    NUM_ROUNDS,
+    RELATIVE_VARIANCE_FLOOR,
+    SPREAD_PRIOR_SAMPLES,
+    TEMPERATURE,
+    TEMPERATURE_GROWTH,
+    DomainStatistics,
+    debias_texts,
+    fit_class_mixture,
+    gather_statistics,
+    maximise,
+    null_moments,
+    relative_length,
+    squared_distances,
+    text_only_mixture,
+)
+from tests.toy_domain import toy_domain
+
+
+SCALE = 60.0
+
+
+def unlabelled(videos):
+    return torch.full((len(videos),), -1)
+
+
+def fit(videos, texts, labels=None, num_rounds=NUM_ROUNDS):
+    prior = debias_texts(texts, null_moments(videos, texts, SCALE))
+    labels = unlabelled(videos) if labels is None else labels
+    return prior, *fit_class_mixture(videos, prior, labels, SCALE, num_rounds)
+
+
+def some_labels(labels):
+    """Every third sample keeps its label."""
+    return torch.where(torch.arange(len(labels)) % 3 == 0, labels, -1)
+
+
+def naive_posteriors(mixture, prior, videos, labels):
+    """Responsibilities and the posterior without the mixture, sample by sample in float64, both (N, K)."""
+    directions, bias = prior.directions.double(), prior.bias.double()
+    means, variances, counts = mixture.means.double(), mixture.variances.double(), mixture.counts.double()
+    assigned, expected = [], []
+    for video, label in zip(videos.double(), labels, strict=True):
+        prior_logits = SCALE * directions @ video - bias + mixture.log_frequency.double()
+        distances = torch.stack([((video - mean) ** 2 / variances).sum() for mean in means])
+        first = (prior_logits - distances / (2 * mixture.temperature.double())).softmax(0)
+        # The distance from the mean without most of this sample's own share.
+        without = means.clone()
+        for k in range(len(means)):
+            share = LEFT_OUT * first[k] / (counts[k] + KAPPA)
+            without[k] = (means[k] - share * video) / (1 - share)
+        distances = torch.stack([((video - mean) ** 2 / variances).sum() for mean in without])
+        second = (prior_logits - distances / (2 * mixture.temperature.double())).softmax(0)
+        truth = torch.zeros_like(second)
+        truth[label.clamp_min(0)] = 1
+        assigned.append(truth if label >= 0 else second)
+        expected.append(truth if label >= 0 else prior_logits.softmax(0))
+    return torch.stack(assigned), torch.stack(expected)
+
+
+def naive_maximise(mixture, prior, videos, assigned, expected):
+    """The M step from the samples themselves instead of their sums."""
+    videos, num_samples = videos.double(), len(videos)
+    directions, counts = prior.directions.double(), assigned.sum(0)
+    frequency = counts / num_samples
+    own = torch.stack([(assigned[:, k, None] * videos).sum(0) / counts[k] for k in range(len(counts))])
+    domain_mean = videos.mean(0)
+    mean_direction = sum(f * d for f, d in zip(frequency, directions, strict=True))
+    along = sum(
+        f * (o - domain_mean) @ (d - mean_direction) for f, o, d in zip(frequency, own, directions, strict=True)
+    )
+    length = sum(f * ((d - mean_direction) ** 2).sum() for f, d in zip(frequency, directions, strict=True))
+    scale = (along / length).clamp(*ANCHOR_SCALE_RANGE)
+    anchors = domain_mean + scale * (directions - mean_direction)
+    means = (counts[:, None] * own + KAPPA * anchors) / (counts[:, None] + KAPPA)
+    variances = sum(
+        assigned[i, k] * (videos[i] - means[k]) ** 2 for i in range(num_samples) for k in range(len(counts))
+    )
+    variances = variances / num_samples
+    prior_counts, log_frequency = expected.sum(0), mixture.log_frequency.double()
+    variance = FREQUENCY_VARIANCE
+    for _ in range(200):
+        observed = sum(float(w**2 + 1 / (n + 1 / variance)) for w, n in zip(log_frequency, prior_counts, strict=True))
+        variance = FREQUENCY_PRIOR_CLASSES * FREQUENCY_VARIANCE + observed
+        variance = variance / (FREQUENCY_PRIOR_CLASSES + len(counts))
+    gradient = counts - prior_counts - log_frequency / variance
+    return {
+        "log_frequency": log_frequency + FREQUENCY_DAMPING * gradient / (prior_counts + 1 / variance),
+        "domain_mean": domain_mean,
+        "mean_direction": mean_direction,
+        "anchor_scale": scale,
+        "means": means,
+        "variances": variances.clamp_min(RELATIVE_VARIANCE_FLOOR * variances.mean()),
+        "counts": counts,
+        "temperature": torch.tensor(TEMPERATURE * (1 + TEMPERATURE_GROWTH * len(counts) / num_samples)),
+    }
+
+
+@pytest.fixture(params=["unlabelled", "partly labelled", "labelled"])
+def labelled_domain(request):
+    videos, texts, labels = toy_domain(60)
+    given = {"unlabelled": unlabelled(videos), "partly labelled": some_labels(labels), "labelled": labels}
+    return videos, texts, given[request.param]
+
+
+@pytest.mark.parametrize("num_rounds", [1, 3])
+def test_statistics_equal_a_loop_over_samples(labelled_domain, num_rounds):
+    videos, texts, labels = labelled_domain
+    prior, mixture, _ = fit(videos, texts, labels, num_rounds)
+    statistics = gather_statistics(mixture, prior, videos, labels, SCALE)
+    assigned, expected = naive_posteriors(mixture, prior, videos, labels)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4}
+    assert statistics.num_samples == len(videos)
+    torch.testing.assert_close(statistics.counts, assigned.sum(0), **tolerance)
+    torch.testing.assert_close(statistics.prior_counts, expected.sum(0), **tolerance)
+    torch.testing.assert_close(statistics.sums, assigned.T @ videos.double(), **tolerance)
+    torch.testing.assert_close(statistics.squares, (videos.double() ** 2).sum(0), **tolerance)
+    assert all(value.dtype == torch.float64 for value in vars(statistics).values())
+
+
+def test_the_m_step_equals_a_loop_over_samples(labelled_domain):
+    videos, texts, labels = labelled_domain
+    prior, mixture, _ = fit(videos, texts, labels, 2)
+    updated = maximise(mixture, prior, gather_statistics(mixture, prior, videos, labels, SCALE))
+    expected = naive_maximise(mixture, prior, videos, *naive_posteriors(mixture, prior, videos, labels))
+    for name, value in vars(updated).items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value.double(), expected[name].double(), rtol=2e-4, atol=2e-5, msg=name)
+
+
+def test_the_first_round_knows_the_texts_only():
+    videos, texts, _ = toy_domain(60)
+    prior, *_ = fit(videos, texts)
+    statistics = gather_statistics(text_only_mixture(prior), prior, videos, unlabelled(videos), SCALE)
+    posterior = (SCALE * videos @ prior.directions.T - prior.bias).softmax(1)
+    torch.testing.assert_close(statistics.counts.float(), posterior.sum(0))
+    torch.testing.assert_close(statistics.prior_counts, statistics.counts)
+
+
+def test_moments_equal_a_loop_over_samples():
+    videos, texts, _ = toy_domain(60)
+    offsets = texts.double() - texts.double().mean(0)
+    typical = offsets.square().sum(1).mean().sqrt()
+    directions = offsets * (offsets.norm(dim=1, keepdim=True) / typical) ** -DEBIASED_SHARE
+    expected = torch.zeros(4, len(texts), dtype=torch.float64)
+    for video in videos.double():
+        weight = 1 - (SCALE * directions @ video).softmax(0)
+        logits = SCALE * offsets @ video
+        expected += torch.stack([torch.ones_like(weight), weight, weight * logits, weight * logits**2])
+    torch.testing.assert_close(null_moments(videos, texts, SCALE), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_debiasing_takes_half_of_the_differences_in_mean_and_log_spread():
+    """The formula itself, with so many samples that the prior on the spread does not count."""
+    texts = toy_domain().texts
+    weight = torch.full((6,), 1e9, dtype=torch.float64)
+    mean, spread = torch.arange(6.0).double(), torch.tensor([1.0, 2.0, 0.5, 1.0, 4.0, 1.0]).double()
+    moments = torch.stack([weight, weight, weight * mean, weight * (spread**2 + mean**2)])
+    prior = debias_texts(texts, moments)
+    ratio = prior.scale / prior.scale[0]
+    torch.testing.assert_close(ratio, (spread / spread[0]).pow(-DEBIASED_SHARE).float(), rtol=1e-4, atol=0)
+    bias = DEBIASED_SHARE * mean * prior.scale
+    torch.testing.assert_close(prior.bias, (bias - bias.mean()).float(), rtol=1e-4, atol=1e-5)
+    assert float(prior.bias.mean()) == pytest.approx(0, abs=1e-5)
+
+
+def test_with_few_samples_the_length_of_a_text_stands_in_for_its_spread():
+    texts = toy_domain().texts
+    mean_variance = torch.tensor([1.0, 2.0, 0.5, 1.0, 4.0, 1.0]).double()
+    moments = torch.stack([torch.full((6,), 1e-3).double(), torch.ones(6).double(), torch.zeros(6), mean_variance])
+    assert SPREAD_PRIOR_SAMPLES > 1
+    offsets = texts - texts.mean(0)
+    scale = debias_texts(texts, moments).scale
+    expected = relative_length(offsets, offsets) ** -DEBIASED_SHARE
+    torch.testing.assert_close(scale / scale[0], expected / expected[0], rtol=1e-4, atol=0)
+
+
+def test_texts_that_lie_equally_are_not_biased():
+    """Every text and every video in all rotations of its axes: nothing tells the classes apart."""
+    videos, text = toy_domain(20, dim=5).videos, toy_domain(dim=5).texts[0]
+    videos = torch.cat([videos.roll(k, dims=1) for k in range(5)])
+    texts = torch.stack([text.roll(k) for k in range(5)])
+    prior = debias_texts(texts, null_moments(videos, texts, SCALE))
+    torch.testing.assert_close(prior.scale, torch.ones(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(prior.bias, torch.zeros(5), rtol=0, atol=1e-4)
+
+
+def test_statistics_of_shards_add_up(labelled_domain, monkeypatch):
+    videos, texts, labels = labelled_domain
+    prior, mixture, _ = fit(videos, texts, labels, 2)
+    whole = gather_statistics(mixture, prior, videos, labels, SCALE)
+    parts = [gather_statistics(mixture, prior, videos[p], labels[p], SCALE) for p in (slice(25), slice(25, None))]
+    moments = null_moments(videos, texts, SCALE)
+    summed = null_moments(videos[:25], texts, SCALE) + null_moments(videos[25:], texts, SCALE)
+    monkeypatch.setattr(class_mixture, "CHUNK_SIZE", 7)
+    chunked = gather_statistics(mixture, prior, videos, labels, SCALE)
+    assert isinstance(parts[0] + parts[1], DomainStatistics)
+    for name, value in vars(whole).items():
+        torch.testing.assert_close(getattr(parts[0] + parts[1], name), value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(getattr(chunked, name), value, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(summed, moments, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(null_moments(videos, texts, SCALE), moments, rtol=1e-5, atol=1e-5)
+
+
+def test_processes_that_hold_a_part_each_get_the_fit_of_the_whole(labelled_domain):
+    """Three processes in lockstep, one of them without samples; what one sends is what the others add."""
+    videos, texts, labels = labelled_domain
+    prior, expected, statistics = fit(videos, texts, labels)
+    shards = [slice(0, 20), slice(20, 20), slice(20, None)]
+    mixture = text_only_mixture(prior)
+    for _ in range(NUM_ROUNDS):
+        parts = [gather_statistics(mixture, prior, videos[s], labels[s], SCALE) for s in shards]
+        sent = [list(vars(part).values()) for part in parts]
+        summed = [torch.stack(values).sum(0) for values in zip(*sent, strict=True)]
+        receive = partial(next, iter(summed))
+        shared = gather_statistics(
+            mixture, prior, videos[shards[0]], labels[shards[0]], SCALE, lambda _, receive=receive: receive()
+        )
+        mixture = maximise(mixture, prior, shared)
+    for name, value in vars(expected).items():
+        torch.testing.assert_close(getattr(mixture, name), value, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(shared.counts, statistics.counts, rtol=1e-3, atol=1e-3)
+
+
+def test_all_reduce_sees_every_statistic_of_every_round():
+    videos, texts, _ = toy_domain(60)
+    prior, _, _ = fit(videos, texts)
+    doubled = fit_class_mixture(videos, prior, unlabelled(videos), SCALE, all_reduce=lambda sums: 2 * sums)[1]
+    twice = fit_class_mixture(torch.cat([videos, videos]), prior, unlabelled(videos).repeat(2), SCALE)[1]
+    for name, value in vars(twice).items():
+        torch.testing.assert_close(getattr(doubled, name), value, rtol=1e-3, atol=1e-3)
+    assert doubled.num_samples == 2 * len(videos)
+
+
+def test_all_labelled_means_lie_between_their_anchor_and_the_class_mean():
+    videos, texts, labels = toy_domain()
+    prior, mixture, _ = fit(videos, texts, labels)
+    anchors = mixture.anchors(prior.directions)
+    for k in range(len(texts)):
+        own, count = videos[labels == k].mean(0), (labels == k).sum()
+        assert mixture.counts[k] == count
+        torch.testing.assert_close(mixture.means[k], (count * own + KAPPA * anchors[k]) / (count + KAPPA))
+        torch.testing.assert_close(mixture.evidence[k], count / (count + KAPPA))
+        assert (mixture.means[k] - own).norm() < 0.2 * (anchors[k] - own).norm()
+
+
+def test_labels_move_means_toward_the_class_means():
+    videos, texts, labels = toy_domain(seed=1)
+    own = torch.stack([videos[labels == k].mean(0) for k in range(len(texts))])
+    errors = [(fit(videos, texts, given)[1].means - own).norm() for given in (None, some_labels(labels), labels)]
+    assert errors[0] > 1.1 * errors[1] > 1.1 * errors[2]
+
+
+def test_a_wrong_text_is_overruled_by_labels():
+    videos, texts, labels = toy_domain()
+    swapped = texts.clone()
+    swapped[[0, 1]] = texts[[1, 0]]
+    _, mixture, _ = fit(videos, swapped, labels)
+    own = torch.stack([videos[labels == k].mean(0) for k in range(len(texts))])
+    nearest = torch.cdist(mixture.means, own).argmin(1)
+    assert torch.equal(nearest, torch.arange(len(texts)))
+
+
+def test_a_class_without_samples_stays_at_its_anchor():
+    videos, texts, labels = toy_domain(400, dim=64, noise=0.9)
+    present = labels != 2
+    prior, mixture, _ = fit(videos[present], texts, labels[present])
+    torch.testing.assert_close(mixture.means[2], mixture.anchors(prior.directions)[2])
+    assert mixture.evidence[2] == 0
+    prior, mixture, _ = fit(videos[present], texts)
+    assert mixture.counts[2] < 0.1
+    torch.testing.assert_close(mixture.means[2], mixture.anchors(prior.directions)[2], rtol=0, atol=1e-2)
+
+
+def test_classes_that_the_mixture_finds_less_of_than_the_texts_lose_weight():
+    videos, texts, _ = toy_domain(400)
+    _, mixture, statistics = fit(videos, texts)
+    surplus = statistics.counts - statistics.prior_counts
+    assert mixture.log_frequency[surplus.argmin()] < 0 < mixture.log_frequency[surplus.argmax()]
+    _, rarer, _ = fit(videos[torch.arange(400) % 10 == 0], texts)
+    assert rarer.log_frequency.abs().max() < 1
+
+
+def test_the_temperature_grows_with_classes_per_sample():
+    few, many = toy_domain(12), toy_domain(600)
+    assert fit(*few[:2])[1].temperature > fit(*many[:2])[1].temperature > TEMPERATURE
+
+
+@pytest.mark.parametrize("num_videos", [1, 2, 4])
+def test_fewer_samples_than_classes(num_videos):
+    videos, texts, _ = toy_domain(num_videos)
+    prior, mixture, statistics = fit(videos, texts)
+    for value in (*vars(mixture).values(), *vars(statistics).values(), prior.scale, prior.bias):
+        assert value.isfinite().all()
+    assert float(mixture.counts.sum()) == pytest.approx(num_videos, rel=1e-4)
+    assert (mixture.variances > 0).all()
+
+
+def test_one_class():
+    videos, texts, _ = toy_domain()
+    prior, mixture, _ = fit(videos, texts[:1])
+    assert float(mixture.counts) == pytest.approx(len(videos), rel=1e-5)
+    torch.testing.assert_close(mixture.means[0], videos.mean(0))
+    torch.testing.assert_close(mixture.variances, videos.var(0, correction=0), rtol=1e-4, atol=1e-6)
+    assert float(prior.scale) == 1
+    assert float(mixture.log_frequency) == pytest.approx(0, abs=1e-5)
+
+
+def test_identical_texts_share_their_samples():
+    videos, texts, _ = toy_domain()
+    texts = torch.cat([texts, texts[:1]])
+    prior, mixture, _ = fit(videos, texts)
+    torch.testing.assert_close(mixture.means[0], mixture.means[-1])
+    torch.testing.assert_close(mixture.counts[0], mixture.counts[-1])
+    same = texts[:1].expand(4, -1)
+    prior, mixture, _ = fit(videos, same)
+    torch.testing.assert_close(mixture.counts, torch.full((4,), len(videos) / 4))
+    assert all(value.isfinite().all() for value in (*vars(mixture).values(), prior.scale, prior.bias))
+
+
+def test_identical_videos():
+    videos, texts, _ = toy_domain()
+    _, mixture, _ = fit(videos[:1].expand(20, -1), texts[:1])
+    assert (1 / mixture.variances).isfinite().all()
+    distances = squared_distances(mixture, videos)
+    assert distances.isfinite().all()
+
+
+def test_squared_distances_equal_differences():
+    videos, texts, _ = toy_domain()
+    _, mixture, _ = fit(videos, texts)
+    differences = videos[:, None].double() - mixture.means.double()
+    expected = (differences**2 / mixture.variances.double()).sum(-1)
+    torch.testing.assert_close(squared_distances(mixture, videos).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_orders_of_samples_classes_and_axes_and_flips_of_axes_go_along():
+    videos, texts, labels = toy_domain()
+    generator = torch.Generator().manual_seed(0)
+    samples, classes, axes = (torch.randperm(n, generator=generator) for n in (len(videos), *texts.shape))
+    signs = torch.randint(2, (texts.shape[1],), generator=generator) * 2.0 - 1
+    _, mixture, _ = fit(videos, texts, some_labels(labels))
+    place = torch.empty_like(classes)
+    place[classes] = torch.arange(len(classes))
+    given = some_labels(labels)[samples]
+    given = torch.where(given >= 0, place[given.clamp_min(0)], -1)
+    _, other, _ = fit((videos * signs)[samples][:, axes], (texts * signs)[classes][:, axes], given)
+    tolerance = {"rtol": 1e-3, "atol": 1e-4}
+    torch.testing.assert_close(other.means, (mixture.means * signs)[classes][:, axes], **tolerance)
+    torch.testing.assert_close(other.variances, mixture.variances[axes], **tolerance)
+    torch.testing.assert_close(other.counts, mixture.counts[classes], **tolerance)
+    torch.testing.assert_close(other.log_frequency, mixture.log_frequency[classes], **tolerance)
+
+
+def test_a_shift_of_all_texts_changes_nothing():
+    """Only how texts differ counts: where the cone of texts lies does not."""
+    videos, texts, _ = toy_domain()
+    _, mixture, _ = fit(videos, texts)
+    _, shifted, _ = fit(videos, texts + 3 * normalize(torch.ones(texts.shape[1]), dim=0))
+    torch.testing.assert_close(shifted.means, mixture.means, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(shifted.counts, mixture.counts, rtol=1e-3, atol=1e-3)
