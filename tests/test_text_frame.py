@@ -1,0 +1,169 @@
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from modeling_dkd.class_mixture import debias_texts, fit_class_mixture, null_moments
+from modeling_dkd.text_frame import NORM_MARGIN, TextFrame, place_fitted_texts, place_new_texts
+from tests.toy_domain import toy_domain
+
+
+SCALE = 60.0
+
+
+def fit(videos, texts, labels=None):
+    labels = torch.full((len(videos),), -1) if labels is None else labels
+    prior = debias_texts(texts, null_moments(videos, texts, SCALE))
+    mixture, _ = fit_class_mixture(videos, prior, labels, SCALE)
+    return prior, mixture, place_fitted_texts(texts, prior, mixture, SCALE)
+
+
+def fitted_texts(mixture, frame):
+    """What the head makes of fitted classes."""
+    strength = mixture.evidence[:, None]
+    return (1 - strength) * frame.text_bases + strength * frame.text_targets
+
+
+def naive_log_posterior(mixture, prior, videos, means=None):
+    """Of the module docstring, up to a term per sample, in float64: (N, K)."""
+    means = (mixture.means if means is None else means).double()
+    log_prior = SCALE * videos.double() @ prior.directions.double().T + mixture.log_frequency - prior.bias
+    distances = ((videos[:, None].double() - means) ** 2 / mixture.variances.double()).sum(-1)
+    return log_prior - 0.5 * distances / mixture.temperature
+
+
+def centred(values):
+    return values - values.mean(1, keepdim=True)
+
+
+def make_ideal(videos, frame, mean):
+    """The videos with the coordinate 1 along unit_axis and 0 along norm_axis, moved within the span of the two."""
+    axes = torch.stack([frame.unit_axis, frame.norm_axis]).double()
+    missing = torch.tensor([1.0, 0.0]).double() - videos.double() @ axes.T
+    return videos.double() + torch.linalg.solve(axes @ axes.T, missing.T).T @ axes
+
+
+@pytest.fixture(params=["many", "fewer than classes", "labelled", "one class", "identical texts"])
+def domain(request):
+    videos, texts, labels = toy_domain(3 if request.param == "fewer than classes" else 120)
+    if request.param == "one class":
+        texts = texts[:1]
+    if request.param == "identical texts":
+        texts = torch.cat([texts, texts[:2]])
+    return videos, texts, *fit(videos, texts, labels if request.param == "labelled" else None)
+
+
+def test_a_cosine_with_a_text_is_the_posterior_of_its_class(domain):
+    _, _, prior, mixture, frame = domain
+    videos = make_ideal(toy_domain(40, seed=7).videos, frame, mixture.domain_mean)
+    logits = SCALE * videos @ fitted_texts(mixture, frame).double().T
+    expected = naive_log_posterior(mixture, prior, videos)
+    torch.testing.assert_close(centred(logits), centred(expected), rtol=1e-4, atol=2e-3)
+
+
+def test_a_base_carries_the_posterior_as_if_means_were_at_their_anchors(domain):
+    """Up to a constant of the class: a mean moves the text along its score."""
+    _, _, prior, mixture, frame = domain
+    videos = make_ideal(toy_domain(40, seed=7).videos, frame, mixture.domain_mean)
+    logits = SCALE * videos @ frame.text_bases.double().T
+    expected = naive_log_posterior(mixture, prior, videos, mixture.anchors(prior.directions))
+    difference = centred(logits - expected)
+    torch.testing.assert_close(difference, difference.mean(0).expand_as(difference), rtol=1e-4, atol=2e-3)
+
+
+def test_all_fitted_texts_have_the_common_norm(domain):
+    _, _, _, mixture, frame = domain
+    norms = fitted_texts(mixture, frame).norm(dim=1)
+    torch.testing.assert_close(norms, frame.text_norm.expand_as(norms), rtol=1e-4, atol=0)
+    assert frame.text_norm >= 1
+    assert NORM_MARGIN > 1
+
+
+def test_a_text_moves_along_the_score_of_its_own_component_at_the_domain_mean(domain):
+    _, _, prior, mixture, frame = domain
+    moved = fitted_texts(mixture, frame) - frame.text_bases
+    at_anchors = (mixture.anchors(prior.directions) - mixture.domain_mean) / mixture.variances
+    score = (mixture.means - mixture.domain_mean) / mixture.variances
+    torch.testing.assert_close(moved, (score - at_anchors) / (mixture.temperature * SCALE), rtol=1e-3, atol=1e-5)
+
+
+def test_the_axes(domain):
+    videos, _, _, mixture, frame = domain
+    mean, variances = mixture.domain_mean.double(), mixture.variances.double()
+    unit_axis = frame.unit_axis.double()
+    # The least-squares solution: (S + mean mean^T) u = mean.
+    torch.testing.assert_close(variances * unit_axis + mean * (mean @ unit_axis), mean, rtol=1e-4, atol=1e-5)
+    coordinates = videos @ frame.unit_axis
+    assert float(coordinates.mean()) == pytest.approx(1, abs=0.15)
+    assert float(frame.norm_axis.norm()) == pytest.approx(1, abs=1e-5)
+    assert float(frame.norm_axis.double() @ mean) == pytest.approx(0, abs=1e-5)
+
+
+def test_embeddings_that_were_centred_have_no_unit_axis_to_blow_up():
+    """Divided by its product with the mean, the axis would be so long that constants drown everything else."""
+    videos, texts, _ = toy_domain()
+    videos = normalize(videos - videos.mean(0), dim=-1)
+    *_, frame = fit(videos, normalize(texts - texts.mean(0), dim=-1))
+    deviation = (videos @ frame.unit_axis).std()
+    assert deviation < 0.5
+    assert frame.text_norm < 3
+
+
+@pytest.mark.parametrize("case", ["text along the mean", "opposite texts", "opposite videos"])
+def test_axes_of_degenerate_domains_are_unit_and_orthogonal(case):
+    videos, texts, _ = toy_domain()
+    if case == "text along the mean":
+        texts = normalize(videos.mean(0, keepdim=True), dim=-1)
+    elif case == "opposite texts":
+        texts = torch.cat([texts, -texts])
+    else:
+        videos = torch.cat([videos, -videos])
+    _, mixture, frame = fit(videos, texts)
+    assert all(value.isfinite().all() for value in vars(frame).values())
+    assert float(frame.norm_axis.norm()) == pytest.approx(1, abs=1e-5)
+    assert float(frame.norm_axis @ normalize(mixture.domain_mean, dim=0)) == pytest.approx(0, abs=1e-4)
+    norms = fitted_texts(mixture, frame).norm(dim=1)
+    torch.testing.assert_close(norms, frame.text_norm.expand_as(norms), rtol=1e-4, atol=0)
+
+
+def test_a_class_without_evidence_keeps_its_base_as_text():
+    videos, texts, labels = toy_domain(400)
+    present = labels != 2
+    _, mixture, frame = fit(videos[present], texts, labels[present])
+    assert mixture.evidence[2] == 0
+    torch.testing.assert_close(fitted_texts(mixture, frame)[2], frame.text_bases[2])
+    # Rounding divided by no evidence; nothing goes there, but it must not be far out.
+    torch.testing.assert_close(frame.text_targets[2], frame.text_bases[2], rtol=0, atol=0.01)
+
+
+def place_others(videos, texts, others):
+    prior, mixture, frame = fit(videos, texts)
+    scale = torch.tensor(SCALE)
+    return frame, *place_new_texts(others, texts, prior.scale, mixture, frame, scale)
+
+
+def test_new_texts_have_the_common_norm_and_do_not_see_each_other():
+    videos, texts, _ = toy_domain()
+    others = toy_domain(seed=5).texts
+    frame, placed, scales = place_others(videos, texts, others)
+    assert isinstance(frame, TextFrame)
+    assert placed.shape == others.shape
+    assert scales.shape == (len(others), 1)
+    longer = placed.norm(dim=1) > frame.text_norm * (1 + 1e-4)
+    torch.testing.assert_close(placed[~longer].norm(dim=1), frame.text_norm.expand(int((~longer).sum())))
+    order = torch.tensor([3, 1, 4])
+    _, alone, alone_scales = place_others(videos, texts, others[order])
+    torch.testing.assert_close(alone, placed[order], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(alone_scales, scales[order])
+
+
+def test_a_new_text_stands_near_where_its_class_would_have_been_fitted():
+    """Leave one class out of the fit: its text, new, is nearer to the fitted one than any other is."""
+    videos, texts, _ = toy_domain(400, num_classes=8, dim=48)
+    _, mixture, frame = fit(videos, texts)
+    whole = normalize(fitted_texts(mixture, frame), dim=1)
+    nearest = 0
+    for k in range(8):
+        others = torch.arange(8) != k
+        _, placed, _ = place_others(videos, texts[others], texts[k : k + 1])
+        nearest += int((normalize(placed, dim=1) @ whole.T).argmax() == k)
+    assert nearest >= 7
