@@ -31,6 +31,10 @@ from torch.nn.functional import one_hot
 KAPPA = 4.0
 # T with plenty of samples per class; it grows by the factor 1 + TEMPERATURE_GROWTH * classes / samples.
 TEMPERATURE, TEMPERATURE_GROWTH = 35.0, 4.0
+# T where all samples are labelled: the means are then right, and only the dependence between the axes is left.
+LABELLED_TEMPERATURE = 5.0
+# Unlabelled samples that a labelled one is worth.
+LABELLED_WEIGHT = 4.0
 # Share of the classes' differences in the mean and the log spread of their logits that counts as bias.
 DEBIASED_SHARE = 0.5
 # Samples below which the length of a text's offset says more about the spread of its logits than they do.
@@ -72,10 +76,11 @@ class TextPrior:
 
 @dataclass(frozen=True)
 class DomainStatistics:
-    """Sums over domain samples, float64; those of disjoint samples add up.
+    """Sums over domain samples, float64; those of disjoint samples add up. Labelled ones count LABELLED_WEIGHT times.
 
     Attributes:
         num_samples: (), n.
+        num_labelled: (), what of them came with its class.
         counts: (K,), responsibilities summed.
         prior_counts: (K,), the same for the posterior without the mixture.
         sums: (K, D), embeddings weighted by responsibilities.
@@ -83,6 +88,7 @@ class DomainStatistics:
     """
 
     num_samples: Tensor
+    num_labelled: Tensor
     counts: Tensor
     prior_counts: Tensor
     sums: Tensor
@@ -104,7 +110,7 @@ class ClassMixture:
         anchor_scale: (), from t~ offsets to video offsets.
         means: (K, D).
         variances: (D,), S.
-        counts: (K,), samples per class.
+        counts: (K,), samples per class, a labelled one counted LABELLED_WEIGHT times.
         temperature: (), T.
     """
 
@@ -237,7 +243,9 @@ def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatisti
     surplus = counts - statistics.prior_counts - mixture.log_frequency / variance
     curvature = statistics.prior_counts + 1 / variance
     log_frequency = mixture.log_frequency + FREQUENCY_DAMPING * surplus / curvature
-    temperature = TEMPERATURE * (1 + TEMPERATURE_GROWTH * len(counts) / num_samples)
+    labelled = statistics.num_labelled / num_samples
+    unlabelled_temperature = TEMPERATURE * (1 + TEMPERATURE_GROWTH * len(counts) / num_samples)
+    temperature = 1 / ((1 - labelled) / unlabelled_temperature + labelled / LABELLED_TEMPERATURE)
     new = (log_frequency, domain_mean, mean_direction, scale, means, variances, counts, temperature)
     return ClassMixture(*(value.float() for value in new))
 
@@ -276,12 +284,13 @@ def _chunk_statistics(
     factor = support / (support - LEFT_OUT * assigned)
     assigned = (prior_logits - 0.5 * distances * factor.square() / mixture.temperature).softmax(1)
     known = (labels >= 0)[:, None]
+    weight = torch.where(known, LABELLED_WEIGHT, 1.0)
     truth = one_hot(labels.clamp_min(0), len(support)).to(assigned.dtype)
-    assigned = torch.where(known, truth, assigned)
-    expected = torch.where(known, truth, prior_logits.softmax(1))
-    sums = (assigned.sum(0), expected.sum(0), assigned.T @ video_embeds, video_embeds.square().sum(0))
-    num_samples = torch.tensor(len(video_embeds), dtype=torch.float64, device=video_embeds.device)
-    return DomainStatistics(num_samples, *(value.double() for value in sums))
+    assigned = weight * torch.where(known, truth, assigned)
+    expected = weight * torch.where(known, truth, prior_logits.softmax(1))
+    squares = (weight * video_embeds.square()).sum(0)
+    sums = (weight.sum(), (weight * known).sum(), assigned.sum(0), expected.sum(0), assigned.T @ video_embeds, squares)
+    return DomainStatistics(*(value.double() for value in sums))
 
 
 def squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:

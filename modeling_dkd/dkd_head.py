@@ -73,6 +73,7 @@ BUFFER_AXES = {
     "text_targets": "KD",
     # What `update` adds to.
     "num_samples": "",
+    "num_labelled": "",
     "prior_counts": "K",
     "sums": "KD",
     "squares": "D",
@@ -136,6 +137,7 @@ class DKDHead(nn.Module):
     text_targets: Tensor
     class_strength: Tensor
     num_samples: Tensor
+    num_labelled: Tensor
     prior_counts: Tensor
     sums: Tensor
     squares: Tensor
@@ -252,9 +254,7 @@ class DKDHead(nn.Module):
             raise ValueError("update goes on from a fit with class texts; call fit(video_embeds, text_embeds) first.")
         videos = self._pooled(video_embeds, "video_embeds")
         labels = torch.full((len(videos),), -1, device=videos.device)
-        seen = DomainStatistics(
-            *(value.double() for value in (self.num_samples, self.counts, self.prior_counts, self.sums, self.squares))
-        )
+        seen = DomainStatistics(*(self.get_buffer(field.name).double() for field in fields(DomainStatistics)))
         scale, mixture = self._scale(), self._mixture()
         with torch.autocast(videos.device.type, enabled=False):
             moments = self.moments.double() + null_moments(videos, self.fitted_texts, scale)

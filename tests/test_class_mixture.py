@@ -12,6 +12,8 @@ from modeling_dkd.class_mixture import (
     FREQUENCY_PRIOR_CLASSES,
     FREQUENCY_VARIANCE,
     KAPPA,
+    LABELLED_TEMPERATURE,
+    LABELLED_WEIGHT,
     LEFT_OUT,
     NUM_ROUNDS,
     RELATIVE_VARIANCE_FLOOR,
@@ -49,6 +51,12 @@ def some_labels(labels):
     return torch.where(torch.arange(len(labels)) % 3 == 0, labels, -1)
 
 
+def repeated(videos, labels):
+    """Every labelled sample as often as it counts."""
+    times = torch.where(labels >= 0, int(LABELLED_WEIGHT), 1)
+    return videos.repeat_interleave(times, 0), labels.repeat_interleave(times)
+
+
 def naive_posteriors(mixture, prior, videos, labels):
     """Responsibilities and the posterior without the mixture, sample by sample in float64, both (N, K)."""
     directions, bias = prior.directions.double(), prior.bias.double()
@@ -72,7 +80,7 @@ def naive_posteriors(mixture, prior, videos, labels):
     return torch.stack(assigned), torch.stack(expected)
 
 
-def naive_maximise(mixture, prior, videos, assigned, expected):
+def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     """The M step from the samples themselves instead of their sums."""
     videos, num_samples = videos.double(), len(videos)
     directions, counts = prior.directions.double(), assigned.sum(0)
@@ -98,6 +106,8 @@ def naive_maximise(mixture, prior, videos, assigned, expected):
         variance = FREQUENCY_PRIOR_CLASSES * FREQUENCY_VARIANCE + observed
         variance = variance / (FREQUENCY_PRIOR_CLASSES + len(counts))
     gradient = counts - prior_counts - log_frequency / variance
+    unlabelled_temperature = TEMPERATURE * (1 + TEMPERATURE_GROWTH * len(counts) / num_samples)
+    labelled = (labels >= 0).double().mean()
     return {
         "log_frequency": log_frequency + FREQUENCY_DAMPING * gradient / (prior_counts + 1 / variance),
         "domain_mean": domain_mean,
@@ -106,7 +116,7 @@ def naive_maximise(mixture, prior, videos, assigned, expected):
         "means": means,
         "variances": variances.clamp_min(RELATIVE_VARIANCE_FLOOR * variances.mean()),
         "counts": counts,
-        "temperature": torch.tensor(TEMPERATURE * (1 + TEMPERATURE_GROWTH * len(counts) / num_samples)),
+        "temperature": 1 / ((1 - labelled) / unlabelled_temperature + labelled / LABELLED_TEMPERATURE),
     }
 
 
@@ -122,9 +132,11 @@ def test_statistics_equal_a_loop_over_samples(labelled_domain, num_rounds):
     videos, texts, labels = labelled_domain
     prior, mixture, _ = fit(videos, texts, labels, num_rounds)
     statistics = gather_statistics(mixture, prior, videos, labels, SCALE)
+    videos, labels = repeated(videos, labels)
     assigned, expected = naive_posteriors(mixture, prior, videos, labels)
     tolerance = {"rtol": 1e-4, "atol": 1e-4}
     assert statistics.num_samples == len(videos)
+    assert statistics.num_labelled == (labels >= 0).sum()
     torch.testing.assert_close(statistics.counts, assigned.sum(0), **tolerance)
     torch.testing.assert_close(statistics.prior_counts, expected.sum(0), **tolerance)
     torch.testing.assert_close(statistics.sums, assigned.T @ videos.double(), **tolerance)
@@ -136,7 +148,8 @@ def test_the_m_step_equals_a_loop_over_samples(labelled_domain):
     videos, texts, labels = labelled_domain
     prior, mixture, _ = fit(videos, texts, labels, 2)
     updated = maximise(mixture, prior, gather_statistics(mixture, prior, videos, labels, SCALE))
-    expected = naive_maximise(mixture, prior, videos, *naive_posteriors(mixture, prior, videos, labels))
+    videos, labels = repeated(videos, labels)
+    expected = naive_maximise(mixture, prior, videos, labels, *naive_posteriors(mixture, prior, videos, labels))
     for name, value in vars(updated).items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value.double(), expected[name].double(), rtol=2e-4, atol=2e-5, msg=name)
@@ -251,7 +264,7 @@ def test_all_labelled_means_lie_between_their_anchor_and_the_class_mean():
     prior, mixture, _ = fit(videos, texts, labels)
     anchors = mixture.anchors(prior.directions)
     for k in range(len(texts)):
-        own, count = videos[labels == k].mean(0), (labels == k).sum()
+        own, count = videos[labels == k].mean(0), LABELLED_WEIGHT * (labels == k).sum()
         assert mixture.counts[k] == count
         torch.testing.assert_close(mixture.means[k], (count * own + KAPPA * anchors[k]) / (count + KAPPA))
         torch.testing.assert_close(mixture.evidence[k], count / (count + KAPPA))
