@@ -169,7 +169,7 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool) -> R
         checkpoints,
         clips,
         len(train_records) // effective,
-        max(math.log(MAX_LOGIT_SCALE), encoder.model.head.logit_scale.item()),
+        max(math.log(MAX_LOGIT_SCALE), encoder.model.head.logit_scale.detach().item()),
     )
 
 

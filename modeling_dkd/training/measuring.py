@@ -126,6 +126,6 @@ def _embedding_set(
         "split": split,
         "frames": views,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.exp()),
+        "logit_scale": float(encoder.model.head.logit_scale.detach().exp()),
     }
     return EmbeddingSet(clips.video_embeds, clips.labels(part.records), texts, metadata)

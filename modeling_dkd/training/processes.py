@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from .config import TrainingConfig
@@ -42,11 +42,8 @@ def start_processes(config: TrainingConfig) -> Accelerator:
         gradient_accumulation_steps=config.recipe.accumulation_steps,
         log_with=list(config.run.trackers) or None,
         project_dir=config.run.output_dir,
-        kwargs_handlers=[
-            # Measuring on the main process may take long, and heads fitted together have equal buffers.
-            InitProcessGroupKwargs(timeout=timedelta(hours=6)),
-            DistributedDataParallelKwargs(broadcast_buffers=False),
-        ],
+        # One process may wait long for another that writes or measures.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
     )
     if accelerator.num_processes != asked:
         raise ValueError(
@@ -66,16 +63,25 @@ def processes_asked_of_launcher(command: list[str]) -> int:
 
     With --cpu it starts one process whatever the number, and nothing else tells the number to that process.
     """
-    if "launch" not in command or not any("accelerate" in part for part in command):
-        return 1
-    options = command[command.index("launch") :]
-    for i, part in enumerate(options):
-        found = re.fullmatch(r"--num[_-]processes(?:=(\d+))?", part)
+    options = launcher_options(command) or []
+    for option, following in zip(options, [*options[1:], ""], strict=False):
+        found = re.fullmatch(r"--num[_-]processes(?:=(\d+))?", option)
         if found:
-            following = options[i + 1] if i + 1 < len(options) else ""
             number = found[1] or following
             return int(number) if number.isdigit() else 1
     return 1
+
+
+def launcher_options(command: list[str]) -> list[str] | None:
+    """What follows `accelerate launch` on a command line; None where it is another command."""
+    for i, part in enumerate(command):
+        if part == "launch" and i and Path(command[i - 1]).name.startswith("accelerate"):
+            return command[i + 1 :]
+        if part == "accelerate.commands.launch" or part.endswith(
+            ("accelerate-launch", "accelerate/commands/launch.py")
+        ):
+            return command[i + 1 :]
+    return None
 
 
 def _check_trackers(names: tuple[str, ...]) -> None:
@@ -97,7 +103,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_number = 0
-        self.launcher = os.getppid() if "launch" in _parent_command() else None
+        self.launcher = None if launcher_options(_parent_command()) is None else os.getppid()
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":

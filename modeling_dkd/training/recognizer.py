@@ -44,13 +44,19 @@ class Recognizer(nn.Module):
         return self.model.get_text_features(**self.tokens) if self.text_embeds is None else self.text_embeds
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) of clips (B, T, 3, H, W) without and with the domain; NaN where an embedding is not finite."""
+        """Logits (B, K) of clips (B, T, 3, H, W) without and with the domain; NaN where an embedding is not finite.
+
+        The head has its own place for each text that it was fitted with, so a text encoder that is trained learns from
+        the logits without the domain; those with it keep the texts of the last fit, whose classes they are.
+        """
         videos, texts = self.model.get_video_features(pixel_values), self.texts()
         plain = plain_logits(self.model, videos, texts)
         if not torch.compiler.is_compiling() and not bool(plain.isfinite().all()):
             return plain, plain  # the head would refuse it; the loop says which clips it was
-        moved = self.model.head(videos, texts).logits_per_video
-        return plain, moved
+        head = self.model.head
+        if self.text_embeds is None and head.is_fitted:
+            texts = head.fitted_texts
+        return plain, head(videos, texts).logits_per_video
 
 
 def plain_logits(model: DKDCLIPModel, videos: Tensor, texts: Tensor) -> Tensor:

@@ -1,0 +1,212 @@
+"""Ours beside what a user would write, on real clips: same small backbone, clips, frames, epochs and batch.
+
+    python benchmarks/real_clips.py --data_dir UCF-101 --annotations ucfTrainTestlist --output real_clips.json
+
+Rows: `train.py` with benchmarks/real_clips.yaml with and without the domain (one run, tested twice), a linear probe on
+the frozen start weights, and transformers.Trainer on mean-pooled frames with a linear classifier, once as its plain
+default and once with our augmentation. The backbone has random weights, or those of a checkpoint's vision encoder
+(--vision). Times are those of training alone on one core.
+"""
+
+import argparse
+import json
+import string
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+from transformers import (
+    AutoModel,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
+
+from modeling_dkd.data.clip_encoder import ClipReader
+from modeling_dkd.data.video_index import VideoRecord
+from modeling_dkd.evaluation.report import environment, write_results
+from modeling_dkd.processing_dkd import DKDCLIPProcessor
+from modeling_dkd.training.clips import TrainingClips, open_index
+from modeling_dkd.training.command import main as train
+from modeling_dkd.training.config import AugmentationOptions, TrainingConfig, load_config
+
+
+CONFIG = Path(__file__).with_suffix(".yaml")
+SIDE = 48
+MAX_LETTERS = 64
+
+
+def build_backbone(folder: Path, seed: int, vision: str | None) -> None:
+    """Write a stock CLIP of 0.8 million parameters that reads letters."""
+    letters = ["<pad>", "<bos>", *string.ascii_letters, *" .,'-", "<eos>"]
+    vocabulary = {letter: number for number, letter in enumerate(letters)}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": len(letters) - 1}
+    trunk = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 64, "intermediate_size": 256}
+    text = trunk | ids | {"vocab_size": len(letters), "max_position_embeddings": MAX_LETTERS}
+    image = {"num_hidden_layers": 4, "num_attention_heads": 3, "hidden_size": 96, "intermediate_size": 384}
+    image |= {"image_size": SIDE, "patch_size": 8}
+    torch.manual_seed(seed)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=image, projection_dim=64))
+    if vision is not None:
+        trained: Any = AutoModel.from_pretrained(vision, trust_remote_code=True)
+        model.vision_model.load_state_dict(trained.backbone.vision_model.state_dict())
+        model.visual_projection.load_state_dict(trained.backbone.visual_projection.state_dict())
+    model.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    marks = [(mark, vocabulary[mark]) for mark in ("<bos>", "<eos>")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=marks)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        model_max_length=MAX_LETTERS,
+    ).save_pretrained(folder)
+
+
+class VideoClassifier(nn.Module):
+    """What a user would write: mean of the frame embeddings and a linear layer."""
+
+    def __init__(self, backbone: CLIPModel, num_classes: int) -> None:
+        super().__init__()
+        self.vision = backbone.vision_model
+        self.classifier = nn.Linear(backbone.vision_model.config.hidden_size, num_classes)
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits and, with labels, the loss, as Trainer expects them."""
+        frames = self.vision(pixel_values=pixel_values.flatten(0, 1)).pooler_output
+        logits = self.classifier(frames.unflatten(0, pixel_values.shape[:2]).mean(1))
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class Frames(Dataset):
+    """Position -> pixel values at the segment centres and the label."""
+
+    def __init__(self, records: tuple[VideoRecord, ...], reader: ClipReader) -> None:
+        self.records = records
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        record = self.records[position]
+        return {"pixel_values": self.reader(record.path)[0], "labels": record.label}
+
+
+class AugmentedFrames(TrainingClips):
+    """The same with our augmentation, new in each epoch."""
+
+    visits = 0
+
+    def __getitem__(self, position: Any) -> Any:
+        self.visits += 1
+        frames, record = super().__getitem__((self.visits, position))
+        return {"pixel_values": frames, "labels": record.label}
+
+
+def fine_tune_with_trainer(
+    config: TrainingConfig, training: Dataset, test: Dataset, num_classes: int, folder: str
+) -> tuple[float, float]:
+    """Top-1 as a fraction, and seconds of training."""
+    torch.manual_seed(config.run.seed)
+    model = VideoClassifier(CLIPModel.from_pretrained(config.model.backbone), num_classes)
+    arguments = TrainingArguments(
+        output_dir=folder,
+        per_device_train_batch_size=config.recipe.batch_size,
+        per_device_eval_batch_size=config.recipe.batch_size,
+        num_train_epochs=config.recipe.epochs,
+        learning_rate=config.recipe.learning_rate,
+        seed=config.run.seed,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        logging_strategy="no",
+    )
+    trainer = Trainer(model, arguments, train_dataset=training, eval_dataset=test)
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    predicted = trainer.predict(test)
+    logits: Any = predicted.predictions
+    return float((np.asarray(logits).argmax(1) == predicted.label_ids).mean()), seconds
+
+
+@torch.no_grad()
+def linear_probe(config: TrainingConfig, parts: dict[str, Frames]) -> float:
+    """Top-1 of logistic regression on the mean frame embeddings of the frozen start weights."""
+    vision = CLIPModel.from_pretrained(config.model.backbone).vision_model.eval()
+    features, labels = {}, {}
+    for name, part in parts.items():
+        rows = [vision(part[i]["pixel_values"]).pooler_output.mean(0) for i in tqdm(range(len(part)), desc=name)]
+        features[name] = torch.stack(rows).numpy()
+        labels[name] = [record.label for record in part.records]
+    centre, spread = features["train"].mean(0), features["train"].std(0) + 1e-6
+    probe = LogisticRegression(max_iter=5000).fit((features["train"] - centre) / spread, labels["train"])
+    return float(probe.score((features["test"] - centre) / spread, labels["test"]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--annotations", required=True)
+    parser.add_argument("--vision", help="checkpoint of this project whose vision encoder is the start")
+    parser.add_argument("--set", nargs="+", default=[], dest="overrides", help="options of train.py")
+    parser.add_argument(
+        "--only", choices=("ours", "probe", "trainer"), nargs="+", default=["ours", "probe", "trainer"]
+    )
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    overrides = [f"data.data_dir={args.data_dir}", f"data.annotations={args.annotations}", *args.overrides]
+    config = load_config(CONFIG, overrides)
+    build_backbone(Path(config.model.backbone), config.run.seed, args.vision)
+    index = open_index(config.data)
+    processor = DKDCLIPProcessor.from_backbone(config.model.backbone)
+    reader = ClipReader(processor, f"{config.data.num_frames}x1x1")
+    parts = {name: Frames(index.part(name).records, reader) for name in ("train", "test")}
+    rows: list[dict[str, Any]] = []
+    if "ours" in args.only:
+        start = time.perf_counter()
+        if train(["--config", str(CONFIG), "--set", *overrides]):
+            return 1
+        seconds = time.perf_counter() - start
+        own = json.loads((Path(config.run.output_dir) / "results.json").read_text(encoding="utf-8"))
+        rows += [{"method": row["method"], "top1": row["top1"], "n": row["n"]} for row in own["rows"]]
+        rows[-1]["seconds_with_tests"] = round(seconds, 1)
+    if "probe" in args.only:
+        rows.append({"method": "linear probe", "top1": linear_probe(config, parts), "n": len(parts["test"])})
+    if "trainer" in args.only:
+        plain = AugmentationOptions(min_crop_area=1, flip_probability=0, colour_jitter=0)
+        for title, options in (("Trainer", plain), ("Trainer, our augmentation", config.augmentation)):
+            augmented = AugmentedFrames(
+                parts["train"].records, index.class_names, processor, config.data.num_frames, options, config.run.seed
+            )
+            training = parts["train"] if options is plain else augmented
+            found = fine_tune_with_trainer(
+                config, training, parts["test"], len(index.class_names), f"{config.run.output_dir}-trainer"
+            )
+            rows.append({"method": title, "top1": found[0], "n": len(parts["test"]), "seconds": round(found[1], 1)})
+    write_results(args.output, {"environment": environment(sys.argv, []), "rows": rows})
+    for row in rows:
+        print(f"{row['method']:32} {100 * row['top1']:6.2f} %  of {row['n']} clips")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

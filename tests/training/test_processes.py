@@ -1,0 +1,52 @@
+import os
+import signal
+
+import pytest
+
+from modeling_dkd.training.config import load_config
+from modeling_dkd.training.processes import StopRequest, processes_asked_of_launcher, start_processes
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("python /bin/accelerate launch --cpu --num_processes 2 train.py", 2),
+        ("python /bin/accelerate launch --num-processes=3 train.py", 3),
+        ("python -m accelerate.commands.launch --num_processes 4 train.py", 4),
+        ("python /bin/accelerate-launch --num_processes 6 train.py", 6),
+        ("python /bin/accelerate launch train.py", 1),
+        ("python /bin/accelerate launch --num_processes", 1),
+        ("bash launch --num_processes 5", 1),
+        ("", 1),
+    ],
+)
+def test_number_of_processes_on_a_command_line(command, number):
+    assert processes_asked_of_launcher(command.split()) == number
+
+
+def test_fewer_processes_than_asked_for(config_file, monkeypatch):
+    monkeypatch.setattr(
+        "modeling_dkd.training.processes._parent_command",
+        lambda: ["python", "accelerate", "launch", "--cpu", "--num_processes", "2", "train.py"],
+    )
+    with pytest.raises(ValueError, match=r"2 processes were asked for, but 1 would train; .*--multi_gpu"):
+        start_processes(load_config(config_file()))
+
+
+def test_trackers_are_named(config_file):
+    with pytest.raises(ValueError, match=r"run\.trackers names 'tensorbord'; known are .*tensorboard"):
+        start_processes(load_config(config_file(), ["run.trackers=[tensorbord]"]))
+    with pytest.raises(ValueError, match="the tracker 'aim' is not installed: pip install aim"):
+        start_processes(load_config(config_file(), ["run.trackers=[aim]"]))
+
+
+def test_a_signal_is_remembered_once():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        assert not stop
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop
+        assert stop.signal_number == signal.SIGTERM
+        # A second one acts as it would without.
+        assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(signal.SIGTERM) == before

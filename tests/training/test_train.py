@@ -1,0 +1,179 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from modeling_dkd import DKDCLIPModel
+from modeling_dkd.training import loop
+from modeling_dkd.training.command import main
+from modeling_dkd.training.loop import schedule
+from modeling_dkd.training.processes import StopRequest
+
+
+def outcome(options):
+    """Weights and rows that a run has left."""
+    folder = Path(options["run"]["output_dir"])
+    return load_file(folder / "model.safetensors"), json.loads((folder / "results.json").read_text())["rows"]
+
+
+def stop_at(monkeypatch, calls):
+    """Have the run told to stop when it asks for the so many-th time."""
+    asked = iter(range(1, 10_000))
+    monkeypatch.setattr(StopRequest, "__bool__", lambda self: next(asked) >= calls)
+
+
+@pytest.fixture
+def with_dropout(options, backbone_dir, tmp_path):
+    """The backbone with dropout, so that a lost random state shows."""
+    folder = tmp_path / "dropout"
+    shutil.copytree(backbone_dir, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["attention_dropout"] = 0.3
+    (folder / "config.json").write_text(json.dumps(config))
+    options["model"] = {"backbone": str(folder), "attn_implementation": "eager"}
+
+
+def test_a_whole_run(config_file, options, capsys, clips_dir):
+    assert main(["--config", str(config_file())]) == 0
+    shown = capsys.readouterr().out
+    assert "18 training clips, 9 test clips, 3 classes" in shown
+    assert "effective batch 6 = 6 clips x 1 passes x 1 processes on cpu; 6 steps in 2 epochs" in shown
+    assert "epoch 2: top-1" in shown
+    weights, rows = outcome(options)
+    methods = ["zero-shot", "dkd", "interpolated-0.5", "interpolated-0.5/dkd", "fine-tuned", "fine-tuned/dkd"]
+    assert [row["method"] for row in rows] == methods
+    assert all(row["n"] == 9 and row["data"]["frames"] == "2x1x1" and row["data"]["classes"] == 3 for row in rows)
+    assert "18 training clips with their labels" in rows[0]["data"]["domain"]
+    # Three colours are easily told apart.
+    assert rows[5]["top1"] > 0.9
+    folder = Path(options["run"]["output_dir"])
+    assert not (folder / "checkpoints").exists()
+    model = DKDCLIPModel.from_pretrained(folder)
+    assert model.config.id2label == {0: "Blue", 1: "Green", 2: "Red"}
+    assert model.head.is_fitted
+    assert model.config.logit_scale == pytest.approx(float(model.head.logit_scale.detach().exp()))
+    assert DKDCLIPModel.from_pretrained(folder / "best").head.is_fitted
+    assert weights["head.weights"].tolist() == pytest.approx([6 / 18] * 3)
+    saved = yaml.safe_load((folder / "training_config.yaml").read_text())
+    assert saved["recipe"]["epochs"] == 2
+    card = (folder / "README.md").read_text()
+    assert f"| fine-tuned/dkd | {100 * rows[5]['top1']:.2f} |" in card
+    assert "model-index" in card
+
+
+def test_the_domain_alone(config_file, options):
+    options["recipe"]["epochs"] = 0
+    options["domain"] = {"use_labels": False}
+    assert main(["--config", str(config_file())]) == 0
+    weights, rows = outcome(options)
+    assert [row["method"] for row in rows] == ["zero-shot", "dkd"]
+    assert "without labels" in rows[1]["data"]["domain"]
+    start = load_file(Path(options["model"]["backbone"]) / "model.safetensors")
+    assert all(weights[f"backbone.{name}"].equal(tensor) for name, tensor in start.items())
+
+
+RECIPES = {
+    "plain": {},
+    "everything": {"accumulation_steps": 3, "batch_size": 2, "ema_decay": 0.8, "mixup_alpha": 0.4, "layer_decay": 0.8}
+    | {"train_text_encoder": True, "mixed_precision": "bf16"},
+}
+
+
+@pytest.mark.usefixtures("with_dropout")
+@pytest.mark.parametrize(("recipe", "calls"), [("plain", 4), ("everything", 2), ("everything", 4)])
+def test_a_resumed_run_ends_in_the_same_bits(config_file, options, monkeypatch, capsys, recipe, calls):
+    options["recipe"] |= RECIPES[recipe]
+    options["domain"] = {"refit_steps": 2}
+    config = str(config_file())
+    assert main(["--config", config]) == 0
+    expected, rows = outcome(options)
+    shutil.rmtree(options["run"]["output_dir"])
+    with monkeypatch.context() as patch:
+        stop_at(patch, calls)
+        assert main(["--config", config]) == 143
+    assert "go on with --resume" in capsys.readouterr().err
+    assert main(["--config", config]) == 2
+    assert "holds an unfinished run; go on with it with --resume" in capsys.readouterr().err
+    assert main(["--config", config, "--resume"]) == 0
+    found, found_rows = outcome(options)
+    assert all(found[name].equal(tensor) for name, tensor in expected.items())
+    assert [row["top1"] for row in found_rows] == [row["top1"] for row in rows]
+
+
+def test_a_loss_that_is_not_finite_names_the_clips(config_file, options, monkeypatch, capsys):
+    def infinite(run, batch, progress):
+        loss, counts = batch_loss(run, batch, progress)
+        if progress.step == 1:
+            counts[0] = float("nan")
+            names.extend(batch.names)
+        return loss, counts
+
+    batch_loss, names = loop.batch_loss, []
+    monkeypatch.setattr(loop, "batch_loss", infinite)
+    assert main(["--config", str(config_file())]) == 2
+    message = capsys.readouterr().err
+    assert "error: the loss is nan in a batch of the clips" in message
+    assert len(names) == 6
+    assert all(name in message for name in names)
+
+
+def test_nan_weights_are_a_loss_that_is_not_finite(config_file, options, monkeypatch, capsys):
+    def poisoned(run, progress):
+        describe(run, progress)
+        with torch.no_grad():
+            run.encoder.model.backbone.visual_projection.weight.fill_(float("nan"))
+
+    describe = loop.describe
+    monkeypatch.setattr(loop, "describe", poisoned)
+    assert main(["--config", str(config_file())]) == 2
+    assert "error: the loss is nan in a batch of the clips train/" in capsys.readouterr().err
+
+
+def test_a_corrupt_clip_is_named_and_can_be_left_out(config_file, options, clips_dir, tmp_path, capsys):
+    copy = tmp_path / "clips"
+    shutil.copytree(clips_dir, copy)
+    for part in ("train", "test"):
+        (copy / part / "Red" / "Red_1.avi").write_bytes(b"no video at all")
+    options["data"]["data_dir"] = str(copy)
+    assert main(["--config", str(config_file())]) == 2
+    message = capsys.readouterr().err
+    assert "error: clip train/Red/Red_1.avi" in message
+    assert "--set data.allow_missing=true" in message
+    assert main(["--config", str(config_file()), "--resume", "--set", "data.allow_missing=true"]) == 0
+    weights, rows = outcome(options)
+    assert weights["head.weights"].tolist() == pytest.approx([6 / 17, 6 / 17, 5 / 17])
+    assert rows[0]["n"] == 8
+    assert "(8 of 9 clips)" in rows[0]["data"]["split"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("recipe.batch_size=19", "18 training clips do not fill one effective batch of 19; lower recipe.batch_size"),
+        ("model.backbone=/absent/model", "no model folder /absent/model"),
+        ("data.data_dir=./absent", "no such folder: absent"),
+        ("data.classes=[Purple]", "has no class 'Purple'"),
+        ("data.templates=absent.txt", "no template file absent.txt"),
+        ("recipe.trainable=last_blocks", "recipe.num_blocks is 4, but the video encoder has 2 blocks"),
+    ],
+)
+def test_one_line_for_what_the_user_must_change(config_file, capsys, setting, message):
+    assert main(["--config", str(config_file()), "--set", setting]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+    assert shown.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_schedule():
+    rates = [schedule(step, 100, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == 1
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 < rates[99] < 0.001
+    assert schedule(0, 1, 0.0) == 1
