@@ -12,7 +12,7 @@ prompts of one class are particles, which move by SVGD (svgd.py).
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +241,8 @@ class DKDHead(nn.Module):
     def update(self, video_embeds: Tensor) -> "DKDHead":
         """Go on learning from the next batch of a stream; memory does not grow with its length.
 
+        Means, variances and texts go on; the frequencies of the classes stay those of `fit`.
+
         Args:
             video_embeds: (N, D) or (N, T, D), unlabelled.
 
@@ -261,7 +263,9 @@ class DKDHead(nn.Module):
             prior = debias_texts(self.fitted_texts, moments)
             for _ in range(UPDATE_ROUNDS):
                 statistics = seen + gather_statistics(mixture, prior, videos, labels, scale)
-                mixture = maximise(mixture, prior, statistics)
+                # What was seen before is not looked at again: its counts hold for the frequencies they were gathered
+                # with only, and Newton steps on them would run away.
+                mixture = replace(maximise(mixture, prior, statistics), log_frequency=self.log_frequency)
         self._store(self.fitted_texts, prior, mixture, statistics, moments)
         return self
 
