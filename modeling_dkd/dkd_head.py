@@ -233,7 +233,7 @@ class DKDHead(nn.Module):
             moments = total(null_moments(videos, texts, scale))
             prior = debias_texts(texts, moments)
             mixture, statistics = fit_class_mixture(videos, prior, labels, scale, all_reduce=total)
-        self._store(texts, prior, mixture, statistics, moments)
+            self._store(texts, prior, mixture, statistics, moments)
         self.class_names = None
         return self
 
@@ -266,7 +266,7 @@ class DKDHead(nn.Module):
                 # What was seen before is not looked at again: its counts hold for the frequencies they were gathered
                 # with only, and Newton steps on them would run away.
                 mixture = replace(maximise(mixture, prior, statistics), log_frequency=self.log_frequency)
-        self._store(self.fitted_texts, prior, mixture, statistics, moments)
+            self._store(self.fitted_texts, prior, mixture, statistics, moments)
         return self
 
     def reset(self) -> "DKDHead":
