@@ -26,8 +26,8 @@ from torch.nn.functional import normalize
 
 KERNELS = ("rbf", "imq", "none")
 
-# Smallest bandwidth, in squared units of the whitened particles, for which the target's variance is 1 per axis. A much
-# narrower kernel turns rounding errors and noise between repeated frames into repulsion that dwarfs the score.
+# Smallest bandwidth per dimension of the whitened particles, whose target has the variance 1 along each. A kernel that
+# is much narrower turns rounding errors and noise between repeated frames into repulsion that dwarfs the score.
 BANDWIDTH_FLOOR = 1e-2
 
 
@@ -40,19 +40,23 @@ def squared_distances(particles: Tensor) -> Tensor:
     return distances.clamp_min(0).masked_fill(identity, 0)
 
 
-def median_bandwidth(distances: Tensor) -> Tensor:
-    """Median of the squared distances between different particles / log(N + 1), at least a floor; (..., 1, 1).
+def median_bandwidth(distances: Tensor, dim: int) -> Tensor:
+    """Median of the squared distances between different particles / log(N + 1), at least 0.01 D; (..., 1, 1).
 
-    One particle has no median and coinciding ones have median 0: h is 1 for one and the floor 0.01 for the others,
-    with which their kernel is 1 among each other and the repulsion 0.
+    One particle has no median and coinciding ones have median 0: they get the floor, with which their kernel is 1
+    among each other and the repulsion 0.
+
+    Args:
+        distances: Squared distances (..., N, N).
+        dim: D of the particles.
     """
     num_particles = distances.shape[-1]
     if num_particles == 1:
-        return torch.ones_like(distances)
+        return torch.full_like(distances, BANDWIDTH_FLOOR * dim)
     # Sorted, the zero diagonal comes first and every pair stands twice.
     num_pairs = num_particles * (num_particles - 1) // 2
     median = distances.flatten(-2).sort(-1).values[..., num_particles + 2 * ((num_pairs - 1) // 2), None, None]
-    return (median / math.log(num_particles + 1)).clamp_min(BANDWIDTH_FLOOR)
+    return (median / math.log(num_particles + 1)).clamp_min(BANDWIDTH_FLOOR * dim)
 
 
 def kernel_and_slope(distances: Tensor, kernel: str, bandwidth: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -110,7 +114,7 @@ def svgd_direction(
         # Only differences count, and those of particles that coincide must come out as 0 in spite of rounding.
         whitened = (particles - particles.mean(-2, keepdim=True)) / scale
         distances = squared_distances(whitened)
-        bandwidth = median_bandwidth(distances) if bandwidth is None else bandwidth
+        bandwidth = median_bandwidth(distances, particles.shape[-1]) if bandwidth is None else bandwidth
         values, slopes = kernel_and_slope(distances, kernel, bandwidth)
         if affinity is not None:
             values, slopes = values * affinity, slopes * affinity

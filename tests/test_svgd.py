@@ -95,7 +95,7 @@ def test_values_and_slopes_are_the_kernel_and_its_derivative(smooth_kernel):
 @pytest.mark.parametrize("num_particles", [2, 3, 4, 7])
 def test_the_bandwidth_is_the_median_of_pairs_over_the_log_of_their_number(num_particles):
     distances = squared_distances(random(3, num_particles, DIM))
-    bandwidth = median_bandwidth(distances)
+    bandwidth = median_bandwidth(distances, DIM)
     assert bandwidth.shape == (3, 1, 1)
     pairs = torch.triu_indices(num_particles, num_particles, 1)
     for each, value in zip(distances, bandwidth, strict=True):
@@ -103,9 +103,10 @@ def test_the_bandwidth_is_the_median_of_pairs_over_the_log_of_their_number(num_p
         torch.testing.assert_close(value.squeeze(), median / math.log(num_particles + 1))
 
 
-def test_the_bandwidth_of_one_particle_and_of_coinciding_ones():
-    assert (median_bandwidth(torch.zeros(2, 1, 1)) == 1).all()
-    torch.testing.assert_close(median_bandwidth(torch.zeros(2, 4, 4)), torch.full((2, 1, 1), BANDWIDTH_FLOOR))
+@pytest.mark.parametrize("num_particles", [1, 4])
+def test_the_bandwidth_of_one_particle_and_of_coinciding_ones(num_particles):
+    floor = torch.full((2, 1, 1), BANDWIDTH_FLOOR * DIM)
+    torch.testing.assert_close(median_bandwidth(torch.zeros(2, num_particles, num_particles), DIM), floor)
 
 
 @pytest.mark.parametrize("preconditioned", [False, True])
@@ -123,7 +124,7 @@ def test_direction_equals_a_sum_over_pairs(smooth_kernel, preconditioned, with_a
 def test_the_default_bandwidth_is_the_median_of_the_whitened_particles(smooth_kernel):
     particles, scores = random(NUM_PARTICLES, DIM), random(NUM_PARTICLES, DIM, seed=1)
     variances = random(DIM, seed=2).exp()
-    bandwidth = median_bandwidth(squared_distances(particles / variances.sqrt()))
+    bandwidth = median_bandwidth(squared_distances(particles / variances.sqrt()), DIM)
     expected = svgd_direction(particles, scores, smooth_kernel, bandwidth, variances)
     torch.testing.assert_close(svgd_direction(particles, scores, smooth_kernel, None, variances), expected)
 
@@ -176,7 +177,9 @@ def test_repeated_particles_beside_another_one(smooth_kernel):
     centre, other, mean = random(1, 512).float(), random(1, 512, seed=1).float(), random(512, seed=2).float()
     particles = torch.cat([centre.expand(7, 512), other])
     moved = svgd(particles, gaussian_score(mean, 1.0), 1, 0.5, smooth_kernel)
-    torch.testing.assert_close(moved, 0.5 * (particles + mean), rtol=0, atol=0.06)
+    torch.testing.assert_close(moved.mean(0), 0.5 * (particles.mean(0) + mean), rtol=0, atol=0.15)
+    if smooth_kernel == "rbf":  # imq reaches so far that the other one follows the many
+        torch.testing.assert_close(moved, 0.5 * (particles + mean), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("preconditioned", [False, True])
