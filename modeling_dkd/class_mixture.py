@@ -30,7 +30,7 @@ from torch.nn.functional import one_hot
 # Pseudo-samples that hold a class mean at its anchor.
 KAPPA = 4.0
 # T with plenty of samples per class; it grows by the factor 1 + TEMPERATURE_GROWTH * classes / samples.
-TEMPERATURE, TEMPERATURE_GROWTH = 35.0, 4.0
+TEMPERATURE, TEMPERATURE_GROWTH = 25.0, 8.0
 # T where all samples are labelled: the means are then right, and only the dependence between the axes is left.
 LABELLED_TEMPERATURE = 5.0
 # Unlabelled samples that a labelled one is worth.
@@ -138,7 +138,7 @@ def fit_class_mixture(
     prior: TextPrior,
     labels: Tensor,
     logit_scale: float,
-    num_rounds: int = NUM_ROUNDS,
+    num_rounds: int | None = None,
     all_reduce: AllReduce = lambda sums: sums,
 ) -> tuple[ClassMixture, DomainStatistics]:
     """Fit the class-anchored mixture to a domain.
@@ -148,14 +148,14 @@ def fit_class_mixture(
         prior: The debiased texts of the K classes.
         labels: (N,), int64, class of a sample or -1 for unlabelled.
         logit_scale: s > 0, the factor of cosines that makes logits.
-        num_rounds: EM rounds, the first of which knows the texts only; at least 1.
+        num_rounds: EM rounds, the first of which knows the texts only; at least 1; None: NUM_ROUNDS.
         all_reduce: Sums a tensor over processes that each hold a part of the samples.
 
     Returns:
         The mixture and the statistics it was made from.
     """
     mixture = text_only_mixture(prior)
-    for _ in range(num_rounds):
+    for _ in range(NUM_ROUNDS if num_rounds is None else num_rounds):
         statistics = gather_statistics(mixture, prior, video_embeds, labels, logit_scale, all_reduce)
         mixture = maximise(mixture, prior, statistics)
     return mixture, statistics
