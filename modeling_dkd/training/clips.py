@@ -155,11 +155,7 @@ def epoch_batches(
 def training_loader(
     clips: TrainingClips, batches: Sequence[Sequence[tuple[int, int]]], num_workers: int
 ) -> Iterator[ClipBatch]:
-    """Batches in order, read by worker processes.
-
-    Raises:
-        ValueError: A worker process died.
-    """
+    """Batches in order, read by worker processes; RuntimeError "DataLoader worker ..." where one of them dies."""
     workers = min(num_workers, len(batches))
     loader: Any = DataLoader(
         clips,
@@ -170,15 +166,7 @@ def training_loader(
         pin_memory=torch.accelerator.is_available(),
         generator=torch.Generator(),  # else the loader draws from the global state, which dropout uses
     )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ValueError(
-            f"a decoding process died ({str(error).splitlines()[0]}); out of memory, perhaps: "
-            "lower data.num_workers and go on with --resume"
-        ) from error
+    yield from loader
 
 
 def start_worker(_: int) -> None:

@@ -80,12 +80,18 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(stop, file=sys.stderr)
         return 128 + (stop.signal_number or signal.SIGTERM)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        # torch raises it wherever the run happens to be when the signal of the dead process comes.
+        reason = str(error).strip().splitlines()[0]
+        return _fail(f"a decoding process died ({reason}); out of memory? Lower data.num_workers, then --resume")
     except (ValueError, OSError) as error:
         return _fail(error)
     return 0
 
 
-def _fail(error: Exception) -> int:
+def _fail(error: Exception | str) -> int:
     """One line for the user, from one process."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"error: {error}", file=sys.stderr)

@@ -1,8 +1,10 @@
 """A set of small clips, a tiny checkpoint, and runs of train.py on them."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -79,10 +81,30 @@ def config_file(options, tmp_path):
     return write
 
 
-def start(config: Path, *arguments: str, launcher: tuple[str, ...] = (), **variables: str) -> subprocess.Popen:
-    """train.py in a process of its own, in the state that a user starts it in."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"} | variables
-    command = [sys.executable, *launcher, str(ROOT / "train.py"), "--config", str(config), *arguments]
-    return subprocess.Popen(
-        command, env=environment, cwd=config.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def start():
+    """Starts train.py in a process of its own as a user would; whatever still runs at the end is killed."""
+    started: list[subprocess.Popen] = []
+
+    def run(config: Path, *arguments: str, launcher: tuple[str, ...] = (), **variables: str) -> subprocess.Popen:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | variables
+        command = [sys.executable, *launcher, str(ROOT / "train.py"), "--config", str(config), *arguments]
+        pipe = subprocess.PIPE
+        started.append(
+            subprocess.Popen(
+                command,
+                env=environment,
+                cwd=config.parent,
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return started[-1]
+
+    yield run
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()

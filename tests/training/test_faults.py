@@ -1,0 +1,198 @@
+"""Runs that are shared, stopped or killed, each in processes of its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modeling_dkd.training.command import main
+
+
+pytestmark = pytest.mark.slow
+PATIENCE = 120
+TWO = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+ON_CPU = {"ACCELERATE_USE_CPU": "true"}
+
+
+def weights(options):
+    return load_file(Path(options["run"]["output_dir"]) / "model.safetensors")
+
+
+def finish(process):
+    """Its output, once it has ended well."""
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    return out
+
+
+def wait_for_step(options, step):
+    """Until a checkpoint of this step or a later one is there."""
+    folder, end = Path(options["run"]["output_dir"]) / "checkpoints", time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if any(int(path.name.split("-")[1]) >= step for path in folder.glob("step-*")):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no checkpoint of step {step} in {folder}")
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    assert all(found[name].equal(tensor) for name, tensor in expected.items())
+
+
+@pytest.fixture
+def reference(config_file, options):
+    """Weights of the run that nothing happened to."""
+    options["recipe"]["epochs"] = 6
+    options["run"]["checkpoint_minutes"] = 0
+    assert main(["--config", str(config_file())]) == 0
+    expected = weights(options)
+    shutil.rmtree(options["run"]["output_dir"])
+    return expected
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_goes_on_to_the_same_bits(config_file, options, reference, number, code, start):
+    process = start(config_file())
+    wait_for_step(options, 4)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, err
+    assert "checkpoint written to" in err
+    assert "Traceback" not in err
+    assert main(["--config", str(config_file()), "--resume"]) == 0
+    same(weights(options), reference)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(config_file, options, reference, start):
+    for step in (2, 9):
+        process = start(config_file(), "--resume")
+        wait_for_step(options, step)
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+    # Killed while a checkpoint was written: what is left of it is passed over.
+    unfinished = Path(options["run"]["output_dir"]) / "checkpoints" / ".unfinished-step-00000010-epoch-0003"
+    unfinished.mkdir(exist_ok=True)
+    (unfinished / "weights.safetensors").write_bytes(b"half")
+    assert main(["--config", str(config_file()), "--resume"]) == 0
+    same(weights(options), reference)
+
+
+def test_two_processes_with_half_the_batch_train_as_one(config_file, options, start):
+    # Seven epochs of three steps.
+    options["recipe"] |= {"epochs": 7, "batch_size": 6, "learning_rate": 1e-4}
+    assert main(["--config", str(config_file())]) == 0
+    alone = weights(options)
+    shutil.rmtree(options["run"]["output_dir"])
+    options["recipe"]["batch_size"] = 3
+    shown = finish(start(config_file(), launcher=TWO, **ON_CPU))
+    assert "effective batch 6 = 3 clips x 1 passes x 2 processes on cpu; 21 steps in 7 epochs" in shown
+    together = weights(options)
+    # Of the head its means: other buffers are divided by variances, which makes rounding larger.
+    for name in [name for name in alone if not name.startswith("head.")] + ["head.logit_scale", "head.means"]:
+        torch.testing.assert_close(
+            together[name], alone[name], rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
+        )
+    rows = json.loads((Path(options["run"]["output_dir"]) / "results.json").read_text())["rows"]
+    assert all(row["n"] == 9 for row in rows)
+
+
+def test_two_processes_are_stopped_and_go_on_to_the_same_bits(config_file, options, start):
+    options["recipe"] |= {"epochs": 4, "batch_size": 3}
+    options["run"]["checkpoint_minutes"] = 0
+    finish(start(config_file(), launcher=TWO, **ON_CPU))
+    expected = weights(options)
+    shutil.rmtree(options["run"]["output_dir"])
+    process = start(config_file(), launcher=TWO, **ON_CPU)
+    wait_for_step(options, 4)
+    process.terminate()
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert not (Path(options["run"]["output_dir"]) / "results.json").exists()
+    finish(start(config_file(), "--resume", launcher=TWO, **ON_CPU))
+    same(weights(options), expected)
+
+
+def test_a_launcher_that_would_start_fewer_processes_is_found_out(config_file, start):
+    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+    process = start(config_file(), launcher=launcher)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert "error: 2 processes were asked for, but 1 would train; on a CPU start them with" in err
+
+
+def test_a_worker_that_dies(config_file, options, clips_dir, start):
+    options["data"]["num_workers"] = 1
+    options["recipe"]["epochs"] = 200
+    process = start(config_file())
+    wait_for_step(options, 3)
+    end = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < end:
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children():
+                child.kill()
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2, err
+    assert "error: a decoding process died" in err
+    assert "Traceback" not in err
+
+
+LOAD = """
+import sys
+from transformers import AutoModel, AutoProcessor
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
+prompts = [f"a photo of a person doing {name}." for name in model.config.id2label.values()]
+inputs = processor(videos=[sys.argv[2]], text=prompts)
+logits = model(**inputs).logits_per_video
+print(type(model).__module__.split(".")[0], model.config.id2label[int(logits.argmax())])
+"""
+
+
+def test_the_output_loads_elsewhere_without_this_package(config_file, options, clips_dir, tmp_path):
+    assert main(["--config", str(config_file())]) == 0
+    clip = clips_dir / "test" / "Green" / "Green_1.avi"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", LOAD, options["run"]["output_dir"], str(clip)],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["transformers_modules", "Green"]
+
+
+def test_evaluate_gives_the_same_figures(config_file, options, clips_dir, tmp_path):
+    options["domain"] = {"use_labels": False}
+    options["recipe"]["epochs"] = 1
+    assert main(["--config", str(config_file())]) == 0
+    root = Path(__file__).resolve().parents[2]
+    folder = options["run"]["output_dir"]
+    arguments = ["--model", folder, "--dataset", "folder", "--data_dir", str(clips_dir), "--frames", "2x1x1"]
+    done = subprocess.run(
+        [sys.executable, str(root / "evaluate.py"), *arguments, "--output", "evaluated.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    evaluated = {r["method"]: r for r in json.loads((tmp_path / "evaluated.json").read_text())["rows"]}
+    own = {r["method"]: r for r in json.loads((Path(folder) / "results.json").read_text())["rows"]}
+    for name, plain in (("zero-shot", "fine-tuned"), ("dkd", "fine-tuned/dkd")):
+        assert evaluated[name]["top1"] == own[plain]["top1"]
+        assert evaluated[name]["ece"] == pytest.approx(own[plain]["ece"], abs=1e-4)
