@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .container_length import missing_bytes
 from .frame_sampling import ArrayOfFloat, ArrayOfInt, indices_at, segment_indices, segment_positions
 
 
@@ -59,7 +60,9 @@ class VideoFrames:
         indices: Position of each frame in the full decode, (T,) int64.
         times: Time of each frame since the first one, (T,) seconds, float64; NaN where the file does not tell.
         total_frames: Number of frames that the file holds.
-        damaged_frames: Lost or damaged frames that were met on the way; 0 for a sound file.
+        damaged_frames: Lost or damaged frames that were met on the way; 0 for a sound file. Codecs carry no checksums,
+            so a few flipped bits can pass for another valid picture.
+        missing_bytes: Bytes that the file lacks at its end, at least; 0 for a sound file.
     """
 
     pixels: torch.Tensor
@@ -67,6 +70,12 @@ class VideoFrames:
     times: ArrayOfFloat
     total_frames: int
     damaged_frames: int = 0
+    missing_bytes: int = 0
+
+    @property
+    def damage(self) -> str:
+        """What is wrong with the file, as far as it was read, in a few words; "" for a sound one."""
+        return _damage(self.damaged_frames, self.total_frames, self.missing_bytes)
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,7 @@ def read_frames(
 
     Raises:
         VideoReadError: The file is missing, empty, no video, cut off, or more than a tenth of it is damaged. Less
-            damage is logged as a warning and counted in `damaged_frames`.
+            damage is logged as a warning and told by `damage`.
     """
     positions = segment_positions(num_frames, num_clips, generator)
     path = _existing_file(path)
@@ -192,14 +201,18 @@ class _OpenVideo:
         if not 0 <= self.stream.width * self.stream.height <= MAX_PIXELS:
             raise self.error(f"its frames of {self.stream.width} x {self.stream.height} pixels are too large")
         self.decoder.thread_count = 1  # one core a worker; also what makes skipping single frames exact
-        self.failed_packets = self.corrupt_frames = 0
+        self.failed_packets = self.corrupt_frames = self.incomplete_packets = 0
         self.packets: list[Any] | None = [] if path.stat().st_size <= PACKETS_IN_MEMORY else None
+        # An index written by the muxer lists every packet; empty ones stand for frames that the encoder dropped.
+        indexed = container.format.name.startswith(("avi", "mov,"))
+        self.indexed_packets = sum(entry.size > 0 for entry in self.stream.index_entries) if indexed else 0
         self.timestamps = self._count()
         self.unread_packets = self.failed_packets
         if not self.timestamps:
             raise self.error("it holds no frames")
-        self.missing_at_end = self._missing_at_end()
-        self._refuse_if_damaged(self.missing_at_end)
+        self.missing_bytes = missing_bytes(path, container.format.name)
+        self.missing_frames = max(self._missing_at_end(), self.lost_packets, self.incomplete_packets)
+        self._refuse_if_damaged(self.missing_frames)
 
     def error(self, reason: str) -> VideoReadError:
         return VideoReadError(f"cannot read video {str(self.path)!r}: {reason}")
@@ -214,11 +227,15 @@ class _OpenVideo:
     def _count(self) -> list[int | None]:
         """Timestamps of all frames to expect, ascending; None for packets without one, which come last."""
         timestamps: list[int | None] = []
+        num_packets = 0
         for packet in self._demux(self.container):
             if self.packets is not None:
                 self.packets.append(packet)
+            self.incomplete_packets += packet.is_corrupt
+            num_packets += packet.size > 0
             if packet.size and not packet.is_discard:
                 timestamps.append(packet.pts)
+        self.lost_packets = max(0, self.indexed_packets - num_packets)
         known = sorted(pts for pts in timestamps if pts is not None)
         return [*known, *[None] * (len(timestamps) - len(known))]
 
@@ -249,31 +266,45 @@ class _OpenVideo:
     def _missing_at_end(self) -> int:
         """Frames between the last packet and the end that the header announces, where it announces one."""
         announced = self.stream.frames
+        count = len(self.timestamps)
+        fewer = announced - count if announced else 0
+        shorter = self._missing_by_duration()
+        if not self.missing_bytes:
+            # Either sign alone may be wrong: dropped frames make counts differ, edit lists and audio lengths.
+            missing = fewer if shorter is None else min(shorter, fewer) if announced else shorter
+        else:
+            # FFmpeg makes up a new duration for an AVI that was cut off, so the larger sign counts.
+            missing = max(fewer, shorter or 0)
+            if not announced:
+                share = self.missing_bytes / self.path.stat().st_size
+                missing = max(missing, round(count * share))
+        return max(0, missing)
+
+    def _missing_by_duration(self) -> int | None:
+        """Frames that fit between the last packet and the announced duration; None where there is none."""
         last, first = self.timestamps[-1], self.timestamps[0]
         count = len(self.timestamps)
         length = self.stream.duration or _tagged_duration(self.stream)
         if not length or last is None or first is None or count < 2:
-            return max(0, announced - count) if announced else 0
+            return None
         spacing = (last - first) / (count - 1)
-        missing = int((length - (last - first + spacing)) / spacing) if spacing else 0
-        # Either sign alone may be wrong: dropped frames make counts differ, edit lists and audio make lengths differ.
-        return max(0, min(missing, announced - count) if announced else missing)
+        return int((length - (last - first + spacing)) / spacing) if spacing else 0
 
     def _refuse_if_damaged(self, damaged: int) -> None:
-        total = max(self.stream.frames, len(self.timestamps) + self.missing_at_end)
+        total = max(self.stream.frames, len(self.timestamps) + self.missing_frames)
         if damaged > DAMAGE_LIMIT * total:
             raise self.error(f"{damaged} of its {total} frames are missing or damaged; the file is cut off or corrupt")
 
     def _damaged_frames(self, found: int) -> int:
         """Damage met so far; warns of it, and raises VideoReadError where it is too much."""
-        lost = max(self.failed_packets, self.missing_at_end)
+        lost = max(self.failed_packets, self.missing_frames)
         if lost or self.corrupt_frames:
             # With other damage around, frames missing in the middle are lost; without, the encoder dropped them.
             lost = max(lost, self.stream.frames - found)
         damaged = lost + self.corrupt_frames
-        if damaged:
-            self._refuse_if_damaged(damaged)
-            logger.warning("video %r: %d frames are missing or damaged", str(self.path), damaged)
+        self._refuse_if_damaged(damaged)
+        if damaged or self.missing_bytes:
+            logger.warning("video %r: %s", str(self.path), _damage(damaged, found, self.missing_bytes))
         return damaged
 
     def read(self, indices_of: Callable[[int], ArrayOfInt]) -> VideoFrames:
@@ -353,7 +384,7 @@ class _OpenVideo:
         arrays = {id(frame): frame for frame in frames}
         rgb = {key: convert(frame) for key, frame in arrays.items()}
         pixels = torch.from_numpy(np.stack([rgb[id(frame)] for frame in frames])).permute(0, 3, 1, 2)
-        return VideoFrames(pixels, indices, self._times(indices), total, damaged)
+        return VideoFrames(pixels, indices, self._times(indices), total, damaged, self.missing_bytes)
 
     def _times(self, indices: ArrayOfInt) -> ArrayOfFloat:
         first = self.timestamps[0]
@@ -393,9 +424,9 @@ class _OpenVideo:
     def _window(self, window: tuple[float, float, ArrayOfInt], kept: dict[int, Any]) -> VideoWindow:
         start, end, indices = window
         pixels = torch.from_numpy(np.stack([kept[index] for index in indices.tolist()])).permute(0, 3, 1, 2)
-        return VideoWindow(
-            start, end, VideoFrames(pixels, indices, self._times(indices), len(self.timestamps), self.corrupt_frames)
-        )
+        times, total = self._times(indices), len(self.timestamps)
+        frames = VideoFrames(pixels, indices, times, total, self.corrupt_frames, self.missing_bytes)
+        return VideoWindow(start, end, frames)
 
 
 class _RgbConverter:
@@ -431,6 +462,16 @@ def _window_indices(
         if high > low:
             windows.append((float(start), end, low + segment_indices(int(high - low), num_frames)[0]))
     return windows
+
+
+def _damage(damaged_frames: int, total_frames: int, lacking: int) -> str:
+    """Damage of a file in words, "" for none."""
+    reasons = []
+    if damaged_frames:
+        reasons.append(f"{damaged_frames} of its {total_frames} frames are missing or damaged")
+    if lacking:
+        reasons.append(f"it is cut off: at least {lacking} bytes are missing at its end")
+    return "; ".join(reasons)
 
 
 def _tagged_duration(stream: Any) -> int | None:

@@ -345,7 +345,13 @@ def test_saved_and_loaded_processor_gives_the_same(processor, tmp_path):
     processor.image_processor.resample = 2
     processor.text_padding = "max_length"
     processor.save_pretrained(tmp_path)
-    shipped = {"processing_dkd.py", "image_processing_dkd.py", "video_frames.py", "frame_sampling.py"}
+    shipped = {
+        "processing_dkd.py",
+        "image_processing_dkd.py",
+        "video_frames.py",
+        "frame_sampling.py",
+        "container_length.py",
+    }
     assert shipped <= {file.name for file in tmp_path.iterdir()}
     inputs = {"videos": [random_video()], "text": ["swim", "a dance"]}
     expected = processor(**inputs)

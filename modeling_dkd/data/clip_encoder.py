@@ -40,8 +40,7 @@ class ClipReader:
         found = read_frames(path, views.num_frames, views.num_clips)
         clips = [[clip] for clip in found.pixels.split(views.num_frames)]
         frames = self.processor.image_processor.preprocess_videos(clips, views.num_crops).flatten(0, 1)
-        damaged, total = found.damaged_frames, found.total_frames
-        return frames, f"{damaged} of its {total} frames are missing or damaged" if damaged else ""
+        return frames, found.damage
 
 
 class ClipEncoder:
