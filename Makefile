@@ -22,6 +22,10 @@ setup: $(READY)  ## make .venv with the tested versions
 demo: $(READY)  ## zero-shot and DKD on synthetic clips of shifted domains, under 3 minutes
 	$(BIN)/python -m modeling_dkd.evaluation.demo --output demo
 
+bench: $(READY)  ## cost of head, fit and video input beside what a user would write; the last needs clips (DKD_DATA)
+	$(BIN)/python benchmarks/head_and_fit.py --json docs/benchmarks/head_and_fit.json
+	$(BIN)/python benchmarks/video_input.py --json docs/benchmarks/video_input.json
+
 test: $(READY)  ## the fast tests, under 5 minutes
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
@@ -40,4 +44,4 @@ style: $(READY)  ## format and mend what can be mended
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-all quality style clean
+.PHONY: help setup bench demo test test-all quality style clean
