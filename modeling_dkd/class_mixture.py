@@ -31,8 +31,9 @@ from torch.nn.functional import one_hot
 KAPPA = 4.0
 # T with plenty of samples per class; it grows by the factor 1 + TEMPERATURE_GROWTH * classes / samples.
 TEMPERATURE, TEMPERATURE_GROWTH = 25.0, 8.0
-# T where all samples are labelled: the means are then right, and only the dependence between the axes is left.
-LABELLED_TEMPERATURE = 5.0
+# T where all samples are labelled: the means are then right, and only the dependence between the axes is left. It too
+# grows with classes per sample; without that, one or two shots of each of 500 classes are far worse than none.
+LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_GROWTH = 5.0, 64.0
 # Unlabelled samples that a labelled one is worth.
 LABELLED_WEIGHT = 4.0
 # Share of the classes' differences in the mean and the log spread of their logits that counts as bias.
@@ -46,6 +47,8 @@ FREQUENCY_VARIANCE, FREQUENCY_PRIOR_CLASSES, FREQUENCY_DAMPING = 0.1, 10.0, 0.6
 LEFT_OUT = 0.8
 # Scale from text offsets to video offsets, kept in a sane range.
 ANCHOR_SCALE_RANGE = (0.2, 3.0)
+# Pseudo-samples that hold the variance of an axis at the mean of all: a single sample has hardly any along most axes.
+VARIANCE_PRIOR_SAMPLES = 2.0
 # Smallest variance relative to their mean.
 RELATIVE_VARIANCE_FLOOR = 1e-3
 NUM_ROUNDS = 15
@@ -237,15 +240,18 @@ def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatisti
     scatter = statistics.squares - 2 * (statistics.sums * means).sum(0) + counts @ means.square()
     # Embeddings that do not vary at all still do so by rounding; a smaller variance would overflow in float32.
     variances = (scatter / num_samples).clamp_min(torch.finfo(torch.float32).eps ** 2)
+    prior_share = VARIANCE_PRIOR_SAMPLES / (VARIANCE_PRIOR_SAMPLES + num_samples)
+    variances = (1 - prior_share) * variances + prior_share * variances.mean()
     variances = variances.clamp_min(RELATIVE_VARIANCE_FLOOR * variances.mean())
     # Frequencies: a damped Newton step on sum_i log p(x_i) - w^2 / (2 v).
     variance = _frequency_variance(mixture.log_frequency.double(), statistics.prior_counts)
     surplus = counts - statistics.prior_counts - mixture.log_frequency / variance
     curvature = statistics.prior_counts + 1 / variance
     log_frequency = mixture.log_frequency + FREQUENCY_DAMPING * surplus / curvature
-    labelled = statistics.num_labelled / num_samples
-    unlabelled_temperature = TEMPERATURE * (1 + TEMPERATURE_GROWTH * len(counts) / num_samples)
-    temperature = 1 / ((1 - labelled) / unlabelled_temperature + labelled / LABELLED_TEMPERATURE)
+    labelled, classes_per_sample = statistics.num_labelled / num_samples, len(counts) / num_samples
+    unlabelled_temperature = TEMPERATURE * (1 + TEMPERATURE_GROWTH * classes_per_sample)
+    labelled_temperature = LABELLED_TEMPERATURE * (1 + LABELLED_TEMPERATURE_GROWTH * classes_per_sample)
+    temperature = 1 / ((1 - labelled) / unlabelled_temperature + labelled / labelled_temperature)
     new = (log_frequency, domain_mean, mean_direction, scale, means, variances, counts, temperature)
     return ClassMixture(*(value.float() for value in new))
 

@@ -13,6 +13,7 @@ from modeling_dkd.class_mixture import (
     FREQUENCY_VARIANCE,
     KAPPA,
     LABELLED_TEMPERATURE,
+    LABELLED_TEMPERATURE_GROWTH,
     LABELLED_WEIGHT,
     LEFT_OUT,
     NUM_ROUNDS,
@@ -20,6 +21,7 @@ from modeling_dkd.class_mixture import (
     SPREAD_PRIOR_SAMPLES,
     TEMPERATURE,
     TEMPERATURE_GROWTH,
+    VARIANCE_PRIOR_SAMPLES,
     DomainStatistics,
     debias_texts,
     fit_class_mixture,
@@ -99,6 +101,8 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         assigned[i, k] * (videos[i] - means[k]) ** 2 for i in range(num_samples) for k in range(len(counts))
     )
     variances = variances / num_samples
+    held = VARIANCE_PRIOR_SAMPLES * variances.mean()
+    variances = (num_samples * variances + held) / (num_samples + VARIANCE_PRIOR_SAMPLES)
     prior_counts, log_frequency = expected.sum(0), mixture.log_frequency.double()
     variance = FREQUENCY_VARIANCE
     for _ in range(200):
@@ -107,6 +111,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         variance = variance / (FREQUENCY_PRIOR_CLASSES + len(counts))
     gradient = counts - prior_counts - log_frequency / variance
     unlabelled_temperature = TEMPERATURE * (1 + TEMPERATURE_GROWTH * len(counts) / num_samples)
+    labelled_temperature = LABELLED_TEMPERATURE * (1 + LABELLED_TEMPERATURE_GROWTH * len(counts) / num_samples)
     labelled = (labels >= 0).double().mean()
     return {
         "log_frequency": log_frequency + FREQUENCY_DAMPING * gradient / (prior_counts + 1 / variance),
@@ -116,7 +121,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         "means": means,
         "variances": variances.clamp_min(RELATIVE_VARIANCE_FLOOR * variances.mean()),
         "counts": counts,
-        "temperature": 1 / ((1 - labelled) / unlabelled_temperature + labelled / LABELLED_TEMPERATURE),
+        "temperature": 1 / ((1 - labelled) / unlabelled_temperature + labelled / labelled_temperature),
     }
 
 
@@ -328,7 +333,9 @@ def test_one_class():
     prior, mixture, _ = fit(videos, texts[:1])
     assert float(mixture.counts) == pytest.approx(len(videos), rel=1e-5)
     torch.testing.assert_close(mixture.means[0], videos.mean(0))
-    torch.testing.assert_close(mixture.variances, videos.var(0, correction=0), rtol=1e-4, atol=1e-6)
+    own = videos.var(0, correction=0)
+    expected = own + VARIANCE_PRIOR_SAMPLES / (VARIANCE_PRIOR_SAMPLES + len(videos)) * (own.mean() - own)
+    torch.testing.assert_close(mixture.variances, expected, rtol=1e-4, atol=1e-6)
     assert float(prior.scale) == 1
     assert float(mixture.log_frequency) == pytest.approx(0, abs=1e-5)
 
