@@ -1,0 +1,689 @@
+import copy
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch.nn.functional import normalize
+
+from modeling_dkd import DKDCLIPConfig
+from modeling_dkd.dkd_head import BUFFER_AXES, DOMAIN_FILE, MAX_COMPONENTS, DKDHead, DKDHeadOutput
+from tests.toy_domain import accuracy, toy_domain
+
+
+DIM, NUM_CLASSES, SCALE, BIAS = 24, 6, 60.0, -1.5
+OUTPUTS = ("logits_per_video", "video_embeds", "text_embeds", "strength")
+TOY = toy_domain()
+
+
+def make_head(dim=DIM, **options):
+    return DKDHead(DKDCLIPConfig(projection_dim=dim, logit_scale=SCALE, logit_bias=BIAS, **options))
+
+
+def fitted_head(labels=None, **options):
+    return make_head(**options).fit(TOY.videos, TOY.texts, labels)
+
+
+FITTED = fitted_head()
+
+
+def spread(embeds, num_particles, seed=3, size=0.05):
+    """Particles (..., P, D) around each embedding, of any length."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(*embeds.shape[:-1], num_particles, embeds.shape[-1], generator=generator)
+    lengths = 0.5 + torch.rand(*embeds.shape[:-1], num_particles, 1, generator=generator)
+    return (embeds.unsqueeze(-2) + size * noise) * lengths
+
+
+def plain(embeds):
+    """Normalise, average over particles, normalise."""
+    embeds = normalize(embeds, dim=-1)
+    return normalize(embeds.mean(1), dim=-1) if embeds.dim() == 3 else embeds
+
+
+def plain_logits(videos, texts):
+    return SCALE * plain(videos) @ plain(texts).T + BIAS
+
+
+def assert_equal_outputs(one, other, **tolerance):
+    for name in OUTPUTS:
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), **tolerance)
+
+
+def assert_bit_equal_domain(one, other):
+    assert one.config.num_components == other.config.num_components
+    for name in BUFFER_AXES:
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+
+
+@pytest.fixture(scope="module")
+def head():
+    return fitted_head().eval()
+
+
+@pytest.fixture(params=[None, 4], ids=["videos", "frames"])
+def videos(request):
+    return TOY.videos[:20] if request.param is None else spread(TOY.videos[:20], request.param)
+
+
+@pytest.fixture(params=[None, 3], ids=["texts", "prompts"])
+def texts(request):
+    return TOY.texts if request.param is None else spread(TOY.texts, request.param)
+
+
+def test_never_fitted_it_is_plain_clip(videos, texts):
+    output = make_head()(videos, texts)
+    torch.testing.assert_close(output.logits_per_video, plain_logits(videos, texts))
+    torch.testing.assert_close(output.video_embeds, plain(videos))
+    torch.testing.assert_close(output.text_embeds, plain(texts))
+    assert torch.equal(output.strength, torch.zeros(len(videos)))
+
+
+def test_room_for_a_domain_alone_changes_nothing(videos, texts):
+    """Buffers of some size, nothing in them: what loading a checkpoint starts from."""
+    head = make_head(num_components=5)
+    assert not head.is_fitted
+    torch.testing.assert_close(head(videos, texts).logits_per_video, plain_logits(videos, texts))
+    assert head.unfitted_values().keys() == BUFFER_AXES.keys()
+    for name, value in head.unfitted_values().items():
+        assert (head.get_buffer(name) == value).all()
+
+
+def test_output_contract(head, videos, texts):
+    output = head(videos, texts)
+    assert isinstance(output, DKDHeadOutput)
+    batch_size, num_classes = len(videos), len(texts)
+    shapes = [(batch_size, num_classes), (batch_size, DIM), (num_classes, DIM), (batch_size,)]
+    assert [tuple(output[name].shape) for name in OUTPUTS] == shapes
+    assert all(output[name].dtype == torch.float32 for name in OUTPUTS)
+    torch.testing.assert_close(output.video_embeds.norm(dim=-1), torch.ones(batch_size))
+    torch.testing.assert_close(output.text_embeds.norm(dim=-1), torch.ones(num_classes))
+    cosines = output.video_embeds @ output.text_embeds.T
+    torch.testing.assert_close(output.logits_per_video, SCALE * cosines + BIAS)
+    assert ((output.strength > 0) & (output.strength <= 1)).all()
+    assert (output.strength.max() - output.strength.min()) > 1e-3
+
+
+def posterior(head, videos):
+    texts = head.text_bases + head.class_strength[:, None] * (head.text_targets - head.text_bases)
+    return (SCALE * videos @ texts.T).softmax(1)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_svgd_steps": 3}, {"svgd_kernel": "imq"}, {"svgd_kernel": "none"}])
+def test_a_video_goes_its_strength_of_the_way_to_its_target(options):
+    head = fitted_head(**options)
+    output = head(TOY.videos, TOY.texts)
+    target = posterior(head, TOY.videos) @ head.means
+    strength = output.strength[:, None]
+    expected = normalize((1 - strength) * TOY.videos + strength * target, dim=-1)
+    torch.testing.assert_close(output.video_embeds, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_svgd_steps": 3}, {"svgd_kernel": "imq"}, {"svgd_kernel": "none"}])
+def test_a_text_goes_its_strength_of_the_way_to_its_target(options):
+    head = fitted_head(**options)
+    strength = head.class_strength[:, None]
+    expected = normalize((1 - strength) * head.text_bases + strength * head.text_targets, dim=-1)
+    torch.testing.assert_close(head(TOY.videos, TOY.texts).text_embeds, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_strength_is_small_without_support_and_far_from_the_domain():
+    head = fitted_head()
+    usual = head(TOY.videos, TOY.texts).strength
+    strange = head(-TOY.videos, TOY.texts).strength
+    assert strange.mean() < 0.4 * usual.mean()
+    few = make_head().fit(TOY.videos[:4], TOY.texts)
+    assert few(TOY.videos, TOY.texts).strength.mean() < 0.5 * usual.mean()
+    assert few.class_strength.mean() < head.class_strength.mean()
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.5, 1.0])
+def test_video_strength_is_an_upper_limit(limit):
+    head = fitted_head(video_strength=limit)
+    output = head(TOY.videos, TOY.texts)
+    assert output.strength.max() <= limit
+    if limit == 0:
+        torch.testing.assert_close(output.video_embeds, TOY.videos)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_helps_on_toy_domains(seed):
+    videos, texts, labels = toy_domain(400, seed=seed, dim=48, noise=1.6)
+    zero_shot = accuracy(videos @ texts.T, labels)
+    assert accuracy(make_head(48).fit(videos, texts)(videos, texts).logits_per_video, labels) > zero_shot
+    labelled = make_head(48).fit(videos[::2], texts, labels[::2])
+    assert accuracy(labelled(videos[1::2], texts).logits_per_video, labels[1::2]) > zero_shot
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(20)), size=st.integers(1, 20), frames=st.sampled_from([None, 2, 5]))
+def test_a_sample_does_not_depend_on_its_batch(order, size, frames):
+    head = FITTED
+    videos = TOY.videos[:20] if frames is None else spread(TOY.videos[:20], frames)
+    whole = head(videos, TOY.texts)
+    chosen = torch.tensor(order[:size])
+    part = head(videos[chosen], TOY.texts)
+    torch.testing.assert_close(part.video_embeds, whole.video_embeds[chosen], rtol=0, atol=1e-5)
+    torch.testing.assert_close(part.strength, whole.strength[chosen], rtol=0, atol=1e-5)
+    torch.testing.assert_close(part.logits_per_video, whole.logits_per_video[chosen], rtol=0, atol=SCALE * 1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations(range(NUM_CLASSES + 4)), size=st.integers(1, NUM_CLASSES + 4))
+def test_a_text_does_not_depend_on_which_others_are_asked(order, size):
+    """Subsets, other orders, and classes that were not fitted among those that were."""
+    texts = torch.cat([TOY.texts, toy_domain(num_classes=4, seed=8).texts])
+    whole = FITTED(TOY.videos[:5], texts)
+    chosen = torch.tensor(order[:size])
+    part = FITTED(TOY.videos[:5], texts[chosen])
+    torch.testing.assert_close(part.text_embeds, whole.text_embeds[chosen], rtol=0, atol=1e-5)
+    torch.testing.assert_close(part.logits_per_video, whole.logits_per_video[:, chosen], rtol=0, atol=SCALE * 1e-5)
+
+
+def test_identical_texts_take_positions_in_order():
+    """Class 6 has the words of class 0, but samples of its own, which labels tell apart."""
+    texts = torch.cat([TOY.texts, TOY.texts[:1]])
+    labels = TOY.labels.clone()
+    doubled = (labels == 0).nonzero()[::2, 0]
+    labels[doubled] = NUM_CLASSES
+    head = make_head().fit(TOY.videos, texts, labels)
+    fitted = head(TOY.videos, texts).text_embeds
+    assert (fitted[0] - fitted[-1]).norm() > 0.01
+
+    def asked(*classes):
+        return head(TOY.videos, texts[list(classes)]).text_embeds
+
+    torch.testing.assert_close(asked(3, 0, 1, 6), fitted[[3, 0, 1, 6]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(asked(6, 2, 0), fitted[[0, 2, 6]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(asked(6), fitted[[0]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(asked(0, 0, 0), fitted[[0, 6, 6]], rtol=0, atol=1e-5)
+
+
+def test_nearly_the_same_text_is_the_nearest_fitted_class(head):
+    generator = torch.Generator().manual_seed(0)
+    reworded = normalize(TOY.texts + 0.004 * torch.randn(TOY.texts.shape, generator=generator), dim=-1)
+    cosines = (reworded * TOY.texts).sum(1)
+    assert 0.999 < cosines.min() < 0.99999
+    expected = head(TOY.videos, TOY.texts)
+    assert_equal_outputs(head(TOY.videos, reworded), expected)
+
+
+def test_new_classes_stay_near_plain_clip():
+    """Texts that were not fitted are debiased and carried over, but no samples of theirs move them."""
+    videos, texts, labels = toy_domain(400, num_classes=10, dim=48)
+    known = labels < 5
+    head = make_head(48).fit(videos[known], texts[:5])
+    new_videos, new_labels = videos[~known], labels[~known] - 5
+    output = head(new_videos, texts[5:])
+    assert output.logits_per_video.isfinite().all()
+    assert accuracy(output.logits_per_video, new_labels) > accuracy(new_videos @ texts[5:].T, new_labels) - 0.03
+
+
+def test_equivariance_of_fit_to_orders_of_samples_and_classes():
+    samples, classes = torch.randperm(len(TOY.videos)), torch.randperm(NUM_CLASSES)
+    place = classes.argsort()
+    for labels in (None, TOY.labels):
+        expected = fitted_head(labels)(TOY.videos[:20], TOY.texts)
+        given_labels = None if labels is None else place[labels[samples]]
+        head = make_head().fit(TOY.videos[samples], TOY.texts[classes], given_labels)
+        tolerance = {"rtol": 1e-3, "atol": 1e-3}
+        output = head(TOY.videos[:20], TOY.texts)
+        assert_equal_outputs(output, expected, **tolerance)
+        torch.testing.assert_close(head.class_strength[place], fitted_head(labels).class_strength, **tolerance)
+
+
+def test_fit_averages_particles_and_ignores_their_lengths():
+    frames, prompts = spread(TOY.videos, 4), spread(TOY.texts, 3)
+    expected = make_head().fit(plain(frames), plain(prompts))
+    head = make_head().fit(frames, prompts)
+    for name in BUFFER_AXES:
+        torch.testing.assert_close(getattr(head, name), getattr(expected, name), rtol=1e-3, atol=1e-4, msg=name)
+    output = head(3 * frames, 0.1 * prompts)
+    assert_equal_outputs(output, head(frames, prompts), rtol=1e-4, atol=1e-4)
+
+
+def test_the_order_of_frames_and_prompts_does_not_count(head):
+    frames, prompts = spread(TOY.videos, 4), spread(TOY.texts, 3)
+    expected = head(frames, prompts)
+    assert_equal_outputs(head(frames.flip(1), prompts.flip(1)), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "imq", "none"])
+@pytest.mark.parametrize("noise", [0, 1e-7, 1e-5, 1e-3])
+@pytest.mark.parametrize("num_particles", [2, 3, 8])
+def test_frames_and_prompts_that_are_all_but_the_same_act_as_one(kernel, noise, num_particles):
+    """A still video, or a prompt that stands twice; one particle of them is a little further off."""
+    head = fitted_head(svgd_kernel=kernel)
+    generator = torch.Generator().manual_seed(0)
+
+    def repeat(embeds):
+        particles = embeds[:, None] + noise * torch.randn(len(embeds), num_particles, DIM, generator=generator)
+        particles[:, 0] += 2 * noise
+        return particles
+
+    videos, texts = repeat(TOY.videos), repeat(TOY.texts)
+    output, expected = head(videos, texts), head(plain(videos), plain(texts))
+    assert_equal_outputs(output, expected, rtol=0, atol=1e-4 if noise < 1e-3 else 0.1)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "imq", "none"])
+def test_a_repeated_last_frame_does_not_throw_a_clip_about(kernel):
+    """Short clips are filled up so; most pairs of frames coincide then."""
+    head = fitted_head(svgd_kernel=kernel)
+    frames = spread(TOY.videos, 3)
+    frames = torch.cat([frames, frames[:, -1:].expand(-1, 5, -1)], 1)
+    output, expected = head(frames, TOY.texts), head(plain(frames), TOY.texts)
+    assert (output.video_embeds * expected.video_embeds).sum(1).min() > 0.995
+
+
+def test_frames_and_prompts_interact():
+    frames, prompts = spread(TOY.videos, 4, size=0.2), spread(TOY.texts, 3, size=0.2)
+    alone, together = (make_head(svgd_kernel=kernel).fit(frames, prompts) for kernel in ("none", "rbf"))
+    assert (alone(frames, prompts).video_embeds - together(frames, prompts).video_embeds).abs().max() > 1e-4
+    assert (alone(frames, prompts).text_embeds - together(frames, prompts).text_embeds).abs().max() > 1e-4
+
+
+def test_fitting_again_forgets_and_is_deterministic():
+    head = fitted_head(TOY.labels)
+    given_videos, given_texts = TOY.videos.clone(), TOY.texts.clone()
+    head.fit(given_videos, given_texts)
+    assert_bit_equal_domain(head, fitted_head())
+    assert torch.equal(given_videos, TOY.videos)
+    assert torch.equal(given_texts, TOY.texts)
+    given_texts.zero_()
+    assert_bit_equal_domain(head, fitted_head())
+
+
+def test_fit_writes_the_number_of_components():
+    head = make_head()
+    assert head.fit(TOY.videos, TOY.texts) is head
+    assert head.config.num_components == NUM_CLASSES
+    assert head.is_fitted
+    assert float(head.weights.sum()) == pytest.approx(1)
+    assert head.class_strength.shape == (NUM_CLASSES,)
+    torch.testing.assert_close(head.weights * len(TOY.videos), head.counts)
+    head.fit(TOY.videos, TOY.texts[:4])
+    assert head.config.num_components == 4
+
+
+def test_reset_is_plain_clip_again(videos, texts):
+    head = fitted_head()
+    head.class_names = ["a"] * NUM_CLASSES
+    assert head.reset() is head
+    assert_bit_equal_domain(head, make_head())
+    assert head.class_names is None
+    assert_equal_outputs(head(videos, texts), make_head()(videos, texts), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("names", [None, ["a", "b", "ç", "d", "e", "f"]])
+def test_a_domain_is_saved_and_loaded_alone_bit_by_bit(tmp_path, names):
+    head = fitted_head()
+    head.save_pretrained(tmp_path / "new" / "folder", class_names=names)
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == [DOMAIN_FILE]
+    other = make_head()
+    assert other.load(tmp_path / "new" / "folder") is other
+    assert_bit_equal_domain(other, head)
+    assert other.class_names == names
+    assert_equal_outputs(other(TOY.videos, TOY.texts), head(TOY.videos, TOY.texts), rtol=0, atol=0)
+    other.save_pretrained(tmp_path)
+    assert make_head().load(str(tmp_path)).class_names == names
+
+
+def test_an_unanchored_domain_is_saved_and_loaded_too(tmp_path):
+    head = make_head().fit(TOY.videos, num_components=3)
+    head.save_pretrained(tmp_path)
+    assert_bit_equal_domain(make_head().load(tmp_path), head)
+
+
+def test_a_loaded_domain_goes_on_learning(tmp_path):
+    head = make_head().fit(TOY.videos[:80], TOY.texts)
+    head.save_pretrained(tmp_path)
+    other = make_head().load(tmp_path)
+    assert_bit_equal_domain(other.update(TOY.videos[80:]), head.update(TOY.videos[80:]))
+
+
+def test_nothing_to_save_and_wrong_names(tmp_path):
+    with pytest.raises(ValueError, match=r"^there is no fitted domain to save; call fit first\.$"):
+        make_head().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"^class_names has 2 names for 6 components\.$"):
+        fitted_head().save_pretrained(tmp_path, class_names=["a", "b"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_no_domain_are_named_and_leave_the_head_alone(tmp_path):
+    head, path = fitted_head(), tmp_path / DOMAIN_FILE
+    missing = f"{tmp_path} has no {DOMAIN_FILE}; a domain is written by DKDHead.save_pretrained."
+    with pytest.raises(ValueError, match=f"^{re.escape(missing)}$"):
+        head.load(tmp_path)
+    path.write_bytes(b"no safetensors")
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is not a safetensors file"):
+        head.load(tmp_path)
+    message = f"{path} is not a domain of this version of DKD; fit the domain again."
+    for tensors in ({"weight": torch.zeros(3)}, {"means": torch.zeros(3)}, {"means": torch.zeros(3, DIM)}):
+        save_file(tensors, path)
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            head.load(tmp_path)
+    fitted_head().save_pretrained(tmp_path)
+    other = f"{path} has embeddings of {DIM} dimensions, but this head has 16."
+    with pytest.raises(ValueError, match=f"^{re.escape(other)}$"):
+        make_head(16).load(tmp_path)
+    assert_bit_equal_domain(head, fitted_head())
+
+
+def test_the_state_dict_holds_the_domain():
+    head = fitted_head()
+    state = head.state_dict()
+    assert set(state) == {"logit_scale", "logit_bias", *BUFFER_AXES}
+    assert all(value.dtype == torch.float32 for value in state.values())
+    other = make_head(num_components=NUM_CLASSES)
+    other.load_state_dict(state)
+    assert_bit_equal_domain(other, head)
+    assert_equal_outputs(other(TOY.videos, TOY.texts), head(TOY.videos, TOY.texts), rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        make_head(num_components=4).load_state_dict(state)
+
+
+def test_a_copy_is_another_head():
+    head = fitted_head()
+    other = copy.deepcopy(head)
+    assert_bit_equal_domain(other, head)
+    other.reset()
+    assert head.config.num_components == NUM_CLASSES
+    assert_bit_equal_domain(head, fitted_head())
+
+
+def test_heads_of_one_config_do_not_mix():
+    config = DKDCLIPConfig(projection_dim=DIM, logit_scale=SCALE, logit_bias=BIAS)
+    fitted, other = DKDHead(config), DKDHead(config)
+    fitted.fit(TOY.videos, TOY.texts)
+    torch.testing.assert_close(other(TOY.videos, TOY.texts).logits_per_video, plain_logits(TOY.videos, TOY.texts))
+    assert not other.is_fitted
+    other.reset()
+    assert_equal_outputs(fitted(TOY.videos, TOY.texts), FITTED(TOY.videos, TOY.texts), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cast", ["bfloat16", "half", "double", "to"])
+def test_the_domain_stays_float32(cast):
+    head = fitted_head()
+    head = head.to(torch.bfloat16) if cast == "to" else getattr(head, cast)()
+    assert all(tensor.dtype == torch.float32 for tensor in head.state_dict().values())
+    assert_bit_equal_domain(head, FITTED)
+    assert_equal_outputs(head(TOY.videos, TOY.texts), FITTED(TOY.videos, TOY.texts), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_embeddings_of_any_float_dtype(dtype, head):
+    videos, texts = TOY.videos.to(dtype), TOY.texts.to(dtype)
+    output = head(videos, texts)
+    assert output.logits_per_video.dtype == torch.float32
+    assert_equal_outputs(output, head(videos.float(), texts.float()), rtol=0, atol=1e-5)
+    fitted = make_head().fit(videos, texts)
+    agreement = fitted(TOY.videos, TOY.texts).logits_per_video.argmax(1) == output.logits_per_video.argmax(1)
+    assert agreement.float().mean() > 0.95
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e-3, 1e9])
+def test_lengths_of_embeddings_do_not_count(head, factor):
+    expected = head(TOY.videos, TOY.texts)
+    assert_equal_outputs(head(factor * TOY.videos, factor * TOY.texts), expected, rtol=1e-4, atol=1e-4)
+    assert_equal_outputs(head(1e60 * TOY.videos.double(), TOY.texts), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_autocast_changes_nothing(videos, texts):
+    with torch.autocast("cpu", torch.bfloat16):
+        head = fitted_head()
+        output = head(videos, texts)
+        head.update(TOY.videos[:30])
+        unanchored = make_head().fit(TOY.videos, num_components=3)
+    assert_equal_outputs(output, FITTED(videos, texts), rtol=0, atol=0)
+    assert_bit_equal_domain(head, fitted_head().update(TOY.videos[:30]))
+    assert_bit_equal_domain(unanchored, make_head().fit(TOY.videos, num_components=3))
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_gradients_flow_to_videos_texts_and_the_scale(fitted, videos):
+    """Texts of new classes; those of fitted ones are constants but for how their prompts differ."""
+    head = fitted_head() if fitted else make_head()
+    videos = videos.clone().requires_grad_()
+    texts = toy_domain(seed=8).texts.requires_grad_()
+    output = head(videos, texts)
+    torch.nn.functional.cross_entropy(output.logits_per_video, TOY.labels[:20]).backward()
+    for gradient in (videos.grad, texts.grad, head.logit_scale.grad):
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() > 0
+    assert (videos.grad.flatten(1).norm(dim=1) > 0).all()
+
+
+def test_gradients_flow_through_prompts_of_fitted_classes_and_identical_frames(head):
+    prompts = spread(TOY.texts, 3, size=0.2).requires_grad_()
+    frames = TOY.videos[:5, None].repeat(1, 3, 1).requires_grad_()
+    head(frames, prompts).logits_per_video.square().sum().backward()
+    for gradient in (prompts.grad, frames.grad):
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() > 0
+    head.zero_grad()
+
+
+@pytest.mark.parametrize("video_strength", [0.0, 1.0])
+def test_gradients_are_finite_at_both_ends_of_the_strength(video_strength):
+    head = fitted_head(video_strength=video_strength, num_svgd_steps=2)
+    videos = TOY.videos.clone().requires_grad_()
+    head(videos, TOY.texts).logits_per_video.sum().backward()
+    assert videos.grad.isfinite().all()
+
+
+def test_nothing_that_is_fitted_needs_gradients_and_fit_leaves_the_graph_alone():
+    videos = TOY.videos.clone().requires_grad_()
+    head = make_head().fit(videos, TOY.texts)
+    head.update(videos)
+    assert not any(head.get_buffer(name).requires_grad for name in BUFFER_AXES)
+
+
+def test_a_domain_fitted_under_inference_mode_can_be_trained_with():
+    head = make_head()
+    with torch.inference_mode():
+        head.fit(TOY.videos.clone(), TOY.texts.clone())
+        inferred = head(TOY.videos, TOY.texts).logits_per_video
+    output = head(TOY.videos.clone().requires_grad_(), TOY.texts)
+    output.logits_per_video.sum().backward()
+    assert head.logit_scale.grad.isfinite()
+    torch.testing.assert_close(output.logits_per_video.detach(), inferred)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 60])
+def test_a_stream_comes_close_to_a_fit_on_the_whole(batch_size):
+    videos, texts, labels = toy_domain(400, dim=48)
+    zero_shot = accuracy(videos @ texts.T, labels)
+    whole = make_head(48).fit(videos, texts)
+    head = make_head(48).fit(videos[:60], texts)
+    for batch in videos[60:].split(batch_size):
+        assert head.update(batch) is head
+    assert float(head.num_samples) == 400
+    assert float(head.counts.sum()) == pytest.approx(400, rel=1e-3)
+    reached = accuracy(head(videos, texts).logits_per_video, labels)
+    assert reached > accuracy(whole(videos, texts).logits_per_video, labels) - 0.03
+    assert reached > zero_shot
+    assert head.log_frequency.abs().max() < 1
+
+
+def test_a_stream_needs_a_fit_with_texts():
+    message = "update goes on from a fit with class texts; call fit(video_embeds, text_embeds) first."
+    for head in (make_head(), make_head().fit(TOY.videos), make_head(num_components=3)):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            head.update(TOY.videos)
+
+
+@pytest.mark.parametrize(("num_videos", "expected"), [(1, 1), (15, 1), (40, 2), (150, 9)])
+def test_without_texts_it_describes_the_domain_and_moves_nothing(num_videos, expected, videos, texts):
+    head = make_head().fit(TOY.videos[:num_videos])
+    assert head.config.num_components == expected
+    assert head.means.shape == (expected, DIM)
+    assert float(head.weights.sum()) == pytest.approx(1)
+    torch.testing.assert_close(head.weights @ head.means, TOY.videos[:num_videos].mean(0), rtol=1e-3, atol=1e-4)
+    output = head(videos, texts)
+    torch.testing.assert_close(output.logits_per_video, plain_logits(videos, texts), rtol=1e-4, atol=1e-4)
+    assert torch.equal(output.strength, torch.zeros(len(videos)))
+    assert torch.equal(head.class_strength, torch.zeros(expected))
+
+
+def test_without_texts_the_number_of_components_may_be_given():
+    assert make_head().fit(TOY.videos[:3], num_components=5).means.shape == (5, DIM)
+    many = toy_domain(16 * MAX_COMPONENTS + 200).videos
+    assert make_head().fit(many).config.num_components == MAX_COMPONENTS
+
+
+@pytest.mark.parametrize("num_components", [None, 3])
+def test_without_texts_videos_that_are_all_the_same_are_plain_clip_too(num_components):
+    head = make_head().fit(TOY.videos[:1].expand(20, -1), num_components=num_components)
+    logits = head(TOY.videos, TOY.texts).logits_per_video
+    torch.testing.assert_close(logits, plain_logits(TOY.videos, TOY.texts), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("videos", "texts"),
+    [
+        (TOY.videos, TOY.texts[:1]),
+        (TOY.videos[:1], TOY.texts),
+        (TOY.videos[:1], TOY.texts[:1]),
+        (TOY.videos[:3], TOY.texts),
+        (TOY.videos, TOY.texts[:1].expand(4, -1)),
+        (TOY.videos[:1].expand(30, -1), TOY.texts),
+        (TOY.videos[:1].expand(30, -1), TOY.texts[:1]),
+        (TOY.texts, TOY.texts),
+        (torch.cat([TOY.videos, -TOY.videos]), TOY.texts),
+        (TOY.videos, torch.cat([TOY.texts, -TOY.texts])),
+        (spread(TOY.videos, 1), spread(TOY.texts, 1)),
+    ],
+    ids=[
+        "one class",
+        "one video",
+        "one of each",
+        "fewer videos than classes",
+        "identical texts",
+        "identical videos",
+        "identical videos of one class",
+        "videos that are the texts",
+        "videos that cancel out",
+        "opposite texts",
+        "one frame and one prompt",
+    ],
+)
+def test_odd_domains_give_finite_unit_results(videos, texts):
+    head = make_head().fit(videos, texts)
+    output = head(TOY.videos, TOY.texts)
+    assert all(output[name].isfinite().all() for name in OUTPUTS)
+    torch.testing.assert_close(output.video_embeds.norm(dim=1), torch.ones(len(TOY.videos)))
+    torch.testing.assert_close(output.text_embeds.norm(dim=1), torch.ones(NUM_CLASSES))
+    assert all(head.get_buffer(name).isfinite().all() for name in BUFFER_AXES)
+    head.update(TOY.videos[:2])
+    assert head(videos, texts).logits_per_video.isfinite().all()
+
+
+def with_value(embeds, value, *index):
+    embeds = embeds.clone()
+    embeds[index] = value
+    return embeds
+
+
+SHAPE = f"must be (N, {DIM}) or (N, particles, {DIM}), at least one of each, not"
+NOT_FINITE = "is not finite; look at what the encoder was given for item"
+ZERO = "is a zero embedding; leave it out or embed it again."
+BAD_VIDEOS = [
+    (torch.zeros(4, 16), f"video_embeds {SHAPE} (4, 16)."),
+    (torch.zeros(DIM), f"video_embeds {SHAPE} ({DIM},)."),
+    (torch.zeros(2, 3, 4, DIM), f"video_embeds {SHAPE} (2, 3, 4, {DIM})."),
+    (torch.zeros(0, DIM), f"video_embeds {SHAPE} (0, {DIM})."),
+    (torch.zeros(3, 0, DIM), f"video_embeds {SHAPE} (3, 0, {DIM})."),
+    (with_value(TOY.videos, torch.nan, 2, 5), f"video_embeds[2, 5] {NOT_FINITE} 2."),
+    (with_value(TOY.videos, -torch.inf, 7, 0), f"video_embeds[7, 0] {NOT_FINITE} 7."),
+    (with_value(spread(TOY.videos, 2), torch.nan, 3, 1, 4), f"video_embeds[3, 1, 4] {NOT_FINITE} 3."),
+    (with_value(TOY.videos, 0, 6), f"video_embeds[6] {ZERO}"),
+    (torch.stack([TOY.videos, -TOY.videos], 1), f"video_embeds[0] {ZERO}"),
+]
+
+
+@pytest.mark.parametrize(("videos", "message"), BAD_VIDEOS)
+@pytest.mark.parametrize("what", ["fit", "fit without texts", "update", "forward", "forward unfitted"])
+def test_videos_that_make_no_sense(what, videos, message):
+    calls = {
+        "fit": lambda: make_head().fit(videos, TOY.texts),
+        "fit without texts": lambda: make_head().fit(videos),
+        "update": lambda: FITTED.update(videos),
+        "forward": lambda: FITTED(videos, TOY.texts),
+        "forward unfitted": lambda: make_head()(videos, TOY.texts),
+    }
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        calls[what]()
+    assert_bit_equal_domain(FITTED, fitted_head())
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (torch.zeros(0, DIM), f"text_embeds {SHAPE} (0, {DIM})."),
+        (torch.zeros(3, 8), f"text_embeds {SHAPE} (3, 8)."),
+        (with_value(TOY.texts, torch.nan, 1, 2), f"text_embeds[1, 2] {NOT_FINITE} 1."),
+        (with_value(TOY.texts, 0, 4), f"text_embeds[4] {ZERO}"),
+    ],
+)
+def test_texts_that_make_no_sense(texts, message):
+    for call in (lambda: make_head().fit(TOY.videos, texts), lambda: FITTED(TOY.videos, texts)):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            call()
+
+
+LABELS_LIKE = f"labels must be int64 of shape ({len(TOY.videos)},), got"
+OUT_OF_RANGE = f"but must be -1 (unlabelled) to {NUM_CLASSES - 1}."
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (TOY.labels[:3], f"{LABELS_LIKE} torch.int64 of (3,)."),
+        (TOY.labels[:, None], f"{LABELS_LIKE} torch.int64 of ({len(TOY.videos)}, 1)."),
+        (TOY.labels.int(), f"{LABELS_LIKE} torch.int32 of ({len(TOY.videos)},)."),
+        (TOY.labels.float(), f"{LABELS_LIKE} torch.float32 of ({len(TOY.videos)},)."),
+        (with_value(TOY.labels, NUM_CLASSES, 5), f"labels[5] is {NUM_CLASSES}, {OUT_OF_RANGE}"),
+        (with_value(TOY.labels, -2, 9), f"labels[9] is -2, {OUT_OF_RANGE}"),
+    ],
+)
+def test_labels_that_make_no_sense(labels, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        make_head().fit(TOY.videos, TOY.texts, labels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": TOY.labels}, "labels need text_embeds that say what the classes are."),
+        (
+            {"text_embeds": TOY.texts, "num_components": 4},
+            "num_components is 4, but there is one component for each of 6 texts.",
+        ),
+        ({"num_components": 0}, "num_components must be at least 1 where no initial means are given, got 0."),
+    ],
+)
+def test_arguments_that_contradict_each_other(arguments, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        make_head().fit(TOY.videos, **arguments)
+
+
+def test_labels_of_minus_one_are_no_labels():
+    assert_bit_equal_domain(make_head().fit(TOY.videos, TOY.texts, torch.full((len(TOY.videos),), -1)), FITTED)
+
+
+def test_processes_with_a_part_each_get_the_same_head():
+    """As far as one process can see: sums that come back doubled are those of every sample twice."""
+    doubled = make_head().fit(TOY.videos, TOY.texts, all_reduce=lambda sums: 2 * sums)
+    twice = make_head().fit(TOY.videos.repeat(2, 1), TOY.texts)
+    output, expected = (head(TOY.videos, TOY.texts) for head in (doubled, twice))
+    assert_equal_outputs(output, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_golden_logits():
+    """Written by this code; a change here changes the results of every fitted model, so it must be meant."""
+    output = fitted_head()(spread(TOY.videos[:2], 3), spread(TOY.texts[:4], 2))
+    expected = torch.tensor([[4.09, -7.8, 2.42, -0.81], [11.3, -3.44, 2.42, 1.68]])
+    torch.testing.assert_close(output.logits_per_video, expected, rtol=0, atol=0.02)

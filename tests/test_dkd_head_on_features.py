@@ -1,0 +1,187 @@
+"""The head on real CLIP embeddings: what it must reach, and what must not happen to it."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from modeling_dkd import DKDCLIPConfig
+from modeling_dkd.dkd_head import DKDHead
+
+
+# Top-1 in percent with all samples as domain and as test, without labels: plain zero-shot, and the closed-form text
+# step ("reference B") that the head has to keep up with.
+REFERENCES = {
+    "whurs19_clip_rn50": (71.5, 95.4),
+    "whurs19_clip_vit-b-32": (81.3, 94.9),
+    "ucf101_val_67": (59.2, 71.4),
+    "ucf101_val_101": (35.8, 45.9),
+    "imagenet500a": (70.5, 69.3),
+}
+WHU_RS19 = [name for name in REFERENCES if name.startswith("whurs19")]
+
+
+@pytest.fixture(scope="module")
+def protocols(data_dir):
+    path = data_dir.parent / "protocols.py"
+    if not path.is_file():
+        pytest.skip(f"no {path} beside the data")
+    spec = importlib.util.spec_from_file_location("development_protocols", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def development_sets(protocols):
+    return {name: (videos, labels, texts) for name, videos, labels, texts in protocols.development_sets()}
+
+
+@pytest.fixture(params=REFERENCES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def data(name, development_sets):
+    return development_sets[name]
+
+
+def make_head(embeds, **options):
+    return DKDHead(DKDCLIPConfig(projection_dim=embeds.shape[-1], **options)).eval()
+
+
+def top1(logits, labels):
+    return float((logits.argmax(1) == labels).float().mean()) * 100
+
+
+def dkd(domain, texts, test, test_labels, labels=None):
+    return top1(make_head(domain).fit(domain, texts, labels)(test, texts).logits_per_video, test_labels)
+
+
+def test_full(name, data):
+    videos, labels, texts = data
+    zero_shot, reference = REFERENCES[name]
+    assert top1(videos @ texts.T, labels) == pytest.approx(zero_shot, abs=0.1)
+    assert dkd(videos, texts, videos, labels) >= max(zero_shot, reference) - 0.5
+
+
+@pytest.mark.slow
+def test_25_rows(protocols, development_sets):
+    gains = {}
+    for name, (videos, labels, texts) in development_sets.items():
+        for protocol, _, domain, test, test_labels in protocols.splits(videos, labels, len(texts), seeds=2):
+            gain = dkd(domain, texts, test, test_labels) - top1(test @ texts.T, test_labels)
+            gains.setdefault((name, protocol), []).append(gain)
+    rows = {row: np.mean(values) for row, values in gains.items()}
+    assert len(rows) == 25
+    assert np.mean(list(rows.values())) >= 9, rows
+    assert min(rows.values()) >= -1, rows
+
+
+def test_labels_of_half_of_the_samples_help(name, data):
+    videos, labels, texts = data
+    order = torch.randperm(len(videos), generator=torch.Generator().manual_seed(0))
+    domain, test = order[: len(order) // 2], order[len(order) // 2 :]
+    results = []
+    for share in (0, 0.5, 1):
+        known = torch.rand(len(domain), generator=torch.Generator().manual_seed(1)) < share
+        given = torch.where(known, labels[domain], -1)
+        results.append(dkd(videos[domain], texts, videos[test], labels[test], given))
+    assert min(results[1:]) >= results[0] - 2, results
+    if name != "imagenet500a":  # two samples a class
+        assert results[2] >= results[0] + 1, results
+
+
+@pytest.mark.parametrize("shots", [1, 2, 4])
+def test_few_shots_of_every_class_are_no_worse_than_none(data, shots):
+    videos, labels, texts = data
+    chosen = torch.cat([(labels == k).nonzero()[:shots, 0] for k in range(len(texts))])
+    rest = torch.ones(len(labels), dtype=torch.bool)
+    rest[chosen] = False
+    if not rest.any():
+        pytest.skip("no class has more samples than that")
+    reached = dkd(videos[chosen], texts, videos[rest], labels[rest], labels[chosen])
+    assert reached >= top1(videos[rest] @ texts.T, labels[rest]) - 1
+
+
+@pytest.mark.parametrize(("num_samples", "loss"), [(1, 5), (4, 1), (16, 1)])
+def test_a_domain_of_very_few_samples_does_little_harm(data, num_samples, loss):
+    """A single sample tells where the domain's cone is, but not which axes vary in it."""
+    videos, labels, texts = data
+    for seed in range(3):
+        order = torch.randperm(len(videos), generator=torch.Generator().manual_seed(seed))
+        reached = dkd(videos[order[:num_samples]], texts, videos, labels)
+        assert reached >= top1(videos @ texts.T, labels) - loss
+
+
+@pytest.mark.parametrize("name", [*WHU_RS19, "ucf101_val_67"])
+@pytest.mark.parametrize(("first", "batch"), [(64, 64), (8, 16), pytest.param(1, 1, marks=pytest.mark.slow)])
+def test_a_stream_comes_close_to_a_fit_on_the_whole(name, data, first, batch):
+    videos, labels, texts = data
+    shuffled = videos[torch.randperm(len(videos), generator=torch.Generator().manual_seed(0))]
+    head = make_head(videos).fit(shuffled[:first], texts)
+    for part in shuffled[first:].split(batch):
+        head.update(part)
+    reached = top1(head(videos, texts).logits_per_video, labels)
+    assert reached >= dkd(videos, texts, videos, labels) - 6
+    assert reached >= top1(videos @ texts.T, labels) + 5
+
+
+def test_embeddings_that_were_centred_stay_near_their_own_zero_shot(data):
+    """No cone is left then, along which the classes' constants could be carried."""
+    videos, labels, texts = data
+    videos, texts = (normalize(embeds - embeds.mean(0), dim=-1) for embeds in (videos, texts))
+    assert dkd(videos, texts, videos, labels) >= top1(videos @ texts.T, labels) - 3
+
+
+def test_classes_that_were_not_fitted_stay_near_zero_shot(data):
+    """Fitted on one half of the classes, asked about the other."""
+    videos, labels, texts = data
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))
+    fitted, new = order[: len(texts) // 2], order[len(texts) // 2 :]
+    of_fitted, of_new = torch.isin(labels, fitted), torch.isin(labels, new)
+    place = torch.full((len(texts),), -1)
+    place[new] = torch.arange(len(new))
+    head = make_head(videos).fit(videos[of_fitted], texts[fitted])
+    reached = top1(head(videos[of_new], texts[new]).logits_per_video, place[labels[of_new]])
+    assert reached >= top1(videos[of_new] @ texts[new].T, place[labels[of_new]]) - 1
+
+
+def test_domains_without_texts_are_plain_clip(data):
+    videos, labels, texts = data
+    output = make_head(videos).fit(videos[:300])(videos, texts)
+    assert (output.strength == 0).all()
+    assert top1(output.logits_per_video, labels) == pytest.approx(top1(videos @ texts.T, labels), abs=0.1)
+
+
+@pytest.mark.parametrize("name", WHU_RS19)
+def test_prompts_as_particles(name, data_dir):
+    """Twelve prompts a class; repeating one of them is no catastrophe."""
+    features = np.load(data_dir / "features" / f"{name}.npz")
+    videos = normalize(torch.from_numpy(features["image_f"].astype(np.float32)), dim=-1)
+    labels = torch.from_numpy(features["labels"]).long()
+    prompts = torch.from_numpy(features["text_prompts"].astype(np.float32)).transpose(0, 1)
+    averaged = normalize(normalize(prompts, dim=-1).mean(1), dim=-1)
+    assert dkd(videos, prompts, videos, labels) == pytest.approx(dkd(videos, averaged, videos, labels), abs=1)
+    repeated = prompts[:, :1].expand(-1, 12, -1)
+    once = dkd(videos, prompts[:, 0], videos, labels)
+    assert dkd(videos, repeated, videos, labels) == pytest.approx(once, abs=0.2)
+    one_more = torch.cat([repeated, prompts[:, 1:2]], 1)
+    averaged = normalize(normalize(one_more, dim=-1).mean(1), dim=-1)
+    assert dkd(videos, one_more, videos, labels) == pytest.approx(dkd(videos, averaged, videos, labels), abs=0.5)
+
+
+def test_frames_as_particles(data_dir):
+    """Four frames a clip, and the same with the first frame five times, as short clips are filled up."""
+    features = np.load(data_dir / "features/ucf101_14_effnetlite0_conse_dev.npz")
+    frames, texts = (torch.from_numpy(features[key].astype(np.float32)) for key in ("conse", "text14"))
+    labels = torch.from_numpy(features["labels"]).long()
+    head = make_head(frames).fit(frames, texts)
+    assert top1(head(frames, texts).logits_per_video, labels) >= 44.18
+    for particles in (frames, torch.cat([frames, frames[:, :1].expand(-1, 4, -1)], 1)):
+        averaged = normalize(normalize(particles, dim=-1).mean(1), dim=-1)
+        output, expected = head(particles, texts), head(averaged, texts)
+        assert (output.video_embeds * expected.video_embeds).sum(1).min() > 0.999
