@@ -33,10 +33,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from modeling_dkd.data.clip_encoder import ClipReader
+from modeling_dkd.data.clip_encoder import ClipEncoder, ClipReader
 from modeling_dkd.data.video_index import VideoRecord
 from modeling_dkd.evaluation.report import environment, write_results
-from modeling_dkd.processing_dkd import DKDCLIPProcessor
 from modeling_dkd.training.clips import TrainingClips, open_index
 from modeling_dkd.training.command import main as train
 from modeling_dkd.training.config import AugmentationOptions, TrainingConfig, load_config
@@ -177,9 +176,10 @@ def main() -> int:
     config = load_config(CONFIG, overrides)
     build_backbone(Path(config.model.backbone), config.run.seed, args.vision)
     index = open_index(config.data)
-    processor = DKDCLIPProcessor.from_backbone(config.model.backbone)
-    reader = ClipReader(processor, f"{config.data.num_frames}x1x1")
-    parts = {name: Frames(index.part(name).records, reader) for name in ("train", "test")}
+    views = f"{config.data.num_frames}x1x1"
+    encoder = ClipEncoder.load(config.model.backbone, views, None, torch.float32, torch.device("cpu"))
+    processor = encoder.processor
+    parts = {name: Frames(index.part(name).records, encoder.reader) for name in ("train", "test")}
     rows: list[dict[str, Any]] = []
     if "ours" in args.only:
         start = time.perf_counter()

@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         train(config, args.resume, argv)
     except Stopped as stop:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0":
             print(stop, file=sys.stderr)
         return 128 + (stop.signal_number or signal.SIGTERM)
     except RuntimeError as error:
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fail(error: Exception | str) -> int:
-    """One line for the user, from one process."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"error: {error}", file=sys.stderr)
+    """One line for the user; other processes than the first say which they are, for the error may be theirs alone."""
+    rank = os.environ.get("RANK", "0")
+    print(f"error: {error}" if rank == "0" else f"error in process {rank}: {error}", file=sys.stderr)
     return 2

@@ -213,6 +213,16 @@ class TrainingConfig:
     repo_id: str = ""
     expected: str = "not yet measured"
 
+    def __post_init__(self) -> None:
+        if self.recipe.train_text_encoder:
+            # A fitted class has its own place in the head, through which no gradient reaches its text.
+            _require(
+                self.domain.loss_weight < 1,
+                "domain.loss_weight",
+                self.domain.loss_weight,
+                "below 1 with recipe.train_text_encoder, which learns from the loss without the domain",
+            )
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
     """The options of a YAML file with overrides in their places.

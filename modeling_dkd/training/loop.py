@@ -5,7 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from .parameters import (
     optimizer_groups,
 )
 from .processes import Stopped, StopRequest, start_processes
-from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, gather_clips
+from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, gather_clips, refuse_damaged
 from .repository import save_best, save_card, save_repository
 from .step_bar import StepBar
 
@@ -70,14 +70,10 @@ class Run:
 
     def embed(self, records: Sequence[VideoRecord], title: str) -> EmbeddedClips:
         """This process's share of the clips, embedded with the weights as they are, as while validating."""
-        views = f"{self.config.data.num_frames}x1x1"
-        reader = type(self.encoder.reader)(self.encoder.processor, views)
+        reader = replace(self.encoder.reader, views=f"{self.config.data.num_frames}x1x1")
         sizes = self.config.recipe.batch_size, self.config.data.num_workers
         embedded = embed_share(self.encoder.model, records, reader, self.accelerator, *sizes, title)
-        if embedded.damaged and not self.config.data.allow_missing:
-            name, reason = next(iter(embedded.damaged.items()))
-            raise ValueError(f"clip {name}: {reason}; leave out damaged clips with --set data.allow_missing=true")
-        return embedded
+        return refuse_damaged(embedded, self.accelerator, self.config.data.allow_missing)
 
     def fit_domain(self) -> None:
         """Fit the mixture to the training clips as the weights embed them now."""

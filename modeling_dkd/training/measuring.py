@@ -15,7 +15,15 @@ from ..evaluation.baselines import zero_shot
 from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.protocols import Task
 from .config import TrainingConfig
-from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, gather_clips, plain_logits
+from .recognizer import (
+    EmbeddedClips,
+    Recognizer,
+    embed_share,
+    fit_domain_of,
+    gather_clips,
+    plain_logits,
+    refuse_damaged,
+)
 
 
 # Shares of the fine-tuned weights that are always tested: both ends and the middle.
@@ -67,12 +75,14 @@ def test_rows(
     domain, test = index.part("train"), index.part("test")
     plain_views = replace(encoder.reader, views=f"{config.data.num_frames}x1x1")
     sizes = config.recipe.batch_size, config.data.num_workers
+    allow_missing = config.data.allow_missing
     own = embed_share(encoder.model, domain.records, plain_views, accelerator, *sizes, f"{title}: domain clips")
+    refuse_damaged(own, accelerator, allow_missing)
     labels = own.labels(domain.records) if config.domain.use_labels else None
     fit_domain_of(recognizer, own, labels, accelerator)
     domain_clips = gather_clips(own)
     test_share = embed_share(encoder.model, test.records, encoder.reader, accelerator, *sizes, f"{title}: test clips")
-    test_clips = gather_clips(test_share)
+    test_clips = gather_clips(refuse_damaged(test_share, accelerator, allow_missing))
     if not accelerator.is_main_process:
         return []
     texts = recognizer.texts().detach().float().cpu()

@@ -149,6 +149,22 @@ def embed_share(
     return EmbeddedClips(torch.tensor(positions), torch.cat(embeds), damaged)
 
 
+def refuse_damaged(share: EmbeddedClips, accelerator: Accelerator, allow_missing: bool) -> EmbeddedClips:
+    """The same clips, once it is certain that all could be read or that others may be left out.
+
+    Raises:
+        ValueError: In every process, where any of them has met a clip that cannot be read.
+    """
+    damaged = {} if allow_missing else {n: r for found in gather_object([share.damaged]) for n, r in found.items()}
+    if damaged:
+        name, reason = min(damaged.items())
+        raise ValueError(
+            f"{len(damaged)} clips cannot be read, the first is {name}: {reason}; leave out damaged clips with "
+            "--set data.allow_missing=true"
+        )
+    return share
+
+
 def gather_clips(share: EmbeddedClips) -> EmbeddedClips:
     """The shares of all processes, in the order of the records."""
     shares = gather_object([share])

@@ -47,6 +47,12 @@ def test_what_is_refused(config_file, override, message):
     assert str(raised.value).startswith(message)
 
 
+def test_a_text_encoder_that_would_not_learn(config_file):
+    settings = ["recipe.train_text_encoder=true", "domain.loss_weight=1"]
+    with pytest.raises(ValueError, match=r"domain\.loss_weight is 1\.0, but must be below 1 with recipe\.train_text"):
+        load_config(config_file(), settings)
+
+
 def test_lacking_options_and_files(config_file, options, tmp_path):
     del options["run"]["output_dir"]
     with pytest.raises(ValueError, match=r"option run\.output_dir is lacking"):

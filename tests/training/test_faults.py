@@ -123,6 +123,18 @@ def test_two_processes_are_stopped_and_go_on_to_the_same_bits(config_file, optio
     same(weights(options), expected)
 
 
+def test_a_corrupt_clip_of_the_second_process_is_named(config_file, options, clips_dir, tmp_path, start):
+    copy = tmp_path / "clips"
+    shutil.copytree(clips_dir, copy)
+    (copy / "train" / "Blue" / "Blue_1.avi").write_bytes(b"no video at all")
+    options["data"]["data_dir"] = str(copy)
+    options["recipe"]["batch_size"] = 3
+    process = start(config_file(), launcher=TWO, **ON_CPU)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert "error: 1 clips cannot be read, the first is train/Blue/Blue_1.avi" in err
+
+
 def test_a_launcher_that_would_start_fewer_processes_is_found_out(config_file, start):
     launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
     process = start(config_file(), launcher=launcher)

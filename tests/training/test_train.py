@@ -141,7 +141,7 @@ def test_a_corrupt_clip_is_named_and_can_be_left_out(config_file, options, clips
     options["data"]["data_dir"] = str(copy)
     assert main(["--config", str(config_file())]) == 2
     message = capsys.readouterr().err
-    assert "error: clip train/Red/Red_1.avi" in message
+    assert "error: 1 clips cannot be read, the first is train/Red/Red_1.avi: cannot read video" in message
     assert "--set data.allow_missing=true" in message
     assert main(["--config", str(config_file()), "--resume", "--set", "data.allow_missing=true"]) == 0
     weights, rows = outcome(options)
