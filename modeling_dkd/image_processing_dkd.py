@@ -92,11 +92,12 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         """Copies the settings of one of transformers' PIL image processors.
 
         Raises:
-            ValueError: It does more than resize, crop, rescale and normalise (patches, padding, several images).
+            ValueError: It does more than resize, crop, rescale, shift and normalise (padding, several images).
         """
         kind: Any = type(image_processor)
         patches = kind.__name__.startswith("Siglip2ImageProcessor")
-        steps = () if patches else ("_preprocess", "resize", "center_crop", "rescale", "normalize")
+        shifts = kind.__name__.startswith("EfficientNetImageProcessor")  # ALIGN's
+        steps = () if patches or shifts else ("_preprocess", "resize", "center_crop", "rescale", "normalize")
         if not issubclass(kind, PilBackend) or any(
             getattr(kind, step) is not getattr(PilBackend, step) for step in steps
         ):
@@ -104,6 +105,11 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
                 f"the backbone's image processor {kind.__name__} has steps of its own, which are not supported; use a "
                 "backbone whose images are resized, cropped, rescaled and normalised alone"
             )
+        mean, std = _three_values(image_processor.image_mean, 0.0), _three_values(image_processor.image_std, 1.0)
+        normalised = bool(image_processor.do_normalize)
+        if shifts:
+            mean, std = _efficientnet_mean_and_std(image_processor, mean, std)
+            normalised = True
         return cls(
             do_resize=bool(image_processor.do_resize),
             size={name: getattr(image_processor, name) for name in PATCH_SIZE} if patches else image_processor.size,
@@ -112,9 +118,9 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
             crop_size=image_processor.crop_size,
             do_rescale=bool(image_processor.do_rescale),
             rescale_factor=image_processor.rescale_factor,
-            do_normalize=bool(image_processor.do_normalize),
-            image_mean=_three_values(image_processor.image_mean, 0.0),
-            image_std=_three_values(image_processor.image_std, 1.0),
+            do_normalize=normalised,
+            image_mean=mean,
+            image_std=std,
         )
 
     def preprocess(self, images: Any, return_tensors: str | None = "pt", **kwargs: Any) -> BatchFeature:
@@ -314,6 +320,20 @@ def _whole_patches(height: int, width: int, patch_size: int, max_num_patches: in
         fits = (scaled(middle, height) / patch_size) * (scaled(middle, width) / patch_size) <= max_num_patches
         lowest, highest = (middle, highest) if fits else (lowest, middle)
     return scaled(lowest, height), scaled(lowest, width)
+
+
+def _efficientnet_mean_and_std(
+    image_processor: Any, mean: list[float], std: list[float]
+) -> tuple[list[float], list[float]]:
+    """Mean and deviation that do in one step what EfficientNet does in up to three after rescaling.
+
+    It subtracts 1 (`rescale_offset`), normalises (`do_normalize`) and divides by the deviation (`include_top`).
+    """
+    if not image_processor.do_normalize:
+        mean = [0.0] * 3
+    divisions = int(bool(image_processor.do_normalize)) + int(bool(image_processor.include_top))
+    offset = 1.0 if image_processor.rescale_offset and image_processor.do_rescale else 0.0
+    return [offset + value for value in mean], [value**divisions for value in std]
 
 
 def _three_values(values: Any, default: float) -> list[float]:

@@ -7,7 +7,10 @@ import os
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BatchFeature
+from transformers import AutoConfig, AutoTokenizer, BatchFeature
+
+# The name in `transformers` itself is a placeholder that wants torchvision in older releases.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
 from .frame_sampling import Views

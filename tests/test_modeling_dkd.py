@@ -142,8 +142,10 @@ def test_activation_checkpointing_changes_memory_and_nothing_else(kind):
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-    checkpointed.activation_checkpointing_enable()
-    assert checkpointed.is_activation_checkpointing
+    switches = ("activation_checkpointing", "gradient_checkpointing")  # the name now and in older releases
+    switch = next(name for name in switches if hasattr(checkpointed, f"{name}_enable"))
+    getattr(checkpointed, f"{switch}_enable")()
+    assert getattr(checkpointed, f"is_{switch}")
     calls = []
     for module in checkpointed.modules():
         if getattr(module, "gradient_checkpointing", False):
@@ -156,8 +158,8 @@ def test_activation_checkpointing_changes_memory_and_nothing_else(kind):
     torch.testing.assert_close(*losses)
     for (name, weight), other in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
         torch.testing.assert_close(weight.grad, other.grad, msg=lambda text, name=name: f"{name}: {text}")
-    checkpointed.activation_checkpointing_disable()
-    assert not checkpointed.is_activation_checkpointing
+    getattr(checkpointed, f"{switch}_disable")()
+    assert not getattr(checkpointed, f"is_{switch}")
 
 
 def _counting(function, calls):

@@ -8,14 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from transformers import (
-    AutoImageProcessor,
     AutoProcessor,
     CLIPImageProcessorPil,
     CLIPTokenizer,
+    ConvNextImageProcessorPil,
     EfficientNetImageProcessorPil,
     Siglip2ImageProcessorPil,
     SiglipImageProcessorPil,
 )
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from modeling_dkd import DKDCLIPImageProcessor, DKDCLIPProcessor
 from modeling_dkd.video_frames import VideoReadError, read_frames, segment_indices
@@ -122,6 +123,29 @@ def test_siglip2_frames_fill_whole_patches_as_its_own_processor(size):
     patches = found.reshape(2, 3, rows, 6, columns, 6).transpose(0, 2, 4, 3, 5, 1).reshape(2, rows * columns, -1)
     difference = np.abs(patches - expected["pixel_values"][:, : rows * columns])
     assert difference.max() <= 2
+
+
+@pytest.mark.parametrize("rescale_offset", [True, False])
+@pytest.mark.parametrize("do_normalize", [True, False])
+@pytest.mark.parametrize("include_top", [True, False])
+def test_align_frames_are_shifted_as_by_its_own_processor(rescale_offset, do_normalize, include_top):
+    backbone = EfficientNetImageProcessorPil(
+        size={"height": 37, "width": 31},
+        do_center_crop=True,
+        crop_size={"height": 29, "width": 23},
+        resample=2,
+        rescale_factor=2 / 255,
+        rescale_offset=rescale_offset,
+        do_normalize=do_normalize,
+        include_top=include_top,
+    )
+    frames = list(random_video(2))
+    expected = backbone(frames, return_tensors="np", input_data_format="channels_last")["pixel_values"]
+    found = DKDCLIPImageProcessor.from_image_processor(backbone)(frames, return_tensors="np")["pixel_values"]
+    step = 2 / 255 / min(backbone.image_std) ** (do_normalize + include_top)  # of one grey level
+    assert found.shape == (2, 3, 29, 23)
+    assert np.abs(found - expected).max() <= 2.01 * step
+    assert np.abs(found - expected).mean() <= 0.1 * step
 
 
 def test_every_form_of_a_video_gives_the_same(processor):
@@ -336,8 +360,8 @@ def test_from_backbone_leaves_room_for_offset_positions(tmp_path):
 
 
 def test_a_backbone_with_steps_of_its_own_is_refused(tmp_path):
-    folder = save_stock_checkpoint(tmp_path, image_processor=EfficientNetImageProcessorPil())
-    with pytest.raises(ValueError, match="EfficientNetImageProcessorPil has steps of its own"):
+    folder = save_stock_checkpoint(tmp_path, image_processor=ConvNextImageProcessorPil())
+    with pytest.raises(ValueError, match="ConvNextImageProcessorPil has steps of its own"):
         DKDCLIPProcessor.from_backbone(folder)
 
 
@@ -369,7 +393,8 @@ REMOTE = """
 import sys
 sys.modules["modeling_dkd"] = None  # importing the package fails
 import numpy as np, torch
-from transformers import AutoImageProcessor, AutoProcessor
+from transformers import AutoProcessor
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
 image_processor = AutoImageProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
 assert type(processor).__name__ == "DKDCLIPProcessor", type(processor)
