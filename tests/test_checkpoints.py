@@ -14,7 +14,6 @@ from tests.tiny_backbones import (
     make_model,
     make_texts,
     make_videos,
-    needs_fitted_head,
     own_logits,
     tiny_backbone,
     tiny_backbone_config,
@@ -156,7 +155,6 @@ def test_a_checkpoint_of_another_dimension_says_so(tmp_path):
         DKDCLIPModel.from_pretrained(tmp_path, projection_dim=12)
 
 
-@needs_fitted_head
 @torch.no_grad()
 def test_a_fitted_domain_is_part_of_the_checkpoint(kind, tmp_path):
     model, inputs = make_model(kind), (make_videos(), make_texts(5, 2))
@@ -172,7 +170,6 @@ def test_a_fitted_domain_is_part_of_the_checkpoint(kind, tmp_path):
         assert torch.equal(loaded(*inputs)[name], value), name
 
 
-@needs_fitted_head
 def test_a_checkpoint_of_another_number_of_components_says_so(tmp_path):
     model = make_model().fit_domain(make_videos(12, 2), make_texts(5))
     count = model.config.num_components
@@ -183,7 +180,6 @@ def test_a_checkpoint_of_another_number_of_components_says_so(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@needs_fitted_head
 @torch.no_grad()
 def test_a_domain_missing_from_the_checkpoint_leaves_plain_clip(tmp_path):
     inputs = make_videos(), make_texts(5)

@@ -9,7 +9,6 @@ from tests.tiny_backbones import (
     make_model,
     make_texts,
     make_videos,
-    needs_fitted_head,
     tiny_backbone,
 )
 
@@ -70,7 +69,6 @@ def test_the_stock_checkpoint_loads_in_half_precision(tmp_path):
     assert {tensor.dtype for tensor in model.head.state_dict().values()} == {torch.float32}
 
 
-@needs_fitted_head
 @torch.no_grad()
 def test_casting_the_model_leaves_the_head_in_float32():
     for cast in (lambda model: model.to(torch.bfloat16), lambda model: model.half()):
@@ -80,7 +78,6 @@ def test_casting_the_model_leaves_the_head_in_float32():
         assert model(make_videos(), make_texts(4)).logits_per_video.dtype == torch.float32
 
 
-@needs_fitted_head
 @torch.no_grad()
 def test_autocast_reaches_the_encoders_but_not_the_head():
     model, seen = make_model(), {}
@@ -141,7 +138,6 @@ def fitted():
 
 
 @pytest.mark.slow
-@needs_fitted_head
 @torch.no_grad()
 def test_a_fitted_model_compiles_as_one_graph(fitted):
     model, inputs = fitted
@@ -149,14 +145,12 @@ def test_a_fitted_model_compiles_as_one_graph(fitted):
     assert_same(torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs), expected)
 
 
-@needs_fitted_head
 @torch.no_grad()
 def test_a_fitted_model_exports(fitted):
     model, inputs = fitted
     assert_same(torch.export.export(model, (), inputs).module()(**inputs), model(**inputs))
 
 
-@needs_fitted_head
 @torch.no_grad()
 def test_one_export_serves_any_number_of_videos_and_classes():
     model, inputs = make_model(), {"pixel_values": make_videos(3, 2), "input_ids": make_texts(4, 2)}
