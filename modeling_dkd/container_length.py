@@ -18,8 +18,8 @@ TRANSPORT_PACKETS = {188: 0, 192: 4, 204: 0}  # length in bytes, place of the sy
 def missing_bytes(path: str | Path, container: str) -> int:
     """How many bytes a file lacks at its end, by what it says of itself.
 
-    Known are AVI, MP4 and QuickTime, Matroska and WebM, MPEG program and transport streams. The last two tell only of
-    the packet in which they end, so a cut between two packets goes unseen there.
+    Known are AVI, GIF, MP4 and QuickTime, Matroska and WebM, MPEG program and transport streams. The last two tell only
+    of the packet in which they end, so a cut between two packets goes unseen there.
 
     Args:
         path: A regular file.
@@ -118,8 +118,15 @@ def _end_of_transport_stream(file: BinaryIO, size: int) -> int:
     return 0
 
 
+def _end_of_gif(file: BinaryIO, size: int) -> int:
+    """One byte more than there is where the closing semicolon lacks; zeros may follow it."""
+    file.seek(max(0, size - 4096))
+    return size if file.read().rstrip(b"\0").endswith(b";") else size + 1
+
+
 _ANNOUNCED_ENDS: dict[str, Callable[[BinaryIO, int], int]] = {
     "avi": _end_of_avi,
+    "gif": _end_of_gif,
     "mov": _end_of_boxes,
     "matroska": _end_of_matroska,
     "mpeg": _end_of_program_stream,

@@ -63,6 +63,8 @@ SILENT = {
     "no synchronisation": ("mpegts", bytes(1000)),
     "another container": ("ogg", bytes(10)),
     "nothing": ("avi", b""),
+    "a gif": ("gif", b"GIF89a" + bytes(9) + b";"),
+    "zeros behind a gif": ("gif", b"GIF89a" + bytes(9) + b";" + bytes(5)),
 }
 
 
@@ -72,3 +74,9 @@ def test_a_file_that_does_not_tell_is_not_accused(name, tmp_path):
     path = tmp_path / "video"
     path.write_bytes(data)
     assert missing_bytes(path, container) == 0
+
+
+def test_a_gif_without_its_end_is_cut_off(tmp_path):
+    path = tmp_path / "video"
+    path.write_bytes(b"GIF89a" + bytes(9))
+    assert missing_bytes(path, "gif") == 1
