@@ -18,8 +18,8 @@ TRANSPORT_PACKETS = {188: 0, 192: 4, 204: 0}  # length in bytes, place of the sy
 def missing_bytes(path: str | Path, container: str) -> int:
     """How many bytes a file lacks at its end, by what it says of itself.
 
-    Known are AVI, GIF, MP4 and QuickTime, Matroska and WebM, MPEG program and transport streams. The last two tell only
-    of the packet in which they end, so a cut between two packets goes unseen there.
+    Known are AVI, GIF, MP4 and QuickTime, Matroska and WebM, MPEG program and transport streams. The last two tell
+    only of the packet in which they end, so a cut between two packets goes unseen there.
 
     Args:
         path: A regular file.
