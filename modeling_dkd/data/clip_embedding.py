@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from ..video_frames import VideoReadError
 from .clip_shards import ClipShards, clip_identity
 from .video_index import VideoRecord
+from .worker_processes import prepare_worker, worker_context
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def embed_clips(
         shards: Where finished batches are kept.
         accelerator: Batches go to its processes in turn.
         batch_size: Clips in a batch.
-        num_workers: Decoding processes for each of them; 0 decodes in the process itself.
+        num_workers: Decoding processes for each of them; 0 decodes in the process itself. `load_clip` goes there,
+            so it must be picklable, and a script needs its `if __name__ == "__main__":`.
 
     Returns:
         The run as all processes together made it, the same on each.
@@ -119,11 +121,13 @@ def embed_clips(
     share = slice(accelerator.process_index, None, accelerator.num_processes)
     mine = planned[share]
     my_ids = shard_ids[share]
-    loader = DataLoader(
+    workers = min(num_workers, len(mine))
+    loader: DataLoader = DataLoader(
         _ClipBatches(mine, load_clip),
         batch_size=None,
-        num_workers=min(num_workers, len(mine)),
-        worker_init_fn=_one_thread,
+        num_workers=workers,
+        worker_init_fn=prepare_worker,
+        multiprocessing_context=worker_context(workers),
     )
     damaged: dict[str, str] = {}
     num_embedded = 0
@@ -176,11 +180,6 @@ class _Progress:
         self.failed += newly_failed
         self.bar.set_postfix(damaged=self.failed, refresh=False) if self.failed else None
         self.bar.update(done - self.bar.n)
-
-
-def _one_thread(_: int) -> None:
-    """Keep each decoding process to one thread: there are as many of them as the user asked for."""
-    torch.set_num_threads(1)
 
 
 @torch.inference_mode()

@@ -1,4 +1,5 @@
 import hashlib
+import importlib
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from modeling_dkd.data.clip_embedding import embed_clips, embed_texts
 from modeling_dkd.data.clip_shards import ClipShards, clip_identity, sort_metadata
 from modeling_dkd.data.video_index import folder_index
+from modeling_dkd.data.worker_processes import NEEDED_BY_WORKERS, worker_context
 from modeling_dkd.video_frames import VideoReadError
 
 
@@ -168,6 +170,32 @@ def test_equal_prompts_are_encoded_once():
     assert embeds.tolist() == [[[2, 97], [1, 98]], [[3, 99], [2, 97]]]
 
 
+def multiply():
+    """Have torch start its threads, as an encoder does."""
+    return torch.ones(600, 600) @ torch.ones(600, 600)
+
+
+@pytest.mark.slow
+def test_workers_start_after_an_encoder_has_run(tmp_path):
+    index = make_folder(tmp_path / "videos")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for number in range(3):
+            multiply()
+            _, done = run(index, tmp_path / f"shards{number}", num_workers=2)
+            assert done.num_embedded == 23
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_workers_are_never_forked_from_this_process():
+    assert worker_context(0) is None
+    assert worker_context(2).get_start_method() in ("forkserver", "spawn")
+    for name in NEEDED_BY_WORKERS:
+        importlib.import_module(name)
+
+
 SCRIPT = """
 import sys, time
 from pathlib import Path
@@ -214,7 +242,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     while len(list((tmp_path / "killed").glob("*.safetensors"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    killed.communicate(timeout=30)  # its workers end too: they hold the other end of this pipe
     written = bytes_of(tmp_path / "killed")
     times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("*.safetensors")}
     assert 3 <= len(times) < 10
