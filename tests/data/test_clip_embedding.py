@@ -63,7 +63,7 @@ def bytes_of(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()}
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_clip_is_embedded_once_and_found_again(tmp_path, num_workers):
     index = make_folder(tmp_path / "videos")
     shards, done = run(index, tmp_path / "shards", num_workers=num_workers)
