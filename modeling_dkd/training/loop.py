@@ -112,10 +112,13 @@ def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> 
 def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool) -> Run:
     """Everything that the first step needs."""
     output = Path(config.run.output_dir)
-    if not resume and (output / "checkpoints").is_dir():
+    unfinished = (output / "checkpoints").is_dir()
+    if unfinished and not resume:
         raise ValueError(
             f"{output} holds an unfinished run; go on with it with --resume, or give another run.output_dir"
         )
+    if not unfinished and (output / "results.json").exists():
+        raise ValueError(f"{output} holds a finished run; give another run.output_dir")
     # Clips: which there are, and how they are read.
     index = open_index(config.data)
     train_records = index.part("train").records

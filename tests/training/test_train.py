@@ -68,10 +68,12 @@ def test_a_whole_run(config_file, options, capsys, clips_dir):
 def test_the_domain_alone(config_file, options):
     options["recipe"]["epochs"] = 0
     options["domain"] = {"use_labels": False}
+    options["data"]["test_views"] = "2x3x2"
     assert main(["--config", str(config_file())]) == 0
     weights, rows = outcome(options)
     assert [row["method"] for row in rows] == ["zero-shot", "dkd"]
     assert "without labels" in rows[1]["data"]["domain"]
+    assert rows[1]["data"]["frames"] == "2x3x2"
     start = load_file(Path(options["model"]["backbone"]) / "model.safetensors")
     assert all(weights[f"backbone.{name}"].equal(tensor) for name, tensor in start.items())
 
@@ -102,6 +104,8 @@ def test_a_resumed_run_ends_in_the_same_bits(config_file, options, monkeypatch, 
     found, found_rows = outcome(options)
     assert all(found[name].equal(tensor) for name, tensor in expected.items())
     assert [row["top1"] for row in found_rows] == [row["top1"] for row in rows]
+    assert main(["--config", config, "--resume"]) == 2
+    assert "holds a finished run; give another run.output_dir" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_names_the_clips(config_file, options, monkeypatch, capsys):
