@@ -505,7 +505,8 @@ def test_a_stream_comes_close_to_a_fit_on_the_whole(batch_size):
     reached = accuracy(head(videos, texts).logits_per_video, labels)
     assert reached > accuracy(whole(videos, texts).logits_per_video, labels) - 0.03
     assert reached > zero_shot
-    assert head.log_frequency.abs().max() < 1
+    # Frequencies cannot be judged without what was seen before; small batches would drive them apart.
+    assert torch.equal(head.log_frequency, make_head(48).fit(videos[:60], texts).log_frequency)
 
 
 def test_a_stream_needs_a_fit_with_texts():
