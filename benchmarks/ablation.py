@@ -150,6 +150,10 @@ def main() -> None:
         text += f"\n## {section}\n\n{table(lines[section])}"
     options.output.write_text(text)
     described = {"environment": environment(sys.argv, [options.features / videos for videos, _ in SETS.values()])}
+    # Where the data lie on this machine is nobody's business.
+    described["environment"] = {
+        k: v for k, v in described["environment"].items() if k in {"commit", "date", "versions"}
+    }
     rows = {section: [vars(line) for line in of_section] for section, of_section in lines.items()}
     write_results(options.output.with_suffix(".json"), json.loads(json.dumps(described | {"sections": rows})))
     print(text)
