@@ -16,11 +16,13 @@ The model of a video embedding x of the domain, given unit class texts t_k and t
 
 It is fitted by expectation-maximisation on additive statistics: samples pass in chunks, nothing of size N x K is kept,
 and statistics of several processes may be summed. A sample's own share in the mean that it is compared with is taken
-out (leave-one-out), else classes with few samples hold on to whatever they were given first.
+out, else classes with few samples hold on to whatever they were given first.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -212,12 +214,8 @@ def gather_statistics(
     all_reduce: AllReduce = lambda sums: sums,
 ) -> DomainStatistics:
     """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes."""
-    parts = zip(video_embeds.split(CHUNK_SIZE), labels.split(CHUNK_SIZE), strict=True)
-    statistics = None
-    for chunk, chunk_labels in parts:
-        part = _chunk_statistics(mixture, prior, chunk, chunk_labels, logit_scale)
-        statistics = part if statistics is None else statistics + part
-    assert statistics is not None
+    chunks = zip(video_embeds.split(CHUNK_SIZE), labels.split(CHUNK_SIZE), strict=True)
+    statistics = reduce(add, (_chunk_statistics(mixture, prior, *chunk, logit_scale) for chunk in chunks))
     return DomainStatistics(*(all_reduce(getattr(statistics, f.name)) for f in fields(statistics)))
 
 

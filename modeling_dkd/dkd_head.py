@@ -455,6 +455,8 @@ class DKDHead(nn.Module):
     def _particles(self, embeds: Tensor, name: str) -> Tensor:
         """Checked unit embeddings (N, P, D), float32, each set then scaled so that its mean has unit norm."""
         dim = self.config.projection_dim
+        if not isinstance(embeds, Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, not {type(embeds).__name__}; torch.as_tensor makes one.")
         if embeds.dim() not in (2, 3) or embeds.shape[-1] != dim or 0 in embeds.shape:
             raise ValueError(
                 f"{name} must be (N, {dim}) or (N, particles, {dim}), at least one of each, not {tuple(embeds.shape)}."

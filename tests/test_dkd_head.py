@@ -688,3 +688,8 @@ def test_golden_logits():
     output = fitted_head()(spread(TOY.videos[:2], 3), spread(TOY.texts[:4], 2))
     expected = torch.tensor([[4.09, -7.8, 2.42, -0.81], [11.3, -3.44, 2.42, 1.68]])
     torch.testing.assert_close(output.logits_per_video, expected, rtol=0, atol=0.02)
+
+
+def test_what_is_no_tensor_is_refused():
+    with pytest.raises(ValueError, match="video_embeds must be a torch.Tensor, not list; torch.as_tensor makes one."):
+        DKDHead(DKDCLIPConfig(projection_dim=2)).fit([[1.0, 0.0]], torch.eye(2))
