@@ -31,8 +31,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from modeling_dkd.data.synthetic_motions import MOTIONS, FloatArray, Track, draw_track
-from modeling_dkd.data.synthetic_scenes import SOURCE_SCENES, UNSEEN_SCENES, draw_scene
+from .synthetic_motions import MOTIONS, FloatArray, Track, draw_track
+from .synthetic_scenes import SOURCE_SCENES, UNSEEN_SCENES, draw_scene
 
 
 ACTIONS = tuple(MOTIONS)
@@ -64,7 +64,7 @@ OTHER_COLOURS: Colours = {
     "mint": (0.5, 1.0, 0.8),
 }
 # Scenes are dimmer than the object in front of them.
-SCENE_BRIGHTNESS = 0.6
+SCENE_BRIGHTNESS = 0.45
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Domain:
     """
 
     scenes: tuple[str, ...] = tuple(SOURCE_SCENES)
-    usual_scene_share: float = 0.7
+    usual_scene_share: float = 0.4
     usual_scene_offset: int = 0
     colours: tuple[str, ...] = tuple(SOURCE_COLOURS)
     light: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -97,9 +97,9 @@ class Domain:
 SOURCE = Domain()
 SHIFTS: dict[str, dict[str, Any]] = {
     "scenes": {"scenes": tuple(UNSEEN_SCENES)},
-    "palette": {"colours": tuple(OTHER_COLOURS), "light": (1.0, 0.82, 0.6), "gamma": 1.35},
-    "camera": {"shake": 2.5, "noise": 0.08},
-    "frequencies": {"tail": 1.0},
+    "palette": {"colours": tuple(OTHER_COLOURS), "light": (1.0, 0.85, 0.7), "gamma": 1.2},
+    "camera": {"shake": 2.5, "noise": 0.1},
+    "frequencies": {"tail": 0.7},
     "rebound": {"usual_scene_offset": 3},
 }
 DOMAINS: dict[str, Domain] = {
@@ -146,6 +146,12 @@ def domain_called(name: str) -> Domain:
 def class_prompts() -> list[list[str]]:
     """The prompts of every action of `ACTIONS`, one list each; they say nothing of scene or object."""
     return [[template.format(action=action) for template in CLASS_TEMPLATES] for action in ACTIONS]
+
+
+def usual_actions(domain: Domain, scene: str) -> list[str]:
+    """The actions whose usual scene this is; empty for a scene that does not occur."""
+    usual = [domain.scenes[(k + domain.usual_scene_offset) % len(domain.scenes)] for k in range(len(ACTIONS))]
+    return [action for action, where in zip(ACTIONS, usual, strict=True) if where == scene]
 
 
 def class_frequencies(domain: Domain) -> FloatArray:

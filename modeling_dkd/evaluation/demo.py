@@ -6,6 +6,11 @@ For each kind of shift, labelled synthetic clips are written as video files and 
 hub_configs/dkd-tiny. A random half of the clips, without labels, is the domain that DKD is fitted on; the other half
 is the test (inductive), with five seeds of the halving. The target that combines all kinds of shift is the default
 one. Plain zero-shot of the same embeddings stands beside DKD; every figure is written as it comes out.
+
+The checkpoint was given the fault that DKD is about on purpose (training/tiny_backbone.py): part of its captions were
+guessed from the scene. So there is something to correct on unshifted clips too, and the row "source" shows how much: a
+kind of shift is corrected beyond that only where its gain is larger. The demo shows the mechanism and the shifts that
+it copes with; it says nothing of the size of a gain on real videos.
 """
 
 import argparse
@@ -40,7 +45,7 @@ from .report import REFERENCE, Line, environment, results, summarise, write_resu
 
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "hub_configs" / "dkd-tiny"
-TARGETS = (DEFAULT_TARGET, *SHIFTS)
+TARGETS = (DEFAULT_TARGET, *SHIFTS, "source")
 VIEWS = "4x1x1"
 NUM_CLIPS = 1000
 NUM_SEEDS = 5
@@ -73,10 +78,10 @@ class ShiftResult:
 
     @property
     def verdict(self) -> str:
-        """Whether the domain's knowledge corrects this kind of shift, beyond two standard errors."""
+        """Whether knowing the domain helps here, beyond two standard errors."""
         if abs(self.gain) <= 2 * self.gain_error:
             return "no clear change"
-        return "corrected in part" if self.gain > 0 else "made worse"
+        return "gains" if self.gain > 0 else "loses"
 
 
 def embed_target(encoder: ClipEncoder, target: str, folder: Path, num_clips: int, progress: tqdm) -> EmbeddingSet:
@@ -111,7 +116,7 @@ def embed_target(encoder: ClipEncoder, target: str, folder: Path, num_clips: int
         "split": f"seed {CLIP_SEED}",
         "frames": VIEWS,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.exp()),
+        "logit_scale": float(encoder.model.head.logit_scale.detach().exp()),
     }
     return EmbeddingSet(
         torch.cat(embeds), torch.tensor(labels), texts.view(len(prompts), -1, texts.shape[-1]), metadata
@@ -162,7 +167,8 @@ def gain_figure(found: Sequence[ShiftResult]) -> Figure:
         right = 100 * max(result.zero_shot, result.dkd) + spread
         axes.annotate(f"{100 * result.gain:+.1f}", (right, row), (8, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(found)), [f"{r.target}: {DOMAIN_SUMMARIES[r.target]}" for r in reversed(found)])
-    axes.set_xlabel("top-1, %: zero-shot (hollow) and DKD (filled, bar: sd of the gain over seeds)")
+    axes.set_xlabel("top-1, %")
+    figure.suptitle("zero-shot (hollow) and DKD (filled; bar: sd of the gain over seeds)", fontsize=11)
     axes.margins(x=0.12, y=0.12)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -225,7 +231,10 @@ def main(argv: list[str] | None = None) -> int:
         f"On the default target ({default.target}) plain zero-shot is right on {100 * default.zero_shot:.1f} % of "
         f"{default.num_test} test clips, DKD on {100 * default.dkd:.1f} %: {100 * default.gain:+.1f} ± "
         f"{100 * default.gain_spread:.1f} points over {NUM_SEEDS} seeds.\n"
-        f"'no clear change': the gain is within two standard errors of zero.\n"
+        "'no clear change': the gain is within two standard errors of zero.\n"
+        "The tiny encoder learned on purpose from captions guessed in part from the scene, so DKD has something to\n"
+        "correct on clips like those it was trained on (source) too. This shows the mechanism, not the gain to\n"
+        "expect on real videos.\n"
         f"Results, tables, figures and the clips of the default target are in {arguments.output}."
     )
     return 0

@@ -1,0 +1,306 @@
+"""The class-anchored mixture of a domain: one Gaussian per class text, fitted to unlabelled (or labelled) embeddings.
+
+The model of a video embedding x of the domain, given unit class texts t_k and the logit scale s of the dual encoder:
+
+    p(k | x) proportional to exp(s x.t~_k - b_k + w_k) N(x; mean_k, S)^(1/T)
+
+- t~_k and b_k: the class texts debiased. CLIP's logit s x.t_k has its own mean and its own spread over samples that
+  are not of class k; half of what differs between classes (log scale for the spread) counts as bias and is removed.
+- w_k: log frequency of class k in the domain, beyond what the text prior says; maximum a posteriori under N(0, v), v
+  estimated over the classes. Absent classes lose weight; present ones need not be equally frequent.
+- mean_k: conjugate prior of KAPPA pseudo-samples at the anchor, the class text carried over to the cone of the videos
+  by a shift and a scale. A class without samples keeps its anchor, a class with many has its own mean.
+- S: one diagonal of variances around the means, shared by all classes, so that the posterior is linear in x.
+- T: embeddings have far fewer independent dimensions than axes, which makes the product over axes overconfident, and
+  the more so the fewer samples a class has.
+
+It is fitted by expectation-maximisation on additive statistics: samples pass in chunks, nothing of size N x K is kept,
+and statistics of several processes may be summed. A sample's own share in the mean that it is compared with is taken
+out, else classes with few samples hold on to whatever they were given first.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+
+# Pseudo-samples that hold a class mean at its anchor.
+KAPPA = 4.0
+# T with plenty of samples per class; it grows by the factor 1 + TEMPERATURE_GROWTH * classes / samples.
+TEMPERATURE, TEMPERATURE_GROWTH = 25.0, 8.0
+# T where all samples are labelled: the means are then right, and only the dependence between the axes is left. It too
+# grows with classes per sample; without that, one or two shots of each of 500 classes are far worse than none.
+LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_GROWTH = 5.0, 64.0
+# Unlabelled samples that a labelled one is worth.
+LABELLED_WEIGHT = 4.0
+# Share of the classes' differences in the mean and the log spread of their logits that counts as bias.
+DEBIASED_SHARE = 0.5
+# Samples below which the length of a text's offset says more about the spread of its logits than they do.
+SPREAD_PRIOR_SAMPLES = 1000.0
+# Variance of the log class frequencies, nats^2, before the domain is known, how many classes that is worth when it is
+# estimated, and the damping of the frequencies' update.
+FREQUENCY_VARIANCE, FREQUENCY_PRIOR_CLASSES, FREQUENCY_DAMPING = 0.1, 10.0, 0.6
+# Share of a sample's own weight that is left out of the mean it is compared with.
+LEFT_OUT = 0.8
+# Scale from text offsets to video offsets, kept in a sane range.
+ANCHOR_SCALE_RANGE = (0.2, 3.0)
+# Pseudo-samples that hold the variance of an axis at the mean of all: a single sample has hardly any along most axes.
+VARIANCE_PRIOR_SAMPLES = 2.0
+# Smallest variance relative to their mean.
+RELATIVE_VARIANCE_FLOOR = 1e-3
+NUM_ROUNDS = 15
+CHUNK_SIZE = 8192
+
+AllReduce = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class TextPrior:
+    """The class texts debiased: prior logits of x are x @ (logit_scale * directions).T - bias.
+
+    Attributes:
+        offsets: (K, D), class texts minus their mean.
+        scale: (K,), factor that makes an offset t~_k.
+        bias: (K,), b_k, nats.
+    """
+
+    offsets: Tensor
+    scale: Tensor
+    bias: Tensor
+
+    @property
+    def directions(self) -> Tensor:
+        """t~, (K, D)."""
+        return self.offsets * self.scale[:, None]
+
+
+@dataclass(frozen=True)
+class DomainStatistics:
+    """Sums over domain samples, float64; those of disjoint samples add up. Labelled ones count LABELLED_WEIGHT times.
+
+    Attributes:
+        num_samples: (), n.
+        num_labelled: (), what of them came with its class.
+        counts: (K,), responsibilities summed.
+        prior_counts: (K,), the same for the posterior without the mixture.
+        sums: (K, D), embeddings weighted by responsibilities.
+        squares: (D,), squared embeddings.
+    """
+
+    num_samples: Tensor
+    num_labelled: Tensor
+    counts: Tensor
+    prior_counts: Tensor
+    sums: Tensor
+    squares: Tensor
+
+    def __add__(self, other: "DomainStatistics") -> "DomainStatistics":
+        """Of both sets of samples."""
+        return DomainStatistics(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class ClassMixture:
+    """The mixture of the module docstring, float32.
+
+    Attributes:
+        log_frequency: (K,), w_k, nats.
+        domain_mean: (D,), mean video embedding.
+        mean_direction: (D,), t~ averaged with the class frequencies.
+        anchor_scale: (), from t~ offsets to video offsets.
+        means: (K, D).
+        variances: (D,), S.
+        counts: (K,), samples per class, a labelled one counted LABELLED_WEIGHT times.
+        temperature: (), T.
+    """
+
+    log_frequency: Tensor
+    domain_mean: Tensor
+    mean_direction: Tensor
+    anchor_scale: Tensor
+    means: Tensor
+    variances: Tensor
+    counts: Tensor
+    temperature: Tensor
+
+    @property
+    def evidence(self) -> Tensor:
+        """Weight of a class's own samples in its mean, (K,), 0 (the anchor alone) to 1."""
+        return self.counts / (self.counts + KAPPA)
+
+    def anchors(self, directions: Tensor) -> Tensor:
+        """Where debiased texts (..., D) stand among the videos, (..., D)."""
+        return self.domain_mean + self.anchor_scale * (directions - self.mean_direction)
+
+
+def fit_class_mixture(
+    video_embeds: Tensor,
+    prior: TextPrior,
+    labels: Tensor,
+    logit_scale: float,
+    num_rounds: int | None = None,
+    all_reduce: AllReduce = lambda sums: sums,
+) -> tuple[ClassMixture, DomainStatistics]:
+    """Fit the class-anchored mixture to a domain.
+
+    Args:
+        video_embeds: (N, D), unit norm, float32.
+        prior: The debiased texts of the K classes.
+        labels: (N,), int64, class of a sample or -1 for unlabelled.
+        logit_scale: s > 0, the factor of cosines that makes logits.
+        num_rounds: EM rounds, the first of which knows the texts only; at least 1; None: NUM_ROUNDS.
+        all_reduce: Sums a tensor over processes that each hold a part of the samples.
+
+    Returns:
+        The mixture and the statistics it was made from.
+    """
+    mixture = text_only_mixture(prior)
+    for _ in range(NUM_ROUNDS if num_rounds is None else num_rounds):
+        statistics = gather_statistics(mixture, prior, video_embeds, labels, logit_scale, all_reduce)
+        mixture = maximise(mixture, prior, statistics)
+    return mixture, statistics
+
+
+def text_only_mixture(prior: TextPrior) -> ClassMixture:
+    """What is known before any sample: no mixture, which is one at infinite temperature."""
+    zeros, origin = torch.zeros_like(prior.bias), torch.zeros_like(prior.offsets[0])
+    one, never = zeros.new_ones(()), zeros.new_tensor(float("inf"))
+    return ClassMixture(
+        zeros, origin, origin, one, torch.zeros_like(prior.offsets), torch.ones_like(origin), zeros, never
+    )
+
+
+def null_moments(video_embeds: Tensor, text_embeds: Tensor, logit_scale: float) -> Tensor:
+    """Sums that tell how the logits of a class look on samples of other classes, (4, K), float64; samples add up.
+
+    Rows: number of samples; weight 1 - p(k | x) under the texts alone; weighted logit; weighted squared logit.
+    """
+    offsets = _offsets(text_embeds)
+    directions = offsets * relative_length(offsets, offsets).pow(-DEBIASED_SHARE)[:, None]
+    moments = torch.zeros(4, len(offsets), dtype=torch.float64, device=video_embeds.device)
+    for chunk in video_embeds.split(CHUNK_SIZE):
+        other = 1 - (logit_scale * chunk @ directions.T).softmax(1)
+        logits = logit_scale * chunk @ offsets.T
+        sums = (torch.ones_like(other), other, other * logits, other * logits.square())
+        moments += torch.stack([values.sum(0, dtype=torch.float64) for values in sums])
+    return moments
+
+
+def debias_texts(text_embeds: Tensor, moments: Tensor) -> TextPrior:
+    """Unit texts (K, D) with half of their bias removed, given the `null_moments` of the domain."""
+    offsets = _offsets(text_embeds)
+    num_samples, weight, first, second = moments
+    mean = first / weight.clamp_min(1e-6)
+    variance = (second / weight.clamp_min(1e-6) - mean.square()).clamp_min(1e-12)
+    # Few samples say little about a spread: the length of the text's offset stands in for it.
+    expected = relative_length(offsets, offsets).double().square() * variance.mean()
+    variance = (variance * num_samples + expected * SPREAD_PRIOR_SAMPLES) / (num_samples + SPREAD_PRIOR_SAMPLES)
+    scale = (variance.mean() / variance).pow(DEBIASED_SHARE / 2)
+    bias = DEBIASED_SHARE * mean * scale
+    return TextPrior(offsets, scale.float(), (bias - bias.mean()).float())
+
+
+def gather_statistics(
+    mixture: ClassMixture,
+    prior: TextPrior,
+    video_embeds: Tensor,
+    labels: Tensor,
+    logit_scale: float,
+    all_reduce: AllReduce = lambda sums: sums,
+) -> DomainStatistics:
+    """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes."""
+    chunks = zip(video_embeds.split(CHUNK_SIZE), labels.split(CHUNK_SIZE), strict=True)
+    statistics = reduce(add, (_chunk_statistics(mixture, prior, *chunk, logit_scale) for chunk in chunks))
+    return DomainStatistics(*(all_reduce(getattr(statistics, f.name)) for f in fields(statistics)))
+
+
+def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatistics) -> ClassMixture:
+    """M step: the mixture that the statistics ask for, given the one under which they were gathered."""
+    num_samples, counts = statistics.num_samples, statistics.counts
+    directions = prior.directions.double()
+    # Anchors: the texts, shifted and scaled into the cone of the videos as the classes with samples ask for.
+    own_means = statistics.sums / counts.clamp_min(1e-8)[:, None]
+    frequency = counts / num_samples
+    domain_mean, mean_direction = frequency @ own_means, frequency @ directions
+    video_spread, text_spread = own_means - domain_mean, directions - mean_direction
+    scale = (
+        frequency @ (video_spread * text_spread).sum(1) / (frequency @ text_spread.square().sum(1)).clamp_min(1e-12)
+    )
+    scale = scale.clamp(*ANCHOR_SCALE_RANGE)
+    anchors = domain_mean + scale * text_spread
+    # Means and their common variances.
+    means = anchors + (counts / (counts + KAPPA))[:, None] * (own_means - anchors)
+    scatter = statistics.squares - 2 * (statistics.sums * means).sum(0) + counts @ means.square()
+    # Embeddings that do not vary at all still do so by rounding; a smaller variance would overflow in float32.
+    variances = (scatter / num_samples).clamp_min(torch.finfo(torch.float32).eps ** 2)
+    prior_share = VARIANCE_PRIOR_SAMPLES / (VARIANCE_PRIOR_SAMPLES + num_samples)
+    variances = (1 - prior_share) * variances + prior_share * variances.mean()
+    variances = variances.clamp_min(RELATIVE_VARIANCE_FLOOR * variances.mean())
+    # Frequencies: a damped Newton step on sum_i log p(x_i) - w^2 / (2 v).
+    variance = _frequency_variance(mixture.log_frequency.double(), statistics.prior_counts)
+    surplus = counts - statistics.prior_counts - mixture.log_frequency / variance
+    curvature = statistics.prior_counts + 1 / variance
+    log_frequency = mixture.log_frequency + FREQUENCY_DAMPING * surplus / curvature
+    labelled, classes_per_sample = statistics.num_labelled / num_samples, len(counts) / num_samples
+    unlabelled_temperature = TEMPERATURE * (1 + TEMPERATURE_GROWTH * classes_per_sample)
+    labelled_temperature = LABELLED_TEMPERATURE * (1 + LABELLED_TEMPERATURE_GROWTH * classes_per_sample)
+    temperature = 1 / ((1 - labelled) / unlabelled_temperature + labelled / labelled_temperature)
+    new = (log_frequency, domain_mean, mean_direction, scale, means, variances, counts, temperature)
+    return ClassMixture(*(value.float() for value in new))
+
+
+def _frequency_variance(log_frequency: Tensor, prior_counts: Tensor) -> Tensor:
+    """Empirical Bayes estimate of v, (): w^2 plus w's own uncertainty, averaged over the classes and the prior's."""
+    variance = torch.full_like(prior_counts.sum(), FREQUENCY_VARIANCE)
+    for _ in range(10):
+        second_moments = log_frequency.square() + 1 / (prior_counts + 1 / variance)
+        total = FREQUENCY_PRIOR_CLASSES * FREQUENCY_VARIANCE + second_moments.sum()
+        variance = total / (FREQUENCY_PRIOR_CLASSES + len(log_frequency))
+    return variance
+
+
+def _offsets(text_embeds: Tensor) -> Tensor:
+    """Texts minus their mean."""
+    return text_embeds - text_embeds.mean(0)
+
+
+def relative_length(offsets: Tensor, reference: Tensor) -> Tensor:
+    """Length of each offset (J, D) relative to the root mean square of the reference's (K, D); 1 where those are 0."""
+    lengths = offsets.norm(dim=1)
+    typical = reference.square().sum(1).mean().sqrt()
+    return torch.where(typical > 1e-6, lengths / typical.clamp_min(1e-6), torch.ones_like(lengths)).clamp_min(1e-3)
+
+
+def _chunk_statistics(
+    mixture: ClassMixture, prior: TextPrior, video_embeds: Tensor, labels: Tensor, logit_scale: float
+) -> DomainStatistics:
+    """Statistics of one chunk."""
+    prior_logits = logit_scale * video_embeds @ prior.directions.T - prior.bias + mixture.log_frequency
+    distances = squared_distances(mixture, video_embeds)
+    assigned = (prior_logits - 0.5 * distances / mixture.temperature).softmax(1)
+    # Without the sample itself the mean of its class lies further away, by R / (R - z) with R = N + KAPPA.
+    support = mixture.counts + KAPPA
+    factor = support / (support - LEFT_OUT * assigned)
+    assigned = (prior_logits - 0.5 * distances * factor.square() / mixture.temperature).softmax(1)
+    known = (labels >= 0)[:, None]
+    weight = torch.where(known, LABELLED_WEIGHT, 1.0)
+    truth = one_hot(labels.clamp_min(0), len(support)).to(assigned.dtype)
+    assigned = weight * torch.where(known, truth, assigned)
+    expected = weight * torch.where(known, truth, prior_logits.softmax(1))
+    squares = (weight * video_embeds.square()).sum(0)
+    sums = (weight.sum(), (weight * known).sum(), assigned.sum(0), expected.sum(0), assigned.T @ video_embeds, squares)
+    return DomainStatistics(*(value.double() for value in sums))
+
+
+def squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:
+    """Squared Mahalanobis distance of points (N, D) from each mean, (N, K)."""
+    deviation = mixture.variances.sqrt()
+    centred = (points - mixture.domain_mean) / deviation
+    means = (mixture.means - mixture.domain_mean) / deviation
+    distances = centred.square().sum(1, keepdim=True) - 2 * centred @ means.T + means.square().sum(1)
+    return distances.clamp_min(0)

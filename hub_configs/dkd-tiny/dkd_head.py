@@ -1,0 +1,488 @@
+"""DKDHead: the plug-and-play part that moves video and text embeddings toward the domain's mixture.
+
+    head = DKDHead(DKDCLIPConfig(projection_dim=512))
+    head.fit(domain_video_embeds, class_text_embeds)
+    logits = head(video_embeds, class_text_embeds).logits_per_video
+
+What a domain is: class_mixture.py, a Gaussian per class text with common variances S. What it does to texts:
+text_frame.py; the text of a class moves along the score of its own component, so far that its cosine with a video is
+the posterior. A video x moves along the score of sum_k r_k N(x; mean_k, S), r being its posterior, by a strength that
+is small where its classes have little support and where the video is not typical of the domain. Frames of one clip and
+prompts of one class are particles, which move by SVGD (svgd.py).
+"""
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from transformers.utils import ModelOutput
+
+from .class_mixture import (
+    AllReduce,
+    ClassMixture,
+    DomainStatistics,
+    TextPrior,
+    debias_texts,
+    fit_class_mixture,
+    gather_statistics,
+    maximise,
+    null_moments,
+)
+from .configuration_dkd import DKDCLIPConfig
+from .gaussian_mixture import fit_gaussian_mixture
+from .svgd import svgd
+from .text_frame import TextFrame, place_fitted_texts, place_new_texts
+
+
+DOMAIN_FILE = "dkd_domain.safetensors"
+# Texts nearer than this are the same class.
+SAME_CLASS_COSINE = 0.999
+# Unknown classes: one component for so many samples, at most so many.
+SAMPLES_PER_COMPONENT, MAX_COMPONENTS = 16, 64
+# Rounds over each batch of a stream.
+UPDATE_ROUNDS = 3
+# Everything that is fitted and its shape: K components, D dimensions.
+BUFFER_AXES = {
+    # The mixture: its shares of samples, the fields of ClassMixture, and whether components are classes (1, else 0).
+    "weights": "K",
+    "means": "KD",
+    "variances": "D",
+    "counts": "K",
+    "log_frequency": "K",
+    "domain_mean": "D",
+    "mean_direction": "D",
+    "anchor_scale": "",
+    "temperature": "",
+    "anchored": "",
+    # The class texts as given and debiased, and the fields of TextFrame.
+    "fitted_texts": "KD",
+    "text_scale": "K",
+    "text_bias": "K",
+    "class_strength": "K",
+    "unit_axis": "D",
+    "norm_axis": "D",
+    "text_centre": "D",
+    "text_norm": "",
+    "text_bases": "KD",
+    "text_targets": "KD",
+    # What `update` adds to.
+    "num_samples": "",
+    "num_labelled": "",
+    "prior_counts": "K",
+    "sums": "KD",
+    "squares": "D",
+    "moments": "4K",
+}
+
+
+@dataclass
+class DKDHeadOutput(ModelOutput):
+    """What `DKDHead` returns, float32.
+
+    Args:
+        logits_per_video: Logit scale times cosine of the moved embeddings plus the bias, (B, K).
+        video_embeds: Moved videos, unit norm, (B, D).
+        text_embeds: Moved class texts, unit norm, (K, D).
+        strength: Weight with which each video was moved, 0 to 1, (B,).
+    """
+
+    logits_per_video: Tensor | None = None
+    video_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    strength: Tensor | None = None
+
+
+class DKDHead(nn.Module):
+    """Compares videos with class texts after both have been moved toward a domain; plain CLIP until one is fitted.
+
+    It knows nothing of encoders. All that is fitted lives in persistent float32 buffers, which stay float32 whatever
+    dtype the model is cast to. Everything is computed in float32 with autocast off.
+
+    Attributes (buffers, K components):
+        weights: Share of the domain's samples per component, (K,); all 0 means not fitted.
+        means: (K, D).
+        variances: (D,), shared by the components.
+        counts: Samples per component, (K,).
+        class_strength: Weight with which each fitted class's own samples moved its text, 0 to 1, (K,).
+
+    Args:
+        config: `projection_dim`, `logit_scale`, `logit_bias`, `num_components` and the options of the movement.
+    """
+
+    logit_bias: Tensor
+    weights: Tensor
+    means: Tensor
+    variances: Tensor
+    counts: Tensor
+    log_frequency: Tensor
+    domain_mean: Tensor
+    mean_direction: Tensor
+    anchor_scale: Tensor
+    temperature: Tensor
+    anchored: Tensor
+    fitted_texts: Tensor
+    text_scale: Tensor
+    text_bias: Tensor
+    unit_axis: Tensor
+    norm_axis: Tensor
+    text_centre: Tensor
+    text_norm: Tensor
+    text_bases: Tensor
+    text_targets: Tensor
+    class_strength: Tensor
+    num_samples: Tensor
+    num_labelled: Tensor
+    prior_counts: Tensor
+    sums: Tensor
+    squares: Tensor
+    moments: Tensor
+
+    def __init__(self, config: DKDCLIPConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale), dtype=torch.float32).log())
+        self.register_buffer("logit_bias", torch.tensor(float(config.logit_bias), dtype=torch.float32))
+        self.class_names: list[str] | None = None
+        self._make_buffers(config.num_components)
+
+    def _buffer_shapes(self, num_components: int) -> dict[str, tuple[int, ...]]:
+        """Every fitted buffer and its shape."""
+        sizes = {"K": num_components, "D": self.config.projection_dim, "4": 4}
+        return {name: tuple(sizes[axis] for axis in axes) for name, axes in BUFFER_AXES.items()}
+
+    def unfitted_values(self) -> dict[str, float]:
+        """Constant that each fitted buffer holds before `fit`."""
+        # Divisors; everything else is zero, with which nothing moves.
+        return {name: float(name in {"variances", "temperature", "text_norm"}) for name in self._buffer_shapes(0)}
+
+    def _make_buffers(self, num_components: int) -> None:
+        """Buffers of an unfitted head with room for so many components."""
+        values = self.unfitted_values()
+        for name, shape in self._buffer_shapes(num_components).items():
+            self.register_buffer(
+                name, torch.full(shape, values[name], dtype=torch.float32, device=self.logit_bias.device)
+            )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "DKDHead":
+        """Move between devices, but keep float32: a domain rounded to bfloat16 is another one."""
+
+        def keep_dtype(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether a domain has been fitted or loaded."""
+        return bool(self.weights.sum() > 0)
+
+    @torch.no_grad()
+    def fit(
+        self,
+        video_embeds: Tensor,
+        text_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_components: int | None = None,
+        all_reduce: AllReduce | None = None,
+    ) -> "DKDHead":
+        """Learn a domain from its embeddings, from nothing: what was fitted before is forgotten.
+
+        With class texts the mixture has one component per class. Without, its components are unknown groups: it
+        describes the domain (`weights`, `means`, `variances`), but what it would do to classes that come later is not
+        reliably good, so embeddings stay where they are and the head is plain CLIP.
+
+        Args:
+            video_embeds: (N, D) or (N, T, D) with frames as particles, any float dtype, not necessarily unit norm; N
+                may be smaller than K.
+            text_embeds: (K, D) or (K, P, D) with prompts as particles, one row per class; None: classes unknown.
+            labels: (N,), int64, class of each video, -1 for unlabelled; None: all unlabelled.
+            num_components: Without texts, how many components; None: one per 16 samples, 1 to 64.
+            all_reduce: Sums a tensor over processes, each of which calls this with its own part of the videos and the
+                same texts, and gets the same head; None: all videos are here.
+
+        Returns:
+            This head.
+
+        Raises:
+            ValueError: Wrong shape or D, a value that is not finite, a zero embedding, no video, no class, or a label
+                out of range (the message names it).
+        """
+        videos = self._pooled(video_embeds, "video_embeds")
+        if text_embeds is None:
+            if labels is not None:
+                raise ValueError("labels need text_embeds that say what the classes are.")
+            if all_reduce is not None:
+                raise ValueError("processes can share a fit only with text_embeds; gather the videos in one of them.")
+            return self._fit_unknown_classes(videos, num_components)
+        texts = self._pooled(text_embeds, "text_embeds")
+        if num_components not in (None, len(texts)):
+            raise ValueError(
+                f"num_components is {num_components}, but there is one component for each of {len(texts)} texts."
+            )
+        labels = _checked_labels(labels, len(videos), len(texts)).to(videos.device)
+        scale = self._scale()
+        with torch.autocast(videos.device.type, enabled=False):
+            total = all_reduce or (lambda sums: sums)
+            moments = total(null_moments(videos, texts, scale))
+            prior = debias_texts(texts, moments)
+            mixture, statistics = fit_class_mixture(videos, prior, labels, scale, all_reduce=total)
+            self._store(texts, prior, mixture, statistics, moments)
+        self.class_names = None
+        return self
+
+    @torch.no_grad()
+    def update(self, video_embeds: Tensor) -> "DKDHead":
+        """Go on learning from the next batch of a stream; memory does not grow with its length.
+
+        Means, variances and texts go on; the frequencies of the classes stay those of `fit`.
+
+        Args:
+            video_embeds: (N, D) or (N, T, D), unlabelled.
+
+        Returns:
+            This head.
+
+        Raises:
+            ValueError: The head was not fitted with class texts, or as in `fit`.
+        """
+        if not self.is_fitted or not bool(self.anchored):
+            raise ValueError("update goes on from a fit with class texts; call fit(video_embeds, text_embeds) first.")
+        videos = self._pooled(video_embeds, "video_embeds")
+        labels = torch.full((len(videos),), -1, device=videos.device)
+        seen = DomainStatistics(*(self.get_buffer(field.name).double() for field in fields(DomainStatistics)))
+        scale, mixture = self._scale(), self._mixture()
+        with torch.autocast(videos.device.type, enabled=False):
+            moments = self.moments.double() + null_moments(videos, self.fitted_texts, scale)
+            prior = debias_texts(self.fitted_texts, moments)
+            for _ in range(UPDATE_ROUNDS):
+                statistics = seen + gather_statistics(mixture, prior, videos, labels, scale)
+                # What was seen before is not looked at again: its counts hold for the frequencies they were gathered
+                # with only, and Newton steps on them would run away.
+                mixture = replace(maximise(mixture, prior, statistics), log_frequency=self.log_frequency)
+            self._store(self.fitted_texts, prior, mixture, statistics, moments)
+        return self
+
+    def reset(self) -> "DKDHead":
+        """Forget the domain: plain CLIP again."""
+        self.config.num_components = 0
+        self.class_names = None
+        self._make_buffers(0)
+        return self
+
+    def save_pretrained(self, folder: str | Path, class_names: list[str] | None = None) -> None:
+        """Write the fitted domain alone, as one safetensors file in `folder`.
+
+        Args:
+            folder: Made if need be.
+            class_names: Names of the K classes, kept in the file's metadata.
+
+        Raises:
+            ValueError: Nothing is fitted, or the names are not as many as the components.
+        """
+        names = class_names if class_names is not None else self.class_names
+        if not self.is_fitted:
+            raise ValueError("there is no fitted domain to save; call fit first.")
+        if names is not None and len(names) != len(self.weights):
+            raise ValueError(f"class_names has {len(names)} names for {len(self.weights)} components.")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tensors = {name: self.get_buffer(name).detach().cpu().contiguous() for name in self._buffer_shapes(0)}
+        save_file(tensors, Path(folder) / DOMAIN_FILE, metadata={"format": "pt", "class_names": json.dumps(names)})
+
+    def load(self, folder: str | Path) -> "DKDHead":
+        """Take over a domain written by `save_pretrained`; `class_names` holds the names saved with it, if any.
+
+        Raises:
+            ValueError: The file is missing or no domain, or its embeddings have another D.
+        """
+        path = Path(folder) / DOMAIN_FILE
+        if not path.is_file():
+            raise ValueError(f"{folder} has no {DOMAIN_FILE}; a domain is written by DKDHead.save_pretrained.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                names = json.loads((file.metadata() or {}).get("class_names", "null"))
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a safetensors file ({error}); copy it again.") from error
+        means = tensors.get("means", torch.empty(0))
+        num_components, dim = means.shape if means.dim() == 2 else (0, self.config.projection_dim)
+        if dim != self.config.projection_dim:
+            raise ValueError(
+                f"{path} has embeddings of {dim} dimensions, but this head has {self.config.projection_dim}."
+            )
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if shapes != self._buffer_shapes(num_components):
+            raise ValueError(f"{path} is not a domain of this version of DKD; fit the domain again.")
+        self._set_buffers(tensors)
+        self.class_names = names
+        return self
+
+    def forward(self, video_embeds: Tensor, text_embeds: Tensor) -> DKDHeadOutput:
+        """Move both branches and compare them; a result does not depend on what else is in the batch.
+
+        A text within cosine 0.999 of a fitted class is that class; of identical fitted texts the first, second, ...
+        stand for the first, second, ... of the identical texts asked. Any other text is a new class, which takes part
+        with its debiased text, not far from plain CLIP.
+
+        Args:
+            video_embeds: (B, D) or (B, T, D) with frames as particles, any float dtype.
+            text_embeds: (K, D) or (K, P, D) with prompts as particles; any classes in any order.
+
+        Returns:
+            Logits, moved embeddings and strength, float32.
+
+        Raises:
+            ValueError: Wrong shape or D, a value that is not finite, or a zero embedding.
+        """
+        with torch.autocast(video_embeds.device.type, enabled=False):
+            videos, strength = self._move_videos(self._particles(video_embeds, "video_embeds"))
+            texts = self._move_texts(self._particles(text_embeds, "text_embeds"))
+            logits = self.logit_scale.exp() * videos @ texts.T + self.logit_bias
+        return DKDHeadOutput(logits, videos, texts, strength)
+
+    def _move_videos(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (B, T, D) to moved videos (B, D) and the strengths (B,)."""
+        videos = frames.mean(1)
+        if len(self.weights) == 0:
+            return videos, torch.zeros_like(videos[:, 0])
+        # Posterior of the fitted classes, which the fitted texts carry whole.
+        fitted = self.text_bases + self.class_strength[:, None] * (self.text_targets - self.text_bases)
+        assigned = (self.logit_scale.exp() * videos @ fitted.T).softmax(1)
+        targets = assigned @ self.means
+        # How well supported its classes are, and how far out it lies for a sample of the domain.
+        support = assigned @ self.class_strength
+        distances = ((videos - targets).square() / self.variances).sum(1)
+        typicality = (videos.shape[1] / distances.clamp_min(1e-6)).clamp(max=1)
+        strength = self.config.video_strength * support * typicality
+        moved = self._svgd(frames, targets, strength)
+        return normalize(moved.mean(1), dim=-1), strength
+
+    def _move_texts(self, prompts: Tensor) -> Tensor:
+        """Prompts (K, P, D) to moved texts (K, D)."""
+        texts = prompts.mean(1)
+        if len(self.weights) == 0:
+            return texts
+        index, known = self._match(texts)
+        scale = self.logit_scale.exp()
+        bases, scales = place_new_texts(
+            texts, self.fitted_texts, self.text_scale, self._mixture(), self._frame(), scale
+        )
+        bases = torch.where(known, self.text_bases[index], bases)
+        scales = torch.where(known, self.text_scale[index, None], scales)
+        strength = torch.where(known[:, 0], self.class_strength[index], 0.0)
+        # What a base does with an offset, it does with the offsets of single prompts.
+        stretch = 1 + self.anchor_scale / (self.variances * self.temperature * scale)
+        placed = bases[:, None] + scales[:, None] * stretch * (prompts - texts[:, None])
+        moved = self._svgd(placed, torch.where(known, self.text_targets[index], bases), strength)
+        return torch.where(self.anchored > 0, normalize(moved.mean(1), dim=-1), texts)
+
+    def _svgd(self, particles: Tensor, targets: Tensor, strength: Tensor) -> Tensor:
+        """Particles (B, P, D) that have gone `strength` (B,) of the way to N(targets, S), targets (B, D)."""
+        num_steps = self.config.num_svgd_steps
+        return svgd(
+            particles,
+            score=lambda points: (targets[:, None] - points) / self.variances,
+            num_steps=num_steps,
+            step_size=1 - (1 - strength[:, None, None]).pow(1 / num_steps),
+            kernel=self.config.svgd_kernel,
+            variances=self.variances,
+        )
+
+    def _match(self, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Fitted class of each text (K,), int64, and whether it is one at all (K, 1)."""
+        cosines = texts @ self.fitted_texts.T
+        best, index = cosines.max(1, keepdim=True)
+        # The i-th text among identical ones takes the i-th of the fitted classes that are equally near.
+        same = (texts @ texts.T > 1 - 1e-6).tril(-1)
+        tied = cosines >= best - 1e-6
+        rank = torch.minimum(same.sum(1, keepdim=True), tied.sum(1, keepdim=True) - 1)
+        position = tied.cumsum(1) - 1
+        index = (tied & (position == rank)).int().argmax(1)
+        return index, best >= SAME_CLASS_COSINE
+
+    def _fit_unknown_classes(self, videos: Tensor, num_components: int | None) -> "DKDHead":
+        """Describe the domain by an unanchored mixture."""
+        if num_components is None:
+            num_components = min(max(1, len(videos) // SAMPLES_PER_COMPONENT), MAX_COMPONENTS)
+        mixture, _ = fit_gaussian_mixture(videos, num_components)
+        self._make_buffers(num_components)
+        counts = mixture.weights * len(videos)
+        fitted = {"weights": mixture.weights, "means": mixture.means, "variances": mixture.variances, "counts": counts}
+        self._set_buffers({name: self.get_buffer(name) for name in self._buffer_shapes(0)} | fitted)
+        self.class_names = None
+        return self
+
+    def _store(
+        self, texts: Tensor, prior: TextPrior, mixture: ClassMixture, statistics: DomainStatistics, moments: Tensor
+    ) -> None:
+        """Write what was fitted, and place the class texts."""
+        frame = place_fitted_texts(texts, prior, mixture, self._scale())
+        fitted = vars(mixture) | vars(statistics) | vars(frame)
+        fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.evidence}
+        fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias, "moments": moments}
+        self._set_buffers(fitted | {"anchored": torch.ones(())})
+
+    def _mixture(self) -> ClassMixture:
+        """The fitted mixture from the buffers."""
+        return ClassMixture(*(self.get_buffer(field.name) for field in fields(ClassMixture)))
+
+    def _frame(self) -> TextFrame:
+        """The fitted frame of the texts from the buffers."""
+        return TextFrame(*(self.get_buffer(field.name) for field in fields(TextFrame)))
+
+    def _set_buffers(self, tensors: dict[str, Tensor]) -> None:
+        """Replace the fitted buffers, in float32 and on this head's device."""
+        # A domain fitted under inference_mode can still take part in training.
+        with torch.inference_mode(False):
+            for name in self._buffer_shapes(0):
+                self.register_buffer(name, tensors[name].to(self.logit_bias.device, torch.float32, copy=True))
+        self.config.num_components = len(self.weights)
+
+    def _scale(self) -> float:
+        """The factor of cosines."""
+        return float(self.logit_scale.exp())
+
+    def _pooled(self, embeds: Tensor, name: str) -> Tensor:
+        """Checked embeddings for fitting, (N, D): unit norm, particles averaged."""
+        return self._particles(embeds, name).mean(1).to(self.logit_bias.device)
+
+    def _particles(self, embeds: Tensor, name: str) -> Tensor:
+        """Checked unit embeddings (N, P, D), float32, each set then scaled so that its mean has unit norm."""
+        dim = self.config.projection_dim
+        if not isinstance(embeds, Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, not {type(embeds).__name__}; torch.as_tensor makes one.")
+        if embeds.dim() not in (2, 3) or embeds.shape[-1] != dim or 0 in embeds.shape:
+            raise ValueError(
+                f"{name} must be (N, {dim}) or (N, particles, {dim}), at least one of each, not {tuple(embeds.shape)}."
+            )
+        if not torch.compiler.is_compiling() and not bool(embeds.isfinite().all()):
+            index = [int(i) for i in (~embeds.isfinite()).nonzero()[0]]
+            raise ValueError(f"{name}{index} is not finite; look at what the encoder was given for item {index[0]}.")
+        particles = normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)), dim=-1).float()
+        particles = particles[:, None] if particles.dim() == 2 else particles
+        lengths = particles.mean(1, keepdim=True).norm(dim=-1, keepdim=True)
+        if not torch.compiler.is_compiling() and bool((lengths < 1e-6).any()):
+            position = int((lengths < 1e-6).nonzero()[0, 0])
+            raise ValueError(f"{name}[{position}] is a zero embedding; leave it out or embed it again.")
+        return particles / lengths.clamp_min(1e-6)
+
+
+def _checked_labels(labels: Tensor | None, num_videos: int, num_classes: int) -> Tensor:
+    """Labels (N,), int64, all -1 where none were given."""
+    if labels is None:
+        return torch.full((num_videos,), -1)
+    if labels.shape != (num_videos,) or labels.dtype != torch.int64:
+        raise ValueError(
+            f"labels must be int64 of shape ({num_videos},), got {labels.dtype} of {tuple(labels.shape)}."
+        )
+    wrong = ((labels < -1) | (labels >= num_classes)).nonzero()
+    if len(wrong):
+        index = int(wrong[0])
+        raise ValueError(f"labels[{index}] is {int(labels[index])}, but must be -1 (unlabelled) to {num_classes - 1}.")
+    return labels

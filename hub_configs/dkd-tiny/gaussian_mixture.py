@@ -1,0 +1,305 @@
+"""Gaussian mixtures with diagonal variances: density, responsibilities, score, and EM in chunks.
+
+    mixture = fit_gaussian_mixture(points, num_components=10)
+    mixture.log_density(points), mixture.responsibilities(points), mixture.score(points)
+
+A mixture is p(x) = sum_k weights_k N(x; means_k, diag(variances_k)). `variances` is (D,) when all components share one
+diagonal and (K, D) when each has its own (spherical variances are (K, D) with equal columns). Everything is computed
+in float32, or in float64 where the points are, with autocast off. Distances are products of centred and whitened data:
+the expanded square of raw embeddings loses nats in float32, direct differences cost N * K * D memory.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+
+VarianceType = Literal["shared", "diagonal", "spherical"]
+
+# Variances below this share of the mean variance of the data are numerically empty directions.
+RELATIVE_VARIANCE_FLOOR = 1e-3
+# Points whose distances are held at once: 16,384 x K floats.
+CHUNK_SIZE = 16_384
+
+
+def component_log_density(points: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    """Log density of every point under every component, log N(x; mean_k, diag(variance_k)), natural log.
+
+    Args:
+        points: (..., D), any float dtype; computed in float32 or wider.
+        means: (K, D).
+        variances: (D,) shared or (K, D) per component, > 0.
+
+    Returns:
+        (..., K), float32 or float64.
+    """
+    points, means, variances = _same_precision(points, means, variances)
+    with torch.autocast(points.device.type, enabled=False):
+        centre = means.mean(0)
+        # One whitening for all components: exact for a shared diagonal, the well-conditioned middle of them otherwise.
+        scale = (variances if variances.dim() == 1 else variances.log().mean(0).exp()).sqrt()
+        whitened, centred_means = (points - centre) / scale, (means - centre) / scale
+        if variances.dim() == 1:
+            squares = whitened.square().sum(-1, keepdim=True) + centred_means.square().sum(-1)
+            distances = squares - 2 * whitened @ centred_means.T
+        else:
+            precisions = scale.square() / variances
+            constant = (precisions * centred_means.square()).sum(-1)
+            distances = whitened.square() @ precisions.T - 2 * whitened @ (precisions * centred_means).T + constant
+        log_determinant = variances.log().sum(-1)
+        normaliser = points.shape[-1] * torch.log(torch.tensor(2 * torch.pi, dtype=points.dtype)) + log_determinant
+        return -0.5 * (distances.clamp_min(0) + normaliser)
+
+
+@dataclass(frozen=True)
+class GaussianMixture:
+    """A mixture as tensors; every method takes points of any leading shape (..., D).
+
+    Attributes:
+        weights: (K,), at least 0, sum 1.
+        means: (K, D).
+        variances: (D,) shared diagonal or (K, D), > 0, squared units of the points.
+    """
+
+    weights: Tensor
+    means: Tensor
+    variances: Tensor
+
+    def __post_init__(self) -> None:
+        """Refuse shapes and values that no mixture has."""
+        if self.means.dim() != 2:
+            raise ValueError(f"means must be (K, D), got {tuple(self.means.shape)}.")
+        num_components, dim = self.means.shape
+        if self.weights.shape != (num_components,):
+            raise ValueError(f"weights must be ({num_components},) like the means, got {tuple(self.weights.shape)}.")
+        if self.variances.shape not in {(dim,), (num_components, dim)}:
+            shape = tuple(self.variances.shape)
+            raise ValueError(f"variances must be ({dim},) or ({num_components}, {dim}), got {shape}.")
+        if not bool((self.variances > 0).all()):
+            index = tuple(int(i) for i in (~(self.variances > 0)).nonzero()[0])
+            raise ValueError(f"variances must be positive, but variances{list(index)} is {self.variances[index]:.3g}.")
+
+    @property
+    def precisions(self) -> Tensor:
+        """1 / variances, same shape."""
+        return self.variances.reciprocal()
+
+    def joint_log_density(self, points: Tensor, log_weights: Tensor | None = None) -> Tensor:
+        """log(weight_k N(x; mean_k, variance_k)), (..., K); `log_weights` (..., K) replaces the mixture's own."""
+        log_weights = self.weights.log() if log_weights is None else log_weights
+        return component_log_density(points, self.means, self.variances) + log_weights
+
+    def log_density(self, points: Tensor, log_weights: Tensor | None = None) -> Tensor:
+        """Log p(x), natural log, (...)."""
+        return self.joint_log_density(points, log_weights).logsumexp(-1)
+
+    def responsibilities(self, points: Tensor, log_weights: Tensor | None = None) -> Tensor:
+        """Posterior of the components at each point, (..., K), rows sum to 1."""
+        return self.joint_log_density(points, log_weights).softmax(-1)
+
+    def score(self, points: Tensor, log_weights: Tensor | None = None) -> Tensor:
+        """Gradient of the log density at each point, (..., D): sum_k r_k(x) (mean_k - x) / variance_k.
+
+        `log_weights` (..., K), if given, count as constants of each point.
+        """
+        assigned = self.responsibilities(points, log_weights)
+        points, means, precisions, assigned = _same_precision(points, self.means, self.precisions, assigned)
+        with torch.autocast(points.device.type, enabled=False):
+            if precisions.dim() == 1:
+                return (assigned @ means - points) * precisions
+            return assigned @ (precisions * means) - (assigned @ precisions) * points
+
+    def log_likelihood(self, points: Tensor, log_weights: Tensor | None = None) -> Tensor:
+        """Mean log density of points (N, D), a scalar; computed in chunks."""
+        total = sum(self.log_density(*chunk).sum() for chunk in _chunks(points, log_weights))
+        return torch.as_tensor(total) / len(points)
+
+    @classmethod
+    def from_sklearn(cls, fitted: Any) -> "GaussianMixture":
+        """The same mixture from a fitted sklearn.mixture.GaussianMixture of covariance_type 'diag' or 'spherical'."""
+        if fitted.covariance_type not in {"diag", "spherical"}:
+            raise ValueError(f"covariance_type '{fitted.covariance_type}' is not diagonal; use 'diag' or 'spherical'.")
+        weights, means, variances = (
+            torch.as_tensor(array) for array in (fitted.weights_, fitted.means_, fitted.covariances_)
+        )
+        return cls(weights, means, variances if variances.dim() == 2 else variances[:, None].expand_as(means).clone())
+
+    def to_sklearn(self) -> Any:
+        """The same mixture as a fitted sklearn.mixture.GaussianMixture of covariance_type 'diag'.
+
+        Raises:
+            ImportError: scikit-learn is not installed.
+        """
+        try:
+            from sklearn.mixture import GaussianMixture as SklearnMixture
+        except ImportError as error:
+            raise ImportError("to_sklearn needs scikit-learn: pip install scikit-learn") from error
+
+        means = self.means.double().cpu().numpy()
+        fitted = SklearnMixture(len(means), covariance_type="diag")
+        fitted.weights_, fitted.means_ = self.weights.double().cpu().numpy(), means
+        fitted.covariances_ = self.variances.double().expand(self.means.shape).clone().cpu().numpy()
+        fitted.precisions_ = 1 / fitted.covariances_
+        fitted.precisions_cholesky_ = fitted.precisions_**0.5
+        return fitted
+
+
+def fit_gaussian_mixture(
+    points: Tensor,
+    num_components: int | None = None,
+    initial: GaussianMixture | Tensor | None = None,
+    variance_type: VarianceType = "shared",
+    log_weights: Tensor | None = None,
+    num_iterations: int = 100,
+    tolerance: float = 1e-4,
+    seed: int = 0,
+) -> tuple[GaussianMixture, list[float]]:
+    """Maximum-likelihood mixture by expectation-maximisation, in chunks of points.
+
+    A component that no point belongs to keeps its mean and its variance.
+
+    Args:
+        points: (N, D), finite.
+        num_components: K; not needed with `initial`.
+        initial: Where to start: means (K, D) with the data's own variance and equal weights, or a whole mixture;
+            None: means by k-means++.
+        variance_type: "shared", one diagonal (D,); "diagonal", one per component; "spherical", one number each.
+        log_weights: Per-sample log mixing weights (N, K) that stay fixed; None: mixing weights are estimated.
+        num_iterations: At most so many.
+        tolerance: Stop when the mean log-likelihood rises by less, in nats.
+        seed: Of k-means++.
+
+    Returns:
+        The mixture and the mean log-likelihood before each iteration, which never falls.
+
+    Raises:
+        ValueError: points are not a finite (N, D) matrix, `variance_type` is unknown, or there is neither
+            `num_components` nor `initial`.
+
+    Source:
+        Dempster, Laird & Rubin 1977, "Maximum Likelihood from Incomplete Data via the EM Algorithm".
+    """
+    if points.dim() != 2 or not len(points) or not bool(points.isfinite().all()):
+        raise ValueError(f"points must be a finite (N, D) matrix with N at least 1, got shape {tuple(points.shape)}.")
+    if variance_type not in get_args(VarianceType):
+        raise ValueError(f"variance_type must be one of {', '.join(get_args(VarianceType))}, got {variance_type!r}.")
+    points = points.to(torch.promote_types(points.dtype, torch.float32))
+    mixture = _initial_mixture(points, num_components, initial, variance_type, seed)
+    floor = _variance_floor(points)
+    history: list[float] = []
+    for _ in range(num_iterations):
+        with torch.autocast(points.device.type, enabled=False):
+            log_likelihood, updated = _em_iteration(points, mixture, variance_type, log_weights, floor)
+        history.append(log_likelihood)
+        if len(history) > 1 and history[-1] - history[-2] < tolerance:
+            break
+        mixture = updated
+    return mixture, history
+
+
+def kmeans_plus_plus(points: Tensor, num_components: int, seed: int = 0) -> Tensor:
+    """`num_components` of the points (N, D), far from each other: (K, D).
+
+    Each next centre is drawn with probability proportional to the squared distance to the nearest one so far; where
+    all points coincide with a centre (fewer distinct points than components), uniformly.
+
+    Source:
+        Arthur & Vassilvitskii 2007, "k-means++: The Advantages of Careful Seeding".
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = [int(torch.randint(len(points), (), generator=generator))]
+    nearest = (points - points[chosen[0]]).square().sum(1)
+    for _ in range(num_components - 1):
+        odds = nearest.double().cpu()
+        odds = odds if float(odds.sum()) > 0 else torch.ones_like(odds)
+        position = torch.rand((), generator=generator, dtype=torch.float64) * odds.sum()
+        chosen.append(min(int(torch.searchsorted(odds.cumsum(0), position)), len(points) - 1))
+        nearest = torch.minimum(nearest, (points - points[chosen[-1]]).square().sum(1))
+    return points[torch.tensor(chosen, device=points.device)]
+
+
+def _initial_mixture(
+    points: Tensor,
+    num_components: int | None,
+    initial: GaussianMixture | Tensor | None,
+    variance_type: VarianceType,
+    seed: int,
+) -> GaussianMixture:
+    """Where EM starts."""
+    if isinstance(initial, GaussianMixture):
+        mixture = GaussianMixture(*_same_precision(initial.weights.to(points), initial.means, initial.variances))
+        shared = mixture.variances.dim() == 1
+        if shared == (variance_type == "shared"):
+            return mixture
+        variances = mixture.variances.expand_as(mixture.means).clone() if shared else mixture.variances.mean(0)
+        return replace(mixture, variances=variances)
+    if initial is None:
+        if num_components is None or num_components < 1:
+            raise ValueError(
+                f"num_components must be at least 1 where no initial means are given, got {num_components}."
+            )
+        initial = kmeans_plus_plus(points, num_components, seed)
+    means = initial.to(points)
+    variances = points.var(0, correction=0).clamp_min(_variance_floor(points))
+    if variance_type == "spherical":
+        variances = variances.mean().expand_as(variances)
+    if variance_type != "shared":
+        variances = variances.expand_as(means).clone()
+    return GaussianMixture(means.new_full((len(means),), 1 / len(means)), means, variances)
+
+
+def _variance_floor(points: Tensor) -> Tensor:
+    """Smallest variance of a component: a share of the data's, and no less than rounding makes of equal points."""
+    precision = torch.finfo(points.dtype)
+    resolution = precision.eps**2 * points.square().mean()
+    share = RELATIVE_VARIANCE_FLOOR * points.var(0, correction=0).mean()
+    return torch.maximum(share, resolution).clamp_min(precision.eps**3)
+
+
+def _em_iteration(
+    points: Tensor, mixture: GaussianMixture, variance_type: VarianceType, log_weights: Tensor | None, floor: Tensor
+) -> tuple[float, GaussianMixture]:
+    """Mean log-likelihood of `mixture`, and the mixture after one E and one M step."""
+    num_components, dim = mixture.means.shape
+    centre = mixture.weights @ mixture.means
+    counts, sums = points.new_zeros(num_components), points.new_zeros(num_components, dim)
+    squares = points.new_zeros(dim) if variance_type == "shared" else torch.zeros_like(sums)
+    log_likelihood = 0.0
+    for chunk, chunk_log_weights in _chunks(points, log_weights):
+        joint = mixture.joint_log_density(chunk, chunk_log_weights)
+        log_density = joint.logsumexp(-1, keepdim=True)
+        log_likelihood += float(log_density.double().sum())
+        assigned = joint.sub_(log_density).exp_()
+        centred = chunk - centre
+        counts += assigned.sum(0)
+        sums += assigned.T @ centred
+        squares += centred.square().sum(0) if variance_type == "shared" else assigned.T @ centred.square()
+    support = counts[:, None].clamp_min(torch.finfo(points.dtype).tiny)
+    occupied = counts > 0
+    offsets = torch.where(occupied[:, None], sums / support, mixture.means - centre)
+    if variance_type == "shared":
+        variances = (squares - counts @ offsets.square()) / len(points)
+    else:
+        own = squares / support - offsets.square()
+        own = own.mean(1, keepdim=True).expand_as(own) if variance_type == "spherical" else own
+        variances = torch.where(occupied[:, None], own, mixture.variances)
+    updated = GaussianMixture(counts / counts.sum(), offsets + centre, variances.clamp_min(floor))
+    return log_likelihood / len(points), updated
+
+
+def _chunks(points: Tensor, log_weights: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Pieces of the points with their own log-weights."""
+    for start in range(0, len(points), CHUNK_SIZE):
+        part = slice(start, start + CHUNK_SIZE)
+        yield points[part], None if log_weights is None else log_weights[part]
+
+
+def _same_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """All in the widest dtype among them, float32 at least."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)

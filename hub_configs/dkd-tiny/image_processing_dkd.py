@@ -1,0 +1,342 @@
+"""The backbone's own image settings, applied to the frames of videos in batched torch ops (no torchvision)."""
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_transforms import get_size_with_aspect_ratio
+
+from .frame_sampling import Views, segment_indices
+from .video_frames import VideoFrames, read_frames
+
+
+try:
+    from PIL import Image
+
+    PIL_IMAGE: tuple[Any, ...] = (Image.Image,)
+except ImportError:
+    PIL_IMAGE = ()
+
+# PIL's number of a resampling filter -> the mode of torch.nn.functional.interpolate that computes the same.
+INTERPOLATION_MODES = {2: "bilinear", 3: "bicubic"}
+PATCH_SIZE = ("patch_size", "max_num_patches")
+
+
+class DKDCLIPImageProcessor(BaseImageProcessor):
+    """Resize, crop, rescale and normalise frames as a CLIP-like backbone expects, in batched torch ops.
+
+    The settings have the names and meanings they have in transformers' image processors, so those of a backbone can be
+    copied; pixels agree with its PIL version (differences come from rounding, at most 2 of 255).
+
+    Args:
+        size: {"height", "width"}, {"shortest_edge"} or {"shortest_edge", "longest_edge"}, pixels; or {"patch_size",
+            "max_num_patches"} (SigLIP 2): the aspect is kept but for whole patches, and at most so many come out.
+        resample: PIL's number: 2 bilinear, 3 bicubic.
+        crop_size: {"height", "width"}, pixels; a smaller frame is padded with black.
+        rescale_factor: Multiplies pixel values of 0-255.
+        image_mean: Subtracted after rescaling, one value a channel, RGB.
+        image_std: Divides after that, one value a channel, RGB, above 0.
+    """
+
+    model_input_names = ["pixel_values"]  # noqa: RUF012 (transformers reads it as a class attribute)
+
+    def __init__(
+        self,
+        do_resize: bool = True,
+        size: dict[str, int] | None = None,
+        resample: int = 3,
+        do_center_crop: bool = True,
+        crop_size: dict[str, int] | None = None,
+        do_rescale: bool = True,
+        rescale_factor: float = 1 / 255,
+        do_normalize: bool = True,
+        image_mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073),
+        image_std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.do_resize = do_resize
+        self.size = _plain_size(size if size is not None else {"shortest_edge": 224})
+        self.resample = int(resample)
+        self.do_center_crop = do_center_crop
+        self.crop_size = _plain_size(crop_size if crop_size is not None else {"height": 224, "width": 224})
+        self.do_rescale = do_rescale
+        self.rescale_factor = rescale_factor
+        self.do_normalize = do_normalize
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+        self._check()
+
+    def _check(self) -> None:
+        known_sizes = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"})
+        if self.do_resize and self.size.keys() not in (*known_sizes, {"patch_size", "max_num_patches"}):
+            raise ValueError(f"size {self.size} must hold height and width, or shortest_edge")
+        if self.do_resize and self.resample not in INTERPOLATION_MODES:
+            known = ", ".join(f"{number} ({mode})" for number, mode in INTERPOLATION_MODES.items())
+            raise ValueError(f"resample {self.resample} is not supported; known are {known}")
+        if self.do_center_crop and self.crop_size.keys() != {"height", "width"}:
+            raise ValueError(f"crop_size {self.crop_size} must hold height and width")
+        if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
+            raise ValueError(
+                f"image_mean {self.image_mean} and image_std {self.image_std} must be 3 values, std above 0"
+            )
+
+    @classmethod
+    def from_image_processor(cls, image_processor: Any) -> "DKDCLIPImageProcessor":
+        """Copies the settings of one of transformers' PIL image processors.
+
+        Raises:
+            ValueError: It does more than resize, crop, rescale, shift and normalise (padding, several images).
+        """
+        kind: Any = type(image_processor)
+        patches = kind.__name__.startswith("Siglip2ImageProcessor")
+        shifts = kind.__name__.startswith("EfficientNetImageProcessor")  # ALIGN's
+        steps = () if patches or shifts else ("_preprocess", "resize", "center_crop", "rescale", "normalize")
+        if not issubclass(kind, PilBackend) or any(
+            getattr(kind, step) is not getattr(PilBackend, step) for step in steps
+        ):
+            raise ValueError(
+                f"the backbone's image processor {kind.__name__} has steps of its own, which are not supported; use a "
+                "backbone whose images are resized, cropped, rescaled and normalised alone"
+            )
+        mean, std = _three_values(image_processor.image_mean, 0.0), _three_values(image_processor.image_std, 1.0)
+        normalised = bool(image_processor.do_normalize)
+        if shifts:
+            mean, std = _efficientnet_mean_and_std(image_processor, mean, std)
+            normalised = True
+        return cls(
+            do_resize=bool(image_processor.do_resize),
+            size={name: getattr(image_processor, name) for name in PATCH_SIZE} if patches else image_processor.size,
+            resample=image_processor.resample if image_processor.resample is not None else 2,
+            do_center_crop=bool(image_processor.do_center_crop),
+            crop_size=image_processor.crop_size,
+            do_rescale=bool(image_processor.do_rescale),
+            rescale_factor=image_processor.rescale_factor,
+            do_normalize=normalised,
+            image_mean=mean,
+            image_std=std,
+        )
+
+    def preprocess(self, images: Any, return_tensors: str | None = "pt", **kwargs: Any) -> BatchFeature:
+        """Pixel values (N, 3, H, W) float32 of one image or a list of images."""
+        if kwargs:
+            raise ValueError(f"unknown options {sorted(kwargs)}; image settings are attributes of the image processor")
+        many = isinstance(images, list | tuple) or getattr(images, "ndim", 3) == 4
+        videos = [[image] for image in (images if many else [images])]
+        pixel_values = self.preprocess_videos([frame_tensors(video) for video in videos])
+        return BatchFeature({"pixel_values": pixel_values[:, 0]}, tensor_type=return_tensors)
+
+    def preprocess_videos(self, videos: list[list[torch.Tensor]], num_crops: int = 1) -> torch.Tensor:
+        """Model inputs of several videos.
+
+        Args:
+            videos: For each video its frames in order as tensors (n, 3, H, W) uint8, 0-255, RGB, where sizes may
+                differ from tensor to tensor; all videos have the same number T of frames.
+            num_crops: 1 (centre), or 3 (both ends and the centre of the long side).
+
+        Returns:
+            Pixel values, (len(videos) * num_crops, T, 3, height, width) float32, the crops of a video side by side.
+        """
+        if num_crops == 3 and (not self.do_center_crop or "shortest_edge" not in self.size):
+            raise ValueError("3 crops need a backbone that crops after keeping the aspect; this one has a single view")
+        counts = sorted({sum(len(frames) for frames in video) for video in videos})
+        if len(counts) != 1:
+            raise ValueError(
+                f"the videos have different numbers of frames, {counts}; give num_frames to sample the same"
+            )
+        pixel_values: torch.Tensor | None = None
+        for row, video in enumerate(videos):
+            start = 0
+            for frames in video:
+                views = self._views(self._resize(frames), num_crops)
+                if pixel_values is None:
+                    shape = (len(videos) * num_crops, counts[0], *views[0].shape[1:])
+                    pixel_values = torch.empty(shape, dtype=torch.float32, device=frames.device)
+                for crop, view in enumerate(views):
+                    if view.shape[1:] != pixel_values.shape[2:]:
+                        raise ValueError(
+                            "frames have different sizes after preprocessing; this backbone keeps their aspect, so "
+                            "process videos of one aspect at a time"
+                        )
+                    pixel_values[row * num_crops + crop, start : start + len(view)].copy_(view)
+                start += len(frames)
+        if pixel_values is None:
+            raise ValueError("a video without frames cannot be preprocessed")
+        return self._normalise_(pixel_values)
+
+    def _resize(self, frames: torch.Tensor) -> torch.Tensor:
+        """Resized frames, uint8; rounds after each direction, as PIL does."""
+        height, width = frames.shape[-2:]
+        target = self._target_size(height, width)
+        if not self.do_resize or target == (height, width):
+            return frames
+        mode = INTERPOLATION_MODES[self.resample]
+        if frames.device.type == "cpu":
+            return torch.nn.functional.interpolate(frames, target, mode=mode, antialias=True)
+        resized = torch.nn.functional.interpolate(frames.float(), target, mode=mode, antialias=True)
+        return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+    def _target_size(self, height: int, width: int) -> tuple[int, int]:
+        if "height" in self.size:
+            return self.size["height"], self.size["width"]
+        if "max_num_patches" in self.size:
+            return _whole_patches(height, width, self.size["patch_size"], self.size["max_num_patches"])
+        edge = self.size["shortest_edge"]
+        if "longest_edge" in self.size:
+            return get_size_with_aspect_ratio((height, width), edge, self.size["longest_edge"])
+        return (edge, int(edge * width / height)) if height <= width else (int(edge * height / width), edge)
+
+    def _views(self, frames: torch.Tensor, num_crops: int) -> list[torch.Tensor]:
+        if not self.do_center_crop:
+            return [frames]
+        height, width = frames.shape[-2:]
+        crop_height, crop_width = self.crop_size["height"], self.crop_size["width"]
+        # Odd margins: PIL processors round the crop's corner down and the padding of a small frame up.
+        pad_height, pad_width = max(0, crop_height - height), max(0, crop_width - width)
+        pad_top, pad_left = (pad_height + 1) // 2, (pad_width + 1) // 2
+        if pad_height or pad_width:
+            margins = (pad_left, pad_width - pad_left, pad_top, pad_height - pad_top)
+            frames = torch.nn.functional.pad(frames, margins)
+        top, left = (height - crop_height) // 2 + pad_top, (width - crop_width) // 2 + pad_left
+        tops, lefts = [top] * num_crops, [left] * num_crops
+        if num_crops == 3 and height > width:
+            tops = [0, top, frames.shape[-2] - crop_height]
+        elif num_crops == 3:
+            lefts = [0, left, frames.shape[-1] - crop_width]
+        return [frames[..., y : y + crop_height, x : x + crop_width] for y, x in zip(tops, lefts, strict=True)]
+
+    def _normalise_(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(factor * x - mean) / std in place, on (..., 3, H, W)."""
+        factor = self.rescale_factor if self.do_rescale else 1.0
+        mean = torch.tensor(self.image_mean if self.do_normalize else [0.0] * 3, dtype=torch.float64)
+        std = torch.tensor(self.image_std if self.do_normalize else [1.0] * 3, dtype=torch.float64)
+        scale = (factor / std).to(pixel_values)[:, None, None]
+        shift = (mean / std).to(pixel_values)[:, None, None]
+        return pixel_values.mul_(scale).sub_(shift)
+
+
+def frame_tensors(video: Any, views: Views | None = None) -> list[torch.Tensor]:
+    """Frames of one video as (n, 3, H, W) uint8 tensors, neighbours of one size joined; sampled where `views` asks."""
+    if isinstance(video, VideoFrames):
+        video = video.pixels
+    count = len(video) if isinstance(video, list | tuple) or (is_array(video) and video.ndim == 4) else 0
+    if not count:
+        raise ValueError(
+            f"a video must be frames in a list or an array (T, H, W, C) or (T, C, H, W), not {describe(video)}"
+        )
+    chosen = None if views is None else segment_indices(count, views.num_frames, views.num_clips).reshape(-1)
+    if is_array(video):
+        return [_rgb_tensor(video if chosen is None else video[chosen])]
+    frames = [video[index] for index in range(count)] if chosen is None else [video[index] for index in chosen]
+    return join_equal_sizes([_rgb_tensor(frame) for frame in frames])
+
+
+def join_equal_sizes(frames: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Concatenates neighbouring tensors (n, 3, H, W) of the same size, so that they are resized together."""
+    groups: list[list[torch.Tensor]] = []
+    for frame in frames:
+        if groups and groups[-1][0].shape[1:] == frame.shape[1:]:
+            groups[-1].append(frame)
+        else:
+            groups.append([frame])
+    return [torch.cat(group) for group in groups]
+
+
+def _rgb_tensor(frames: Any) -> torch.Tensor:
+    """One frame or an array of frames as (n, 3, H, W) uint8, 0-255, RGB."""
+    if isinstance(frames, str | os.PathLike):
+        return read_frames(frames, 1).pixels
+    if isinstance(frames, PIL_IMAGE):
+        return torch.from_numpy(np.array(frames.convert("RGB"))).permute(2, 0, 1)[None]
+    if not is_array(frames) or frames.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"a frame must be a PIL image, an array (H, W, C) or (C, H, W) or a path, not {describe(frames)}"
+        )
+    tensor = torch.from_numpy(np.ascontiguousarray(frames)) if isinstance(frames, np.ndarray) else frames.detach()
+    if tensor.ndim == 2:
+        tensor = tensor[None]
+    if tensor.ndim == 3:
+        tensor = tensor[None]
+    last, first = tensor.shape[-1] in (1, 3, 4), tensor.shape[1] in (1, 3, 4)
+    if not (last or first):
+        raise ValueError(
+            f"a frame must have 1, 3 or 4 channels, first or last, but its shape is {tuple(frames.shape)}"
+        )
+    if last and not (first and isinstance(frames, torch.Tensor)):  # both fit: torch keeps channels first, numpy last
+        tensor = tensor.permute(0, 3, 1, 2)
+    if 0 in tensor.shape:
+        raise ValueError(f"a frame of shape {tuple(frames.shape)} has no pixels")
+    tensor = _as_uint8(tensor[:, :3])
+    return tensor.expand(-1, 3, -1, -1) if tensor.shape[1] == 1 else tensor
+
+
+def _as_uint8(frames: torch.Tensor) -> torch.Tensor:
+    if frames.dtype == torch.uint8:
+        return frames
+    low, high = frames.min().item(), frames.max().item()
+    if frames.is_floating_point():
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"floating-point frames must lie between 0 and 1, but reach from {low:g} to {high:g}; pass uint8"
+            )
+        return (frames * 255).round_().to(torch.uint8)
+    if low < 0 or high > 255:
+        raise ValueError(f"integer frames must lie between 0 and 255, but reach from {low} to {high}")
+    return frames.to(torch.uint8)
+
+
+def describe(value: Any) -> str:
+    """Type and size of a value, for an error message."""
+    shape = f" of shape {tuple(value.shape)}" if is_array(value) else ""
+    length = f" of length {len(value)}" if isinstance(value, list | tuple) else ""
+    return f"{type(value).__name__}{shape}{length}"
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is a numpy array or a tensor."""
+    return isinstance(value, np.ndarray | torch.Tensor)
+
+
+def _plain_size(size: Any) -> dict[str, int]:
+    """A size as a dict of the entries that are set (transformers has a class of its own for it)."""
+    return {name: int(value) for name, value in dict(size).items() if value is not None}
+
+
+def _whole_patches(height: int, width: int, patch_size: int, max_num_patches: int) -> tuple[int, int]:
+    """Largest size of about the same aspect in whole patches, bisected as SigLIP 2's own processor does."""
+
+    def scaled(scale: float, length: int) -> int:
+        return max(patch_size, math.ceil(length * scale / patch_size) * patch_size)
+
+    lowest, highest = 1e-6, 100.0
+    while highest - lowest >= 1e-5:
+        middle = (lowest + highest) / 2
+        fits = (scaled(middle, height) / patch_size) * (scaled(middle, width) / patch_size) <= max_num_patches
+        lowest, highest = (middle, highest) if fits else (lowest, middle)
+    return scaled(lowest, height), scaled(lowest, width)
+
+
+def _efficientnet_mean_and_std(
+    image_processor: Any, mean: list[float], std: list[float]
+) -> tuple[list[float], list[float]]:
+    """Mean and deviation that do in one step what EfficientNet does in up to three after rescaling.
+
+    It subtracts 1 (`rescale_offset`), normalises (`do_normalize`) and divides by the deviation (`include_top`).
+    """
+    if not image_processor.do_normalize:
+        mean = [0.0] * 3
+    divisions = int(bool(image_processor.do_normalize)) + int(bool(image_processor.include_top))
+    offset = 1.0 if image_processor.rescale_offset and image_processor.do_rescale else 0.0
+    return [offset + value for value in mean], [value**divisions for value in std]
+
+
+def _three_values(values: Any, default: float) -> list[float]:
+    if values is None:
+        return [default] * 3
+    return [float(values)] * 3 if isinstance(values, int | float) else [float(value) for value in values]

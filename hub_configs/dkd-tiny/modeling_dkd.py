@@ -1,0 +1,417 @@
+"""DKDCLIPModel: any CLIP-like dual encoder as a video recogniser that knows its domain.
+
+The backbone embeds frames and prompts, one embedding each; `DKDHead` takes those embeddings as particles, moves them
+toward the domain's mixture and compares videos with classes.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput, can_return_tuple, logging
+
+from .configuration_dkd import DKDCLIPConfig
+from .dkd_head import DKDHead
+from .dual_encoder import check_dual_encoder, embed_images, embed_texts, freeze_similarity, similarity_of
+
+
+FRAMES_PER_CHUNK = 64
+TEXTS_PER_CHUNK = 256
+
+
+@dataclass
+class DKDCLIPOutput(ModelOutput):
+    """What `DKDCLIPModel` returns, float32 throughout.
+
+    Args:
+        loss: Cross-entropy of `logits_per_video` with the labels, (); only when labels were given.
+        logits_per_video: Similarity of each video with each class, (B, K).
+        logits_per_text: Its transpose, (K, B).
+        video_embeds: Unit-norm embeddings of the videos after the domain has moved them, (B, D).
+        text_embeds: Unit-norm embeddings of the classes after the domain has moved them, (K, D).
+        strength: How far each video was moved, 0 (not at all) to 1, (B,).
+    """
+
+    loss: Tensor | None = None
+    logits_per_video: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    video_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    strength: Tensor | None = None
+
+
+class DKDCLIPModel(PreTrainedModel):
+    """A dual encoder as `backbone` and a `DKDHead` as `head`; plain CLIP until `fit_domain`.
+
+    Args:
+        config: Options, with a `backbone_config`.
+        backbone: The dual encoder with its weights; None builds one with random weights from the configuration.
+
+    Raises:
+        ValueError: The configuration has no backbone, contradicts it, or the backbone is no dual encoder.
+    """
+
+    config: DKDCLIPConfig
+    config_class = DKDCLIPConfig
+    base_model_prefix = "dkd_clip"
+    main_input_name = "pixel_values"
+    input_modalities = ["video", "text"]  # noqa: RUF012 (typed so in the base class)
+    supports_gradient_checkpointing = True
+    # What is supported is up to the backbone, which checks for itself.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # A regular expression, for "head" alone would match SigLIP's vision head as well.
+    _keep_in_fp32_modules_strict = [r"^head\."]  # noqa: RUF012 (the base class makes a set of its own of it)
+
+    def __init__(self, config: DKDCLIPConfig, backbone: PreTrainedModel | None = None) -> None:
+        if config.backbone_config is None:
+            raise ValueError(
+                "DKDCLIPModel needs a config with a backbone_config; give one, or load a stock checkpoint with "
+                'DKDCLIPModel.from_backbone("openai/clip-vit-base-patch16")'
+            )
+        config.check()
+        super().__init__(config)
+        if backbone is None:
+            backbone = AutoModel.from_config(config.backbone_config)
+        check_dual_encoder(backbone)
+        config.backbone_config = backbone.config  # one object, so that later changes reach the encoders
+        self.backbone = backbone
+        self.head = DKDHead(config)
+        freeze_similarity(self.backbone)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Give what a checkpoint lacks its starting value: the head then is an unfitted one."""
+        super()._init_weights(module)
+        if isinstance(module, DKDHead):
+            init.constant_(module.logit_scale, math.log(self.config.logit_scale))
+            for name, value in {"logit_bias": self.config.logit_bias, **module.unfitted_values()}.items():
+                init.constant_(module.get_buffer(name), value)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """Load a DKD checkpoint, and refuse one that would leave part of the encoders random.
+
+        Args:
+            pretrained_model_name_or_path: Folder, or repository on the Hub.
+            *model_args: As in `PreTrainedModel.from_pretrained`.
+            **kwargs: As in `PreTrainedModel.from_pretrained`; options of `DKDCLIPConfig` override the stored ones.
+
+        Returns:
+            The model in evaluation mode; with `output_loading_info=True` also the dict of what was missing.
+
+        Raises:
+            ValueError: The weights have other shapes than the configuration says (another `projection_dim` or
+                `num_components`), or lack some of the backbone.
+        """
+        with_info = kwargs.pop("output_loading_info", False)
+        accept_mismatch = kwargs.pop("ignore_mismatched_sizes", False)
+        # Accepted at first, so that a mismatch can be told in one sentence instead of the library's table.
+        loaded: Any = super().from_pretrained(
+            pretrained_model_name_or_path,
+            *model_args,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **kwargs,
+        )
+        model, info = loaded
+        if not accept_mismatch:
+            _refuse_mismatch(info["mismatched_keys"], pretrained_model_name_or_path, model.config)
+        _refuse_missing(
+            {key for key in info["missing_keys"] if key.startswith("backbone.")}, model.config.name_or_path
+        )
+        freeze_similarity(model.backbone)
+        return (model, info) if with_info else model
+
+    @classmethod
+    def from_backbone(cls, name_or_path: Any, **options: Any) -> "DKDCLIPModel":
+        """Put an unfitted head on a stock dual encoder, with the encoder's own logit scale and bias.
+
+        Args:
+            name_or_path: Folder or Hub repository of the dual encoder, such as "openai/clip-vit-base-patch16".
+            **options: Options of `DKDCLIPConfig`; any other is one of `AutoModel.from_pretrained` (`dtype`,
+                `revision`, `attn_implementation`, ...).
+
+        Returns:
+            The model in evaluation mode; its logits are the backbone's own until a domain is fitted.
+
+        Raises:
+            ValueError: The checkpoint is no dual encoder, is a DKD checkpoint already, or lacks weights.
+        """
+        own_names = {field.name for field in fields(DKDCLIPConfig)} - {
+            field.name for field in fields(PreTrainedConfig)
+        }
+        own_options = {name: options.pop(name) for name in own_names & options.keys()}
+        if "backbone_config" in own_options:
+            raise ValueError("from_backbone reads backbone_config from the checkpoint; leave it out")
+        backbone, info = AutoModel.from_pretrained(name_or_path, output_loading_info=True, **options)
+        if backbone.config.model_type == DKDCLIPConfig.model_type:
+            raise ValueError(f"{name_or_path} is a DKD checkpoint already; load it with from_pretrained")
+        check_dual_encoder(backbone)
+        _refuse_missing(set(info["missing_keys"]), name_or_path)
+        for name, value in similarity_of(backbone).items():
+            own_options.setdefault(name, value)
+        model = cls(DKDCLIPConfig(backbone_config=backbone.config, **own_options), backbone)
+        return model.eval()
+
+    def get_video_features(self, pixel_values: Tensor) -> Tensor:
+        """Embed each frame by itself, before the domain is applied.
+
+        Args:
+            pixel_values: Frames prepared by the processor, (B, T, C, H, W) with any T, or images (B, C, H, W), which
+                are videos of one frame; any float dtype.
+
+        Returns:
+            Embeddings as the encoder gives them, not normalised, (B, T, D), dtype of the backbone; the head takes
+            them as the video's particles.
+
+        Raises:
+            ValueError: Another number of axes, no frames, or integers (pixels that were not normalised).
+        """
+        if pixel_values.dim() == 4:
+            pixel_values = pixel_values.unsqueeze(1)
+        if pixel_values.dim() != 5 or 0 in pixel_values.shape[:2]:
+            raise ValueError(
+                "pixel_values must be (videos, frames, channels, height, width) or (images, channels, height, width), "
+                f"at least one of each, not {tuple(pixel_values.shape)}"
+            )
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"pixel_values are {pixel_values.dtype}; prepare them with the processor, which scales them"
+            )
+        batch_size, num_frames = pixel_values.shape[:2]
+        frames = pixel_values.flatten(0, 1).to(self.backbone.dtype)
+        embeds = self._joint(embed_images(self.backbone, frames))
+        return embeds.unflatten(0, (batch_size, num_frames))
+
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Embed each prompt by itself, before the domain is applied.
+
+        Args:
+            input_ids: Tokens, one prompt a class (K, L) or several (K, P, L), int64.
+            attention_mask: 1 for tokens and 0 for padding, shape of `input_ids`; None: what the backbone does itself.
+            token_type_ids: As BERT-like text encoders take them, shape of `input_ids`.
+
+        Returns:
+            Embeddings as the encoder gives them, not normalised, (K, D) or (K, P, D), dtype of the backbone; the head
+            takes the prompts of a class as its particles.
+
+        Raises:
+            ValueError: Another number of axes, no prompts, or a mask of another shape.
+        """
+        if input_ids.dim() not in (2, 3) or 0 in input_ids.shape:
+            raise ValueError(
+                "input_ids must be (classes, tokens) or (classes, prompts, tokens), at least one of each, "
+                f"not {tuple(input_ids.shape)}"
+            )
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        inputs = {name: value for name, value in given.items() if value is not None}
+        for name, value in inputs.items():
+            if value.shape != input_ids.shape:
+                raise ValueError(f"{name} is {tuple(value.shape)}, but input_ids are {tuple(input_ids.shape)}")
+        flat = {name: value.flatten(0, -2) for name, value in inputs.items()}
+        embeds = self._joint(embed_texts(self.backbone, **flat))
+        return embeds.unflatten(0, input_ids.shape[:-1])
+
+    def _joint(self, embeds: Tensor) -> Tensor:
+        """These embeddings (N, D), once it is sure that they are such and that D is what the head expects."""
+        if embeds.dim() != 2:
+            raise ValueError(
+                f"the backbone {type(self.backbone).__name__} gives {tuple(embeds.shape)} for {len(embeds)} inputs, "
+                "not one embedding each; give a dual encoder such as CLIP or SigLIP"
+            )
+        if embeds.shape[-1] != self.config.projection_dim:
+            raise ValueError(
+                f"the backbone's embeddings have {embeds.shape[-1]} dimensions, but projection_dim is "
+                f"{self.config.projection_dim}; build the config with projection_dim={embeds.shape[-1]}"
+            )
+        return embeds
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> DKDCLIPOutput:
+        """Compare videos with classes, both moved by the domain.
+
+        Args:
+            pixel_values: As in `get_video_features`.
+            input_ids: As in `get_text_features`.
+            attention_mask: As in `get_text_features`.
+            token_type_ids: As in `get_text_features`.
+            labels: Class of each video, a row of `input_ids`, (B,), int64.
+
+        Returns:
+            Logits, the moved embeddings, the strength, and the loss when labels were given.
+
+        Raises:
+            ValueError: An input has the wrong shape, or a label names no class.
+        """
+        # Encoders: every frame and every prompt by itself.
+        video_embeds = self.get_video_features(pixel_values)
+        text_embeds = self.get_text_features(input_ids, attention_mask, token_type_ids)
+        # Domain: both branches move, then they are compared.
+        moved = self.head(video_embeds, text_embeds)
+        loss = None
+        if labels is not None:
+            _check_labels(labels, *moved.logits_per_video.shape)
+            loss = cross_entropy(moved.logits_per_video, labels)
+        return DKDCLIPOutput(
+            loss=loss,
+            logits_per_video=moved.logits_per_video,
+            logits_per_text=moved.logits_per_video.T,
+            video_embeds=moved.video_embeds,
+            text_embeds=moved.text_embeds,
+            strength=moved.strength,
+        )
+
+    def fit_domain(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *,
+        video_embeds: Tensor | None = None,
+        text_embeds: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        class_names: Sequence[str] | None = None,
+        num_components: int | None = None,
+    ) -> "DKDCLIPModel":
+        """Learn the domain from videos, or from their embeddings, without touching the encoders.
+
+        The encoders run in evaluation mode, without gradients, on a few videos at a time, so the videos may stay in
+        main memory. `class_names` become `config.id2label` and `config.label2id`; without them names that are there
+        stay if they are as many as the classes, else the classes are numbered.
+
+        Args:
+            pixel_values: The domain's videos, as in `get_video_features`; or give `video_embeds`.
+            input_ids: The classes, as in `get_text_features`; or give `text_embeds`, or neither when they are unknown.
+            attention_mask: As in `get_text_features`.
+            video_embeds: Embeddings of the domain's videos, (N, D) or (N, T, D).
+            text_embeds: Embeddings of the classes, (K, D) or (K, P, D).
+            token_type_ids: As in `get_text_features`.
+            labels: Class of each video where it is known, -1 where not, (N,), int64.
+            class_names: One name a class, all different.
+            num_components: As in `DKDHead.fit`.
+
+        Returns:
+            This model, fitted.
+
+        Raises:
+            ValueError: Videos or classes are given twice or not at all, the names do not fit the classes, or what
+                `DKDHead.fit` refuses.
+        """
+        if pixel_values is not None and video_embeds is not None:
+            raise ValueError("give pixel_values or video_embeds, not both")
+        if input_ids is not None and text_embeds is not None:
+            raise ValueError("give input_ids or text_embeds, not both")
+        classes = input_ids if input_ids is not None else text_embeds
+        num_classes = None if classes is None else len(classes)
+        _check_class_names(class_names, num_classes)
+        if pixel_values is not None:
+            num_frames = pixel_values.shape[1] if pixel_values.dim() == 5 else 1
+            video_embeds = self._encode(self.get_video_features, FRAMES_PER_CHUNK // max(1, num_frames), pixel_values)
+        if video_embeds is None:
+            raise ValueError("give pixel_values or video_embeds: the videos of the domain")
+        if input_ids is not None:
+            num_prompts = input_ids.shape[1] if input_ids.dim() == 3 else 1
+            inputs = (input_ids, attention_mask, token_type_ids)
+            text_embeds = self._encode(self.get_text_features, TEXTS_PER_CHUNK // max(1, num_prompts), *inputs)
+        self.head.fit(video_embeds, text_embeds, labels, num_components)
+        if num_classes is not None:
+            self._name_classes(class_names, num_classes)
+        return self
+
+    @torch.no_grad()
+    def _encode(self, encode: Callable[..., Tensor], chunk_size: int, first: Tensor, *others: Tensor | None) -> Tensor:
+        """Apply an encoder to a chunk of rows at a time, on the model's device and with dropout off."""
+        training = {module: module.training for module in self.backbone.modules()}
+        self.backbone.eval()
+        try:
+            starts = range(0, max(1, len(first)), max(1, chunk_size))
+            rows = [slice(start, start + starts.step) for start in starts]
+            progress = logging.tqdm(rows, desc="embedding", unit="chunk", disable=len(rows) < 2 or None)
+            chunks = [
+                encode(*(x if x is None else x[chunk].to(self.device) for x in (first, *others))) for chunk in progress
+            ]
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+        return torch.cat(chunks)
+
+    def _name_classes(self, class_names: Sequence[str] | None, num_classes: int) -> None:
+        """Write the names, or numbers where the names in the configuration are not as many as the classes."""
+        if class_names is None:
+            self.config.num_labels = num_classes
+            return
+        self.config.id2label = dict(enumerate(class_names))
+        self.config.label2id = {name: index for index, name in enumerate(class_names)}
+
+
+def _refuse_missing(missing: set[str], source: Any) -> None:
+    """Raise for weights that the checkpoint lacks: they would be random numbers."""
+    if missing:
+        raise ValueError(
+            f"{source} lacks {len(missing)} of the backbone's weights (the first is {min(missing)}); "
+            "it is incomplete or belongs to another architecture"
+        )
+
+
+def _refuse_mismatch(mismatched: set[tuple[str, Any, Any]], source: Any, config: DKDCLIPConfig) -> None:
+    """Raise for weights of another shape than the configuration says."""
+    if mismatched:
+        key, stored, expected = min(mismatched)
+        raise ValueError(
+            f"{source} has {key} of shape {tuple(stored)}, but the config (projection_dim={config.projection_dim}, "
+            f"num_components={config.num_components}) says {tuple(expected)}; load it with the config saved beside it"
+        )
+
+
+def _check_labels(labels: Tensor, num_videos: int, num_classes: int) -> None:
+    """Refuse labels that name no class."""
+    if labels.shape != (num_videos,) or labels.dtype != torch.int64:
+        raise ValueError(
+            f"labels must be int64 of shape ({num_videos},), one a video, not {labels.dtype} of {tuple(labels.shape)}"
+        )
+    if torch.compiler.is_compiling():
+        return  # reading the values would break the graph
+    outside = (labels < 0) | (labels >= num_classes)
+    if outside.any():
+        index = int(outside.nonzero()[0])
+        raise ValueError(f"labels[{index}] is {int(labels[index])}, but the classes are 0 to {num_classes - 1}")
+
+
+def _check_class_names(class_names: Sequence[str] | None, num_classes: int | None) -> None:
+    """Refuse names that do not fit the classes one to one."""
+    if class_names is None:
+        return
+    if num_classes is None:
+        raise ValueError("class_names need input_ids or text_embeds that say what the classes are")
+    if isinstance(class_names, str) or len(class_names) != num_classes:
+        count = 1 if isinstance(class_names, str) else len(class_names)
+        raise ValueError(
+            f"class_names has {count} entries for {num_classes} classes; give a list with one name a class"
+        )
+    first_index: dict[str, int] = {}
+    for index, name in enumerate(class_names):
+        if first_index.setdefault(name, index) != index:
+            raise ValueError(
+                f"class_names[{first_index[name]}] and class_names[{index}] are both {name!r}; "
+                "give each class its own name"
+            )

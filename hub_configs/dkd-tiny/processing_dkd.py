@@ -1,0 +1,205 @@
+"""Videos, images and texts to model inputs, with the backbone's own image settings and tokenizer.
+
+Needs torch and transformers alone; PIL images need Pillow and video files need PyAV.
+"""
+
+import os
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, BatchFeature
+
+# The name in `transformers` itself is a placeholder that wants torchvision in older releases.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.processing_utils import ProcessorMixin
+
+from .frame_sampling import Views
+from .image_processing_dkd import PIL_IMAGE, DKDCLIPImageProcessor, describe, frame_tensors, is_array, join_equal_sizes
+from .video_frames import VideoFrames, read_frames
+
+
+# Backbones trained on texts padded to full length without a mask: shorter padding changes their embeddings.
+PADDED_TO_MAX_LENGTH = ("siglip", "siglip2")
+# Text encoders whose position numbers begin after the padding token's id.
+OFFSET_POSITIONS = ("altclip_text_model", "camembert", "roberta", "xlm-roberta")
+
+
+class DKDCLIPProcessor(ProcessorMixin):
+    """Makes `pixel_values`, `input_ids` and `attention_mask` from videos, images and texts.
+
+    Args:
+        image_processor: The backbone's image settings.
+        tokenizer: The backbone's own tokenizer.
+        num_frames: Frames taken from a video file, at the centres of as many equal segments.
+        text_padding: "longest", or "max_length" for backbones trained that way (SigLIP).
+        max_text_length: Longer texts are cut to this many tokens; None: the tokenizer's own limit.
+    """
+
+    def __init__(
+        self,
+        image_processor: DKDCLIPImageProcessor,
+        tokenizer: Any,
+        num_frames: int = 8,
+        text_padding: str = "longest",
+        max_text_length: int | None = None,
+    ) -> None:
+        if num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, not {num_frames}")
+        if text_padding not in ("longest", "max_length"):
+            raise ValueError(f"text_padding must be 'longest' or 'max_length', not {text_padding!r}")
+        self.num_frames = num_frames
+        self.text_padding = text_padding
+        self.max_text_length = max_text_length
+        super().__init__(image_processor, tokenizer)
+
+    @classmethod
+    def from_backbone(
+        cls, name_or_path: str | os.PathLike[str], num_frames: int = 8, **kwargs: Any
+    ) -> "DKDCLIPProcessor":
+        """Builds the processor of a stock checkpoint: its image settings and its tokenizer.
+
+        Args:
+            name_or_path: Repository on the Hub or folder of any transformers dual encoder.
+            num_frames: As in the class.
+            **kwargs: For `from_pretrained` (revision, cache_dir, token ...).
+
+        Raises:
+            ValueError: The backbone's image processor has steps of its own.
+            OSError: A file of the checkpoint is missing (from transformers).
+        """
+        config = AutoConfig.from_pretrained(name_or_path, **kwargs)
+        image_processor = AutoImageProcessor.from_pretrained(name_or_path, backend="pil", **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+        return cls(
+            DKDCLIPImageProcessor.from_image_processor(image_processor),
+            tokenizer,
+            num_frames=num_frames,
+            text_padding="max_length" if config.model_type in PADDED_TO_MAX_LENGTH else "longest",
+            max_text_length=_max_text_length(config, tokenizer),
+        )
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | list[str] | list[list[str]] | None = None,
+        videos: Any = None,
+        num_frames: int | None = None,
+        views: str | None = None,
+        return_tensors: str | None = "pt",
+        **text_kwargs: Any,
+    ) -> BatchFeature:
+        """Prepares a batch for the model.
+
+        Args:
+            images: One image or a list of them (PIL, array, tensor or path), each a video of one frame.
+            text: A text, K texts, or K lists of P texts each (prompts of a class).
+            videos: One video or a list of them. A video is a list of frames (PIL images, or arrays or tensors
+                (H, W, C) or (C, H, W): uint8, or floating point from 0 to 1), one array (T, H, W, C) or (T, C, H, W),
+                `VideoFrames`, or the path of a file.
+            num_frames: Frames to take from each video, at segment centres; short videos repeat frames. None: all
+                frames of a video in memory, and the processor's `num_frames` of a file.
+            views: Instead of `num_frames`, "FRAMESxCROPSxCLIPS" such as "16x3x5".
+            return_tensors: "pt" or "np".
+            **text_kwargs: For the tokenizer, over the processor's own padding and truncation.
+
+        Returns:
+            `pixel_values` (B, T, 3, H, W) float32, or (B * clips * crops, T, 3, H, W) with `views`, the views of a
+            video side by side, clip after clip; `input_ids` and, where the tokenizer gives one, `attention_mask`,
+            (K, L) or (K, P, L) int64.
+
+        Raises:
+            ValueError: Nothing or contradicting things were given, or a frame is of no known form.
+            VideoReadError: A file cannot be read (a ValueError that names it).
+        """
+        if images is None and videos is None and text is None:
+            raise ValueError("give videos, images or text")
+        if images is not None and videos is not None:
+            raise ValueError("give videos or images, not both; an image is a video of one frame")
+        if num_frames is not None and views is not None:
+            raise ValueError("give num_frames or views, not both")
+        data: dict[str, torch.Tensor] = {}
+        if text is not None:
+            data |= self._tokenize(text, **text_kwargs)
+        elif text_kwargs:
+            raise ValueError(f"unknown options {sorted(text_kwargs)}")
+        if images is not None:
+            videos = [[image] for image in _list_of_images(images)]
+        if videos is not None:
+            wanted = Views.parse(views) if views is not None else Views(num_frames) if num_frames is not None else None
+            data["pixel_values"] = self._pixel_values(_list_of_videos(videos), wanted)
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def _pixel_values(self, videos: list[Any], views: Views | None) -> torch.Tensor:
+        clips = []
+        for video in videos:
+            if isinstance(video, str | os.PathLike):
+                sampled = views or Views(self.num_frames)
+                frames = [read_frames(video, sampled.num_frames, sampled.num_clips).pixels]
+            else:
+                frames = frame_tensors(video, views)
+            if views is None or views.num_clips == 1:
+                clips.append(frames)
+            else:
+                singles = [frame for part in frames for frame in part.split(1)]
+                size = views.num_frames
+                clips += [join_equal_sizes(singles[at : at + size]) for at in range(0, len(singles), size)]
+        return self.image_processor.preprocess_videos(clips, views.num_crops if views is not None else 1)
+
+    def _tokenize(self, text: str | list[str] | list[list[str]], **text_kwargs: Any) -> dict[str, torch.Tensor]:
+        """`input_ids` and `attention_mask`, (K, L) or (K, P, L)."""
+        texts: list[Any] = [text] if isinstance(text, str) else list(text)
+        if not texts:
+            raise ValueError("the list of texts is empty")
+        nested = not isinstance(texts[0], str)
+        if nested:
+            counts = sorted({0 if isinstance(group, str) else len(group) for group in texts})
+            if len(counts) != 1 or counts[0] == 0:
+                raise ValueError(f"every class needs the same number of prompts, at least one; found {counts}")
+        flat = [prompt for group in texts for prompt in group] if nested else texts
+        limit = self.max_text_length or _limit_of(self.tokenizer)
+        options: dict[str, Any] = {"padding": self.text_padding if limit else "longest"}
+        if limit:
+            options |= {"truncation": True, "max_length": limit}
+        tokens = self.tokenizer(flat, **{**options, **text_kwargs, "return_tensors": "pt"})
+        names = [name for name in ("input_ids", "attention_mask") if name in tokens]
+        return {name: tokens[name].unflatten(0, (len(texts), -1)) if nested else tokens[name] for name in names}
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of what a call returns."""
+        return ["pixel_values", "input_ids", "attention_mask"]
+
+
+def _limit_of(tokenizer: Any) -> int | None:
+    """The tokenizer's maximum length, None where it has none (transformers writes 1e30 then)."""
+    return tokenizer.model_max_length if tokenizer.model_max_length < 1_000_000 else None
+
+
+def _max_text_length(config: Any, tokenizer: Any) -> int | None:
+    """Tokens that the text encoder has positions for, and that the tokenizer allows."""
+    text_config: Any = getattr(config, "text_config", None)
+    positions = getattr(text_config, "max_position_embeddings", None)
+    if positions is not None and text_config.model_type in OFFSET_POSITIONS:
+        positions -= text_config.pad_token_id + 1
+    limits = [limit for limit in (positions, _limit_of(tokenizer)) if limit is not None]
+    return min(limits) if limits else None
+
+
+def _list_of_images(images: Any) -> list[Any]:
+    if isinstance(images, list | tuple):
+        return list(images)
+    return list(images) if is_array(images) and images.ndim == 4 else [images]
+
+
+def _list_of_videos(videos: Any) -> list[Any]:
+    """Videos of a batch; a list of frames is one video."""
+    if isinstance(videos, str | os.PathLike | VideoFrames):
+        return [videos]
+    if is_array(videos) and videos.ndim in (4, 5):
+        return [videos] if videos.ndim == 4 else list(videos)
+    if not isinstance(videos, list | tuple) or not videos:
+        raise ValueError(f"videos must be a list, an array of 4 or 5 dimensions or a path, not {describe(videos)}")
+    first = videos[0]
+    if isinstance(first, PIL_IMAGE) or (is_array(first) and first.ndim <= 3):
+        return [videos]
+    return list(videos)

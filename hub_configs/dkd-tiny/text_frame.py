@@ -1,0 +1,138 @@
+"""Class texts as unit vectors whose cosine with a video is the posterior of the class-anchored mixture.
+
+With one diagonal of variances S for all classes, the log posterior of class k is linear in the video embedding x,
+
+    log p(k | x) = s x.t~_k + log_prior_k + log N(x; mean_k, S) / T + terms that are the same for all classes
+                 = s x.[ t~_k + g_k / (T s) ] + constant_k,      g_k = (mean_k - domain_mean) / S,
+
+g_k being the score of component k at the domain's mean: the text moves along it. Two things are left to make it a
+cosine. The constants go along `unit_axis`, on which all videos of the domain have about the coordinate 1. And all
+texts get the same norm by what they have along `norm_axis`, on which videos have about the coordinate 0.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .class_mixture import DEBIASED_SHARE, ClassMixture, TextPrior, relative_length
+
+
+# The common norm is so much above the longest text, squared.
+NORM_MARGIN = 1.05
+# A class that was not fitted: share of the way from the domain's mean to its anchor that its mean is taken to go, and
+# log prior, nats, which makes up for fitted classes whose means are known better.
+NEW_CLASS_ANCHOR, NEW_CLASS_LOG_PRIOR = 0.5, 1.0
+
+
+@dataclass(frozen=True)
+class TextFrame:
+    """Where texts stand.
+
+    Attributes:
+        unit_axis: (D,), videos of the domain have about the coordinate 1, in the sense of least squares.
+        norm_axis: (D,), unit, orthogonal to the domain's mean, along the gap between texts and videos.
+        text_centre: (D,), mean of the fitted texts before it was taken off.
+        text_norm: (), the common norm.
+        text_bases: (K, D), fitted texts as the anchors alone would place them.
+        text_targets: (K, D), fitted texts as their classes' own samples alone would.
+    """
+
+    unit_axis: Tensor
+    norm_axis: Tensor
+    text_centre: Tensor
+    text_norm: Tensor
+    text_bases: Tensor
+    text_targets: Tensor
+
+
+def place_fitted_texts(text_embeds: Tensor, prior: TextPrior, mixture: ClassMixture, logit_scale: float) -> TextFrame:
+    """The frame of a fitted domain and its class texts (K, D) in it.
+
+    A class's text is (1 - evidence) base + evidence * target, and all such texts have the norm `text_norm`.
+    """
+    mean = mixture.domain_mean
+    # Least squares: of all u, the one with the smallest mean of (x.u - 1)^2 for x around the mean with variances S.
+    # Embeddings that were centred have no such axis, and u goes to 0 instead of blowing up.
+    unit_axis = mean / mixture.variances
+    unit_axis = unit_axis / (1 + unit_axis @ mean)
+    norm_axis = _orthogonal_direction(text_embeds.mean(0), mean)
+    log_prior = mixture.log_frequency - prior.bias
+    placed = _carry_posterior(prior.directions, mixture.means, log_prior, mixture, unit_axis, logit_scale)
+    centre = placed.mean(0)
+    placed = placed - centre
+    norm = (NORM_MARGIN * placed.square().sum(1).max()).clamp_min(1).sqrt()
+    texts = placed + _filling(placed, norm_axis, norm) * norm_axis
+    # Own samples move the mean from the anchor to mixture.means, and with it the text.
+    moved = (mixture.means - mixture.anchors(prior.directions)) / mixture.variances
+    moved = moved / (mixture.temperature * logit_scale)
+    bases = texts - moved
+    targets = bases + moved / mixture.evidence.clamp_min(1e-6)[:, None]
+    return TextFrame(unit_axis, norm_axis, centre, norm, bases, targets)
+
+
+def place_new_texts(
+    text_embeds: Tensor,
+    fitted_texts: Tensor,
+    text_scale: Tensor,
+    mixture: ClassMixture,
+    frame: TextFrame,
+    logit_scale: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Texts of classes that were not fitted, each by itself.
+
+    Args:
+        text_embeds: (J, D), unit norm.
+        fitted_texts: (K, D), unit norm.
+        text_scale: (K,), `TextPrior.scale` of the fitted ones.
+        mixture: The fitted mixture.
+        frame: The fitted frame.
+        logit_scale: ().
+
+    Returns:
+        The texts in the frame, (J, D), and the scale of their offsets, (J, 1).
+    """
+    fitted_offsets = fitted_texts - fitted_texts.mean(0)
+    offsets = text_embeds - fitted_texts.mean(0)
+    scale = relative_length(offsets, fitted_offsets).pow(-DEBIASED_SHARE)[:, None]
+    directions = offsets * scale
+    # The mean logit on the domain stands for that on samples of other classes.
+    relative = directions - (fitted_offsets * text_scale[:, None]).mean(0)
+    bias = DEBIASED_SHARE * logit_scale * relative @ mixture.domain_mean
+    means = mixture.domain_mean + NEW_CLASS_ANCHOR * (mixture.anchors(directions) - mixture.domain_mean)
+    log_prior = NEW_CLASS_LOG_PRIOR - bias
+    placed = _carry_posterior(directions, means, log_prior, mixture, frame.unit_axis, logit_scale) - frame.text_centre
+    return placed + _filling(placed, frame.norm_axis, frame.text_norm) * frame.norm_axis, scale
+
+
+def _orthogonal_direction(vector: Tensor, mean: Tensor) -> Tensor:
+    """Unit, along the part of `vector` orthogonal to `mean`; along any orthogonal axis where that part is nothing."""
+    direction = normalize(mean, dim=0)
+    part = vector - (vector @ direction) * direction
+    if part.norm() < 1e-4:
+        part = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)[mean.abs().argmin()]
+        part = part - (part @ direction) * direction
+    return normalize(part, dim=0)
+
+
+def _carry_posterior(
+    directions: Tensor,
+    means: Tensor,
+    log_prior: Tensor,
+    mixture: ClassMixture,
+    unit_axis: Tensor,
+    logit_scale: Tensor | float,
+) -> Tensor:
+    """Texts (K, D) whose product with s x is the log posterior of the module docstring."""
+    scores = (means - mixture.domain_mean) / mixture.variances
+    # log N(x; mean, S) = x.score - (mean + domain_mean).score / 2 + terms that are the same for all classes.
+    constant = log_prior - 0.5 * ((means + mixture.domain_mean) * scores).sum(1) / mixture.temperature
+    return directions + scores / (mixture.temperature * logit_scale) + (constant / logit_scale)[:, None] * unit_axis
+
+
+def _filling(placed: Tensor, norm_axis: Tensor, norm: Tensor) -> Tensor:
+    """Length (K, 1) along `norm_axis` that brings texts (K, D) to the common norm."""
+    along = (placed @ norm_axis)[:, None]
+    missing = norm.square() - placed.square().sum(1, keepdim=True)
+    return torch.sqrt((along.square() + missing).clamp_min(0)) - along
