@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data.hub_videos import hub_index
 from ..data.video_index import VideoIndex, VideoRecord, csv_index, folder_index, hmdb51_index, ucf101_index
+from ..data.worker_processes import prepare_worker, worker_context
 from ..processing_dkd import DKDCLIPProcessor
 from ..video_frames import VideoReadError, read_frames
 from .augmentation import augment
@@ -163,6 +164,7 @@ def training_loader(
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=start_worker,
+        multiprocessing_context=worker_context(workers),
         pin_memory=torch.accelerator.is_available(),
         generator=torch.Generator(),  # else the loader draws from the global state, which dropout uses
     )
@@ -171,7 +173,7 @@ def training_loader(
 
 def start_worker(_: int) -> None:
     """One thread a worker; the training process alone answers to signals."""
-    torch.set_num_threads(1)
+    prepare_worker()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data.clip_encoder import ClipReader
 from ..data.video_index import VideoRecord
+from ..data.worker_processes import worker_context
 from ..modeling_dkd import DKDCLIPModel
 from ..video_frames import VideoReadError
 from .clips import start_worker
@@ -118,13 +119,15 @@ def embed_share(
         ValueError: None of its clips can be read.
     """
     share = range(accelerator.process_index, len(records), accelerator.num_processes)
+    workers = min(num_workers, len(share))
     loader: Any = DataLoader(
         _Clips(records, reader),
         batch_size,
         sampler=share,
-        num_workers=min(num_workers, len(share)),
+        num_workers=workers,
         collate_fn=list,
         worker_init_fn=start_worker,
+        multiprocessing_context=worker_context(workers),
         generator=torch.Generator(),
     )
     training = model.training

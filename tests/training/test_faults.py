@@ -151,8 +151,10 @@ def test_a_worker_that_dies(config_file, options, clips_dir, start):
     end = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < end:
         with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children():
-                child.kill()
+            # Workers are children of the server that starts them.
+            for server in psutil.Process(process.pid).children():
+                for worker in server.children():
+                    worker.kill()
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, err
     assert "error: a decoding process died" in err
