@@ -21,8 +21,8 @@ VarianceType = Literal["shared", "diagonal", "spherical"]
 
 # Variances below this share of the mean variance of the data are numerically empty directions.
 RELATIVE_VARIANCE_FLOOR = 1e-3
-# Points whose distances are held at once: 16,384 x K floats.
-CHUNK_SIZE = 16_384
+# Points whose distances are held at once: few enough for the processor's cache.
+CHUNK_SIZE = 2048
 
 
 def component_log_density(points: Tensor, means: Tensor, variances: Tensor) -> Tensor:
