@@ -80,6 +80,10 @@ BUFFER_AXES = {
     "moments": "4K",
 }
 
+# Named here, for torch.compile cannot look into a dataclass.
+MIXTURE_FIELDS = tuple(field.name for field in fields(ClassMixture))
+FRAME_FIELDS = tuple(field.name for field in fields(TextFrame))
+
 
 @dataclass
 class DKDHeadOutput(ModelOutput):
@@ -340,9 +344,10 @@ class DKDHead(nn.Module):
         Raises:
             ValueError: Wrong shape or D, a value that is not finite, or a zero embedding.
         """
-        with torch.autocast(video_embeds.device.type, enabled=False):
-            videos, strength = self._move_videos(self._particles(video_embeds, "video_embeds"))
-            texts = self._move_texts(self._particles(text_embeds, "text_embeds"))
+        frames, prompts = self._particles(video_embeds, "video_embeds"), self._particles(text_embeds, "text_embeds")
+        with torch.autocast(frames.device.type, enabled=False):
+            videos, strength = self._move_videos(frames)
+            texts = self._move_texts(prompts)
             logits = self.logit_scale.exp() * videos @ texts.T + self.logit_bias
         return DKDHeadOutput(logits, videos, texts, strength)
 
@@ -430,11 +435,11 @@ class DKDHead(nn.Module):
 
     def _mixture(self) -> ClassMixture:
         """The fitted mixture from the buffers."""
-        return ClassMixture(*(self.get_buffer(field.name) for field in fields(ClassMixture)))
+        return ClassMixture(*(self.get_buffer(name) for name in MIXTURE_FIELDS))
 
     def _frame(self) -> TextFrame:
         """The fitted frame of the texts from the buffers."""
-        return TextFrame(*(self.get_buffer(field.name) for field in fields(TextFrame)))
+        return TextFrame(*(self.get_buffer(name) for name in FRAME_FIELDS))
 
     def _set_buffers(self, tensors: dict[str, Tensor]) -> None:
         """Replace the fitted buffers, in float32 and on this head's device."""
@@ -455,8 +460,11 @@ class DKDHead(nn.Module):
     def _particles(self, embeds: Tensor, name: str) -> Tensor:
         """Checked unit embeddings (N, P, D), float32, each set then scaled so that its mean has unit norm."""
         dim = self.config.projection_dim
-        if not isinstance(embeds, Tensor):
-            raise ValueError(f"{name} must be a torch.Tensor, not {type(embeds).__name__}; torch.as_tensor makes one.")
+        if not isinstance(embeds, Tensor) or not embeds.is_floating_point():
+            kind = f"{embeds.dtype}" if isinstance(embeds, Tensor) else type(embeds).__name__
+            raise ValueError(
+                f"{name} must be a torch.Tensor of floats, not {kind}; torch.as_tensor(..., dtype=...) makes one."
+            )
         if embeds.dim() not in (2, 3) or embeds.shape[-1] != dim or 0 in embeds.shape:
             raise ValueError(
                 f"{name} must be (N, {dim}) or (N, particles, {dim}), at least one of each, not {tuple(embeds.shape)}."
@@ -477,6 +485,8 @@ def _checked_labels(labels: Tensor | None, num_videos: int, num_classes: int) ->
     """Labels (N,), int64, all -1 where none were given."""
     if labels is None:
         return torch.full((num_videos,), -1)
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels must be a torch.Tensor of int64, not {type(labels).__name__}.")
     if labels.shape != (num_videos,) or labels.dtype != torch.int64:
         raise ValueError(
             f"labels must be int64 of shape ({num_videos},), got {labels.dtype} of {tuple(labels.shape)}."

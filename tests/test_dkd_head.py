@@ -690,6 +690,13 @@ def test_golden_logits():
     torch.testing.assert_close(output.logits_per_video, expected, rtol=0, atol=0.02)
 
 
-def test_what_is_no_tensor_is_refused():
-    with pytest.raises(ValueError, match=r"video_embeds must be a torch\.Tensor, not list"):
-        DKDHead(DKDCLIPConfig(projection_dim=2)).fit([[1.0, 0.0]], torch.eye(2))
+def test_what_is_no_tensor_of_floats_is_refused():
+    head = DKDHead(DKDCLIPConfig(projection_dim=2))
+    with pytest.raises(ValueError, match=r"video_embeds must be a torch\.Tensor of floats, not list"):
+        head.fit([[1.0, 0.0]], torch.eye(2))
+    with pytest.raises(ValueError, match=r"video_embeds must be a torch\.Tensor of floats, not NoneType"):
+        head(None, torch.eye(2))
+    with pytest.raises(ValueError, match=r"text_embeds must be a torch\.Tensor of floats, not torch\.int64"):
+        head(torch.eye(2), torch.eye(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"labels must be a torch\.Tensor of int64, not list"):
+        head.fit(torch.eye(2), torch.eye(2), labels=[0, 1])

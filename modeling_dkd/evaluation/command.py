@@ -46,7 +46,7 @@ files:
   .npz the arrays are guessed, or named with --video_key, --label_key and --text_key. FILE+TEXTFILE takes the class
   texts from TEXTFILE; where that has an array class_id, clips of other classes are left out and labels renumbered.
 
-examples, with F=../shared/data/features:
+examples, with F the folder of the feature files:
   one file, every protocol, five seeds
     python evaluate.py --embeddings $F/whurs19_clip_vit-b-32.npz
   only the transductive figure, with figures and a file of results

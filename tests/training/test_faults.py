@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,8 +21,16 @@ from modeling_dkd.training.command import main
 
 pytestmark = pytest.mark.slow
 PATIENCE = 120
-TWO = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
 ON_CPU = {"ACCELERATE_USE_CPU": "true"}
+
+
+def two_processes():
+    """The launcher, on a port of its own: tests run side by side."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+    return (*launcher, "--main_process_port", port)
 
 
 def weights(options):
@@ -95,7 +104,7 @@ def test_two_processes_with_half_the_batch_train_as_one(config_file, options, st
     alone = weights(options)
     shutil.rmtree(options["run"]["output_dir"])
     options["recipe"]["batch_size"] = 3
-    shown = finish(start(config_file(), launcher=TWO, **ON_CPU))
+    shown = finish(start(config_file(), launcher=two_processes(), **ON_CPU))
     assert "effective batch 6 = 3 clips x 1 passes x 2 processes on cpu; 21 steps in 7 epochs" in shown
     together = weights(options)
     # Of the head its means: other buffers are divided by variances, which makes rounding larger.
@@ -110,16 +119,16 @@ def test_two_processes_with_half_the_batch_train_as_one(config_file, options, st
 def test_two_processes_are_stopped_and_go_on_to_the_same_bits(config_file, options, start):
     options["recipe"] |= {"epochs": 4, "batch_size": 3}
     options["run"]["checkpoint_minutes"] = 0
-    finish(start(config_file(), launcher=TWO, **ON_CPU))
+    finish(start(config_file(), launcher=two_processes(), **ON_CPU))
     expected = weights(options)
     shutil.rmtree(options["run"]["output_dir"])
-    process = start(config_file(), launcher=TWO, **ON_CPU)
+    process = start(config_file(), launcher=two_processes(), **ON_CPU)
     wait_for_step(options, 4)
     process.terminate()
     process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert not (Path(options["run"]["output_dir"]) / "results.json").exists()
-    finish(start(config_file(), "--resume", launcher=TWO, **ON_CPU))
+    finish(start(config_file(), "--resume", launcher=two_processes(), **ON_CPU))
     same(weights(options), expected)
 
 
@@ -129,7 +138,7 @@ def test_a_corrupt_clip_of_the_second_process_is_named(config_file, options, cli
     (copy / "train" / "Blue" / "Blue_1.avi").write_bytes(b"no video at all")
     options["data"]["data_dir"] = str(copy)
     options["recipe"]["batch_size"] = 3
-    process = start(config_file(), launcher=TWO, **ON_CPU)
+    process = start(config_file(), launcher=two_processes(), **ON_CPU)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert "error: 1 clips cannot be read, the first is train/Blue/Blue_1.avi" in err
