@@ -1,6 +1,7 @@
 """What each part and each constant of DKD is worth: writes docs/ablation.md and docs/ablation.json.
 
-python benchmarks/ablation.py ../shared/data/features      # 25 rows, 5 seeds, each variant; about 15 minutes
+python benchmarks/ablation.py FEATURES                          # 25 rows, 5 seeds, each variant; about 15 minutes
+python benchmarks/ablation.py FEATURES --sections particles     # one section anew, the others as they stand
 
 The 25 rows are five sets of real CLIP embeddings under five protocols (see `python evaluate.py --help`). Every figure
 is the gain in top-1 over plain zero-shot of the same embeddings, in points, mean over the seeds. One default setting
@@ -18,15 +19,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from modeling_dkd import class_mixture
+from modeling_dkd import class_mixture, dkd_head
 from modeling_dkd.data.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts
 from modeling_dkd.evaluation.ablations import ABLATIONS, ON_PARTS, ablation, dkd
 from modeling_dkd.evaluation.baselines import both_centred, zero_shot
 from modeling_dkd.evaluation.measurement import Plan, measure_set
-from modeling_dkd.evaluation.protocols import PROTOCOLS, Task
+from modeling_dkd.evaluation.protocols import PROTOCOLS, Task, pool
 from modeling_dkd.evaluation.report import Line, environment, summarise, write_results
+from modeling_dkd.gaussian_mixture import fit_gaussian_mixture
+from modeling_dkd.svgd import median_bandwidth, squared_distances, svgd
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -60,43 +64,93 @@ CONSTANTS = (
     "NUM_ROUNDS",
 )
 
+PARTICLE_ABLATIONS = (*ON_PARTS, "three_steps")
+TITLES = {
+    "parts": "Parts",
+    "constants": "Constants, halved and doubled",
+    "particles": "Frames as particles: 4 frames a clip, EfficientNet-Lite0 and MiniLM",
+}
+
 Method = Callable[[Task], Tensor]
 
 
 @contextmanager
-def constants(values: Mapping[str, Any]) -> Iterator[None]:
-    """Other constants of the mixture for a while."""
-    before = {name: getattr(class_mixture, name) for name in values}
+def patched(module: Any, values: Mapping[str, Any]) -> Iterator[None]:
+    """Other constants or functions in a module for a while."""
+    before = {name: getattr(module, name) for name in values}
     for name, value in values.items():
-        setattr(class_mixture, name, value)
+        setattr(module, name, value)
     try:
         yield
     finally:
         for name, value in before.items():
-            setattr(class_mixture, name, value)
+            setattr(module, name, value)
 
 
 def with_constants(values: Mapping[str, Any], task: Task) -> Tensor:
-    """DKD with other constants."""
-    with constants(values):
+    """DKD with other constants of the mixture."""
+    with patched(class_mixture, values):
         return dkd(task)
 
 
-def variants() -> dict[str, dict[str, Method]]:
-    """Every variant by the section in which it is printed."""
-    parts: dict[str, Method] = {"zero-shot": zero_shot, "both centred": both_centred, "DKD": dkd}
-    parts |= {f"DKD, {name}": ablation(name) for name in ABLATIONS if name not in ON_PARTS}
-    parts |= {f"DKD, {name}": partial(with_constants, values) for name, values in PARTS.items()}
-    halved_and_doubled: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
+def with_svgd(other_svgd: Callable[..., Tensor], task: Task) -> Tensor:
+    """DKD with another movement of particles."""
+    with patched(dkd_head, {"svgd": other_svgd}):
+        return dkd(task)
+
+
+def without_preconditioner(
+    particles: Tensor, score: Callable[[Tensor], Tensor], variances: Tensor, **options: Any
+) -> Tensor:
+    """The same step toward the same target, but distances between particles not whitened."""
+    return svgd(particles, lambda points: score(points) * variances, **options)
+
+
+def with_bandwidth(factor: float, particles: Tensor, variances: Tensor, **options: Any) -> Tensor:
+    """The median rule times a factor."""
+    bandwidth = factor * median_bandwidth(squared_distances(particles / variances.sqrt()), particles.shape[-1])
+    return svgd(particles, variances=variances, bandwidth=bandwidth, **options)
+
+
+def unanchored_moved(task: Task) -> Tensor:
+    """Videos moved with strength 0.2 toward a mixture that does not know the classes."""
+    mixture, _ = fit_gaussian_mixture(pool(task.domain), min(len(task.text), max(1, len(task.domain) // 8)))
+    videos = pool(task.test)
+    moved = normalize(0.8 * videos + 0.2 * mixture.responsibilities(videos) @ mixture.means, dim=1)
+    return task.logit_scale * moved @ pool(task.text).T
+
+
+def parts() -> dict[str, Method]:
+    """Parts taken away."""
+    methods: dict[str, Method] = {"zero-shot": zero_shot, "both centred": both_centred, "DKD": dkd}
+    names = [name for name in ABLATIONS if name not in PARTICLE_ABLATIONS]
+    methods |= {f"DKD, {name}": ablation(name) for name in names}
+    methods |= {f"DKD, {name}": partial(with_constants, values) for name, values in PARTS.items()}
+    return methods | {"videos moved toward an unanchored mixture": unanchored_moved}
+
+
+def halved_and_doubled() -> dict[str, Method]:
+    """Every constant that acts where nothing is labelled."""
+    methods: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
     for name in CONSTANTS:
         value = getattr(class_mixture, name)
         for factor in (0.5, 2):
             other = max(1, round(value * factor)) if isinstance(value, int) else value * factor
             # A share above 1 would take more than all of the bias.
             other = min(other, 1.0) if name in {"DEBIASED_SHARE", "FREQUENCY_DAMPING", "LEFT_OUT"} else other
-            halved_and_doubled[f"{name} {value:g} -> {other:g}"] = partial(with_constants, {name: other})
-    on_parts = {"zero-shot": zero_shot, "DKD": dkd} | {f"DKD, {name}": ablation(name) for name in ON_PARTS}
-    return {"Parts": parts, "Constants, halved and doubled": halved_and_doubled, "Frames as particles": on_parts}
+            methods[f"{name} {value:g} -> {other:g}"] = partial(with_constants, {name: other})
+    return methods
+
+
+def particles() -> dict[str, Method]:
+    """How frames act on each other."""
+    methods: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
+    methods |= {f"DKD, {name}": ablation(name) for name in PARTICLE_ABLATIONS}
+    methods |= {"DKD, no preconditioner": partial(with_svgd, without_preconditioner)}
+    factors = (0.1, 10.0)
+    return methods | {
+        f"DKD, bandwidth x {factor:g}": partial(with_svgd, partial(with_bandwidth, factor)) for factor in factors
+    }
 
 
 def table(lines: list[Line]) -> str:
@@ -132,6 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path, help="folder with the five sets")
     parser.add_argument("--seeds", type=int, default=5, help="seeds of each protocol (default: 5)")
+    parser.add_argument("--sections", nargs="+", choices=TITLES, default=list(TITLES), help="(default: all)")
     parser.add_argument(
         "--output", type=Path, default=REPOSITORY / "docs/ablation.md", help="(default: docs/ablation.md)"
     )
@@ -143,19 +198,21 @@ def main() -> None:
         sets[name] = read_embeddings(path) if texts is None else read_with_texts(path, options.features / texts)
     frames = options.features / "ucf101_14_effnetlite0_conse_dev.npz"
     framed = {f"4 frames, {key}": read_embeddings(frames, text_key=key) for key in ("text14", "text101")}
-    text = "# Ablation\n\n" + (__doc__ or "").split("\n\n", 2)[2] + "\nWritten by `python benchmarks/ablation.py`.\n"
-    lines: dict[str, list[Line]] = {}
-    for section, methods in variants().items():
-        lines[section] = measure(framed if section == "Frames as particles" else sets, methods, options.seeds)
-        text += f"\n## {section}\n\n{table(lines[section])}"
+    figures = options.output.with_suffix(".json")
+    sections: dict[str, Any] = json.loads(figures.read_text())["sections"] if figures.is_file() else {}
+    described = environment(sys.argv, [options.features / videos for videos, _ in SETS.values()])
+    for section, methods in {"parts": parts, "constants": halved_and_doubled, "particles": particles}.items():
+        if section in options.sections:
+            lines = measure(framed if section == "particles" else sets, methods(), options.seeds)
+            # Where the data lie on this machine is nobody's business.
+            made_with = {key: described[key] for key in ("commit", "date", "versions")}
+            sections[section] = {"environment": made_with, "lines": [vars(line) for line in lines]}
+    write_results(figures, {"sections": sections})
+    text = "# Ablation\n\n" + (__doc__ or "").split("\n\n", 2)[2]
+    text += "\nWritten by `python benchmarks/ablation.py FEATURES`; docs/ablation.json has every row.\n"
+    for section, title in TITLES.items():
+        text += f"\n## {title}\n\n{table([Line(**line) for line in sections[section]['lines']])}"
     options.output.write_text(text)
-    described = {"environment": environment(sys.argv, [options.features / videos for videos, _ in SETS.values()])}
-    # Where the data lie on this machine is nobody's business.
-    described["environment"] = {
-        k: v for k, v in described["environment"].items() if k in {"commit", "date", "versions"}
-    }
-    rows = {section: [vars(line) for line in of_section] for section, of_section in lines.items()}
-    write_results(options.output.with_suffix(".json"), json.loads(json.dumps(described | {"sections": rows})))
     print(text)
 
 
