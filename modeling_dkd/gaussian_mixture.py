@@ -9,12 +9,14 @@ in float32, or in float64 where the points are, with autocast off. Distances are
 the expanded square of raw embeddings loses nats in float32, direct differences cost N * K * D memory.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 
 VarianceType = Literal["shared", "diagonal", "spherical"]
@@ -23,6 +25,8 @@ VarianceType = Literal["shared", "diagonal", "spherical"]
 RELATIVE_VARIANCE_FLOOR = 1e-3
 # Points whose distances are held at once: few enough for the processor's cache.
 CHUNK_SIZE = 2048
+# Share of the responsibilities that count below which they are summed one by one.
+SPARSE_SHARE = 1 / 16
 
 
 def component_log_density(points: Tensor, means: Tensor, variances: Tensor) -> Tensor:
@@ -38,20 +42,39 @@ def component_log_density(points: Tensor, means: Tensor, variances: Tensor) -> T
     """
     points, means, variances = _same_precision(points, means, variances)
     with torch.autocast(points.device.type, enabled=False):
-        centre = means.mean(0)
-        # One whitening for all components: exact for a shared diagonal, the well-conditioned middle of them otherwise.
-        scale = (variances if variances.dim() == 1 else variances.log().mean(0).exp()).sqrt()
-        whitened, centred_means = (points - centre) / scale, (means - centre) / scale
-        if variances.dim() == 1:
-            squares = whitened.square().sum(-1, keepdim=True) + centred_means.square().sum(-1)
-            distances = squares - 2 * whitened @ centred_means.T
-        else:
-            precisions = scale.square() / variances
-            constant = (precisions * centred_means.square()).sum(-1)
-            distances = whitened.square() @ precisions.T - 2 * whitened @ (precisions * centred_means).T + constant
-        log_determinant = variances.log().sum(-1)
-        normaliser = points.shape[-1] * torch.log(torch.tensor(2 * torch.pi, dtype=points.dtype)) + log_determinant
-        return -0.5 * (distances.clamp_min(0) + normaliser)
+        natural = _natural_parameters(means, variances, centre=means.mean(0))
+        whitened = (points - natural.centre) / natural.scale
+        return whitened.square() @ natural.quadratic.T + whitened @ natural.linear.T + natural.constant
+
+
+@dataclass(frozen=True)
+class _NaturalParameters:
+    """log N(x; mean_k, variance_k) = quadratic_k . w^2 + linear_k . w + constant_k, where w = (x - centre) / scale.
+
+    Attributes:
+        centre: (D,).
+        scale: (D,), one whitening for all components: exact for a shared diagonal, else well conditioned.
+        quadratic: (1, D) shared by all components, or (K, D).
+        linear: (K, D).
+        constant: (K,).
+    """
+
+    centre: Tensor
+    scale: Tensor
+    quadratic: Tensor
+    linear: Tensor
+    constant: Tensor
+
+
+def _natural_parameters(means: Tensor, variances: Tensor, centre: Tensor) -> _NaturalParameters:
+    """Of components with means (K, D) and variances (D,) or (K, D), all of one dtype."""
+    scale = (variances if variances.dim() == 1 else variances.log().mean(0).exp()).sqrt()
+    centred_means = (means - centre) / scale
+    precisions = torch.atleast_2d(scale.square() / variances)
+    linear = precisions * centred_means
+    normaliser = means.shape[1] * math.log(2 * math.pi) + variances.log().sum(-1)
+    constant = -0.5 * ((linear * centred_means).sum(1) + normaliser)
+    return _NaturalParameters(centre, scale, -0.5 * precisions, linear, constant)
 
 
 @dataclass(frozen=True)
@@ -187,12 +210,15 @@ def fit_gaussian_mixture(
     if variance_type not in get_args(VarianceType):
         raise ValueError(f"variance_type must be one of {', '.join(get_args(VarianceType))}, got {variance_type!r}.")
     points = points.to(torch.promote_types(points.dtype, torch.float32))
-    mixture = _initial_mixture(points, num_components, initial, variance_type, seed)
-    floor = _variance_floor(points)
+    variance, mean = torch.var_mean(points, 0, correction=0)
+    floor = _variance_floor(mean, variance)
+    mixture = _initial_mixture(points, variance.clamp_min(floor), num_components, initial, variance_type, seed)
     history: list[float] = []
     for _ in range(num_iterations):
         with torch.autocast(points.device.type, enabled=False):
-            log_likelihood, updated = _em_iteration(points, mixture, variance_type, log_weights, floor)
+            log_likelihood, updated = _em_iteration(
+                points, (mean, variance), mixture, variance_type, log_weights, floor
+            )
         history.append(log_likelihood)
         if len(history) > 1 and history[-1] - history[-2] < tolerance:
             break
@@ -223,19 +249,20 @@ def kmeans_plus_plus(points: Tensor, num_components: int, seed: int = 0) -> Tens
 
 def _initial_mixture(
     points: Tensor,
+    variances: Tensor,
     num_components: int | None,
     initial: GaussianMixture | Tensor | None,
     variance_type: VarianceType,
     seed: int,
 ) -> GaussianMixture:
-    """Where EM starts."""
+    """Where EM starts; `variances` (D,) are those of the points."""
     if isinstance(initial, GaussianMixture):
         mixture = GaussianMixture(*_same_precision(initial.weights.to(points), initial.means, initial.variances))
         shared = mixture.variances.dim() == 1
         if shared == (variance_type == "shared"):
             return mixture
-        variances = mixture.variances.expand_as(mixture.means).clone() if shared else mixture.variances.mean(0)
-        return replace(mixture, variances=variances)
+        own = mixture.variances.expand_as(mixture.means).clone() if shared else mixture.variances.mean(0)
+        return replace(mixture, variances=own)
     if initial is None:
         if num_components is None or num_components < 1:
             raise ValueError(
@@ -243,7 +270,6 @@ def _initial_mixture(
             )
         initial = kmeans_plus_plus(points, num_components, seed)
     means = initial.to(points)
-    variances = points.var(0, correction=0).clamp_min(_variance_floor(points))
     if variance_type == "spherical":
         variances = variances.mean().expand_as(variances)
     if variance_type != "shared":
@@ -251,43 +277,83 @@ def _initial_mixture(
     return GaussianMixture(means.new_full((len(means),), 1 / len(means)), means, variances)
 
 
-def _variance_floor(points: Tensor) -> Tensor:
-    """Smallest variance of a component: a share of the data's, and no less than rounding makes of equal points."""
-    precision = torch.finfo(points.dtype)
-    resolution = precision.eps**2 * points.square().mean()
-    share = RELATIVE_VARIANCE_FLOOR * points.var(0, correction=0).mean()
+def _variance_floor(mean: Tensor, variance: Tensor) -> Tensor:
+    """Smallest variance of a component: a share of the points', and no less than rounding makes of equal points."""
+    precision = torch.finfo(mean.dtype)
+    resolution = precision.eps**2 * (mean.square() + variance).mean()
+    share = RELATIVE_VARIANCE_FLOOR * variance.mean()
     return torch.maximum(share, resolution).clamp_min(precision.eps**3)
 
 
 def _em_iteration(
-    points: Tensor, mixture: GaussianMixture, variance_type: VarianceType, log_weights: Tensor | None, floor: Tensor
+    points: Tensor,
+    moments: tuple[Tensor, Tensor],
+    mixture: GaussianMixture,
+    variance_type: VarianceType,
+    log_weights: Tensor | None,
+    floor: Tensor,
 ) -> tuple[float, GaussianMixture]:
-    """Mean log-likelihood of `mixture`, and the mixture after one E and one M step."""
+    """Mean log-likelihood of `mixture`, and the mixture after one E and one M step.
+
+    `moments` are mean and variance (D,) of all points. Buffers are written over from chunk to chunk: fresh memory of
+    this size costs more than what is computed in it.
+    """
     num_components, dim = mixture.means.shape
-    centre = mixture.weights @ mixture.means
-    counts, sums = points.new_zeros(num_components), points.new_zeros(num_components, dim)
-    squares = points.new_zeros(dim) if variance_type == "shared" else torch.zeros_like(sums)
-    log_likelihood = 0.0
+    shared = variance_type == "shared"
+    natural = _natural_parameters(mixture.means, mixture.variances, centre=mixture.weights @ mixture.means)
+    constant = natural.constant if log_weights is not None else natural.constant + mixture.weights.log()
+    # w^2 is left out where all components weigh it alike: it tells none from another, and its sum is known.
+    parameters = natural.linear if shared else torch.cat([natural.linear, natural.quadratic], 1)
+    counts, sums = points.new_zeros(num_components), torch.zeros_like(parameters)
+    statistics = points.new_empty(min(len(points), CHUNK_SIZE), parameters.shape[1])
+    assigned = points.new_empty(num_components, len(statistics))
+    squares = (moments[1] + (moments[0] - natural.centre).square()) / natural.scale.square()
+    log_likelihood = -0.5 * float(squares.double().sum()) * len(points) if shared else 0.0
     for chunk, chunk_log_weights in _chunks(points, log_weights):
-        joint = mixture.joint_log_density(chunk, chunk_log_weights)
-        log_density = joint.logsumexp(-1, keepdim=True)
-        log_likelihood += float(log_density.double().sum())
-        assigned = joint.sub_(log_density).exp_()
-        centred = chunk - centre
-        counts += assigned.sum(0)
-        sums += assigned.T @ centred
-        squares += centred.square().sum(0) if variance_type == "shared" else assigned.T @ centred.square()
-    support = counts[:, None].clamp_min(torch.finfo(points.dtype).tiny)
+        w, r = statistics[: len(chunk)], assigned[:, : len(chunk)]
+        torch.sub(chunk, natural.centre, out=w[:, :dim]).mul_(natural.scale.reciprocal())
+        if not shared:
+            torch.square(w[:, :dim], out=w[:, dim:])
+        torch.addmm(constant[:, None], parameters, w.T, out=r)
+        if chunk_log_weights is not None:
+            r += chunk_log_weights.T
+        highest = r.amax(0)
+        total = r.sub_(highest).exp_().sum(0)
+        log_likelihood += float((highest + total.log()).sum(dtype=torch.float64))
+        chunk_counts = r.div_(total).sum(1)
+        counts += chunk_counts
+        _add_weighted_sums(sums, r, chunk_counts, w)
     occupied = counts > 0
-    offsets = torch.where(occupied[:, None], sums / support, mixture.means - centre)
-    if variance_type == "shared":
-        variances = (squares - counts @ offsets.square()) / len(points)
+    averages = sums / counts[:, None].clamp_min(torch.finfo(points.dtype).tiny)
+    offsets = averages[:, :dim]
+    means = torch.where(occupied[:, None], natural.centre + natural.scale * offsets, mixture.means)
+    if shared:
+        variances = squares - counts @ offsets.square() / len(points)
     else:
-        own = squares / support - offsets.square()
-        own = own.mean(1, keepdim=True).expand_as(own) if variance_type == "spherical" else own
-        variances = torch.where(occupied[:, None], own, mixture.variances)
-    updated = GaussianMixture(counts / counts.sum(), offsets + centre, variances.clamp_min(floor))
-    return log_likelihood / len(points), updated
+        variances = averages[:, dim:] - offsets.square()
+    variances = variances * natural.scale.square()
+    if variance_type == "spherical":
+        variances = variances.mean(1, keepdim=True).expand_as(means)
+    if not shared:
+        variances = torch.where(occupied[:, None], variances, mixture.variances)
+    return log_likelihood / len(points), GaussianMixture(counts / counts.sum(), means, variances.clamp_min(floor))
+
+
+def _add_weighted_sums(sums: Tensor, assigned: Tensor, counts: Tensor, statistics: Tensor) -> None:
+    """Add assigned (K, N) @ statistics (N, F) to sums (K, F); `counts` (K,) are the row sums of `assigned`.
+
+    In many dimensions nearly all responsibilities are nearly 0. What would be lost in the rounding of a component's
+    count is left out, and where little is left a sum over that is faster than the product with everything.
+    """
+    num_components, num_points = assigned.shape
+    kept = assigned > torch.finfo(assigned.dtype).eps / num_points * counts[:, None]
+    kept_counts = kept.sum(1)
+    if float(kept_counts.sum()) > SPARSE_SHARE * kept.numel():
+        sums.addmm_(assigned, statistics)
+        return
+    component, row = kept.nonzero(as_tuple=True)
+    starts = kept_counts.cumsum(0) - kept_counts
+    sums += embedding_bag(row, statistics, starts, mode="sum", per_sample_weights=assigned[component, row])
 
 
 def _chunks(points: Tensor, log_weights: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
