@@ -345,8 +345,7 @@ def _add_weighted_sums(sums: Tensor, assigned: Tensor, counts: Tensor, statistic
     In many dimensions nearly all responsibilities are nearly 0. What would be lost in the rounding of a component's
     count is left out, and where little is left a sum over that is faster than the product with everything.
     """
-    num_components, num_points = assigned.shape
-    kept = assigned > torch.finfo(assigned.dtype).eps / num_points * counts[:, None]
+    kept = assigned > torch.finfo(assigned.dtype).eps / assigned.shape[1] * counts[:, None]
     kept_counts = kept.sum(1)
     if float(kept_counts.sum()) > SPARSE_SHARE * kept.numel():
         sums.addmm_(assigned, statistics)

@@ -280,20 +280,21 @@ def _chunk_statistics(
     mixture: ClassMixture, prior: TextPrior, video_embeds: Tensor, labels: Tensor, logit_scale: float
 ) -> DomainStatistics:
     """Statistics of one chunk."""
-    prior_logits = logit_scale * video_embeds @ prior.directions.T - prior.bias + mixture.log_frequency
-    distances = squared_distances(mixture, video_embeds)
-    assigned = (prior_logits - 0.5 * distances / mixture.temperature).softmax(1)
+    prior_logits = torch.addmm(mixture.log_frequency - prior.bias, video_embeds, (logit_scale * prior.directions).T)
+    # Arithmetic in place: fresh memory of size N x K costs more than what is computed in it.
+    penalty = squared_distances(mixture, video_embeds).mul_(-0.5 / mixture.temperature)
+    assigned = (prior_logits + penalty).softmax(1)
     # Without the sample itself the mean of its class lies further away, by R / (R - z) with R = N + KAPPA.
-    support = mixture.counts + KAPPA
-    factor = support / (support - LEFT_OUT * assigned)
-    assigned = (prior_logits - 0.5 * distances * factor.square() / mixture.temperature).softmax(1)
-    known = (labels >= 0)[:, None]
+    shrinkage = assigned.mul_(-LEFT_OUT / (mixture.counts + KAPPA)).add_(1)
+    assigned = penalty.div_(shrinkage.square_()).add_(prior_logits).softmax(1)
+    expected = prior_logits.softmax(1)
+    known = labels >= 0
     weight = torch.where(known, LABELLED_WEIGHT, 1.0)
-    truth = one_hot(labels.clamp_min(0), len(support)).to(assigned.dtype)
-    assigned = weight * torch.where(known, truth, assigned)
-    expected = weight * torch.where(known, truth, prior_logits.softmax(1))
-    squares = (weight * video_embeds.square()).sum(0)
-    sums = (weight.sum(), (weight * known).sum(), assigned.sum(0), expected.sum(0), assigned.T @ video_embeds, squares)
+    if known.any():
+        truth = LABELLED_WEIGHT * one_hot(labels[known], len(prior.bias)).to(assigned.dtype)
+        assigned[known] = expected[known] = truth
+    squares = weight @ video_embeds.square()
+    sums = (weight.sum(), weight[known].sum(), assigned.sum(0), expected.sum(0), assigned.T @ video_embeds, squares)
     return DomainStatistics(*(value.double() for value in sums))
 
 
@@ -302,5 +303,5 @@ def squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:
     deviation = mixture.variances.sqrt()
     centred = (points - mixture.domain_mean) / deviation
     means = (mixture.means - mixture.domain_mean) / deviation
-    distances = centred.square().sum(1, keepdim=True) - 2 * centred @ means.T + means.square().sum(1)
-    return distances.clamp_min(0)
+    distances = torch.addmm(means.square().sum(1), centred, means.T, alpha=-2)
+    return distances.add_(centred.square().sum(1, keepdim=True)).clamp_min_(0)
