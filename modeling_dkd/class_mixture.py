@@ -19,10 +19,8 @@ and statistics of several processes may be summed. A sample's own share in the m
 out, else classes with few samples hold on to whatever they were given first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
-from functools import reduce
-from operator import add
 
 import torch
 from torch import Tensor
@@ -54,9 +52,12 @@ VARIANCE_PRIOR_SAMPLES = 2.0
 # Smallest variance relative to their mean.
 RELATIVE_VARIANCE_FLOOR = 1e-3
 NUM_ROUNDS = 15
-CHUNK_SIZE = 8192
+# Samples whose N x K matrices are held at once; larger ones cost fresh memory from the system each time.
+CHUNK_SIZE = 4096
 
 AllReduce = Callable[[Tensor], Tensor]
+# Embeddings (N, D), or shards of them that can be passed over again and again.
+Videos = Tensor | Iterable[Tensor]
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class ClassMixture:
 
 
 def fit_class_mixture(
-    video_embeds: Tensor,
+    video_embeds: Videos,
     prior: TextPrior,
     labels: Tensor,
     logit_scale: float,
@@ -149,7 +150,7 @@ def fit_class_mixture(
     """Fit the class-anchored mixture to a domain.
 
     Args:
-        video_embeds: (N, D), unit norm, float32.
+        video_embeds: (N, D), unit norm, float32; or shards of it, passed over once a round.
         prior: The debiased texts of the K classes.
         labels: (N,), int64, class of a sample or -1 for unlabelled.
         logit_scale: s > 0, the factor of cosines that makes logits.
@@ -175,15 +176,15 @@ def text_only_mixture(prior: TextPrior) -> ClassMixture:
     )
 
 
-def null_moments(video_embeds: Tensor, text_embeds: Tensor, logit_scale: float) -> Tensor:
+def null_moments(video_embeds: Videos, text_embeds: Tensor, logit_scale: float) -> Tensor:
     """Sums that tell how the logits of a class look on samples of other classes, (4, K), float64; samples add up.
 
     Rows: number of samples; weight 1 - p(k | x) under the texts alone; weighted logit; weighted squared logit.
     """
     offsets = _offsets(text_embeds)
     directions = offsets * relative_length(offsets, offsets).pow(-DEBIASED_SHARE)[:, None]
-    moments = torch.zeros(4, len(offsets), dtype=torch.float64, device=video_embeds.device)
-    for chunk in video_embeds.split(CHUNK_SIZE):
+    moments = torch.zeros(4, len(offsets), dtype=torch.float64, device=text_embeds.device)
+    for chunk in _chunks(video_embeds):
         other = 1 - (logit_scale * chunk @ directions.T).softmax(1)
         logits = logit_scale * chunk @ offsets.T
         sums = (torch.ones_like(other), other, other * logits, other * logits.square())
@@ -208,14 +209,17 @@ def debias_texts(text_embeds: Tensor, moments: Tensor) -> TextPrior:
 def gather_statistics(
     mixture: ClassMixture,
     prior: TextPrior,
-    video_embeds: Tensor,
+    video_embeds: Videos,
     labels: Tensor,
     logit_scale: float,
     all_reduce: AllReduce = lambda sums: sums,
 ) -> DomainStatistics:
     """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes."""
-    chunks = zip(video_embeds.split(CHUNK_SIZE), labels.split(CHUNK_SIZE), strict=True)
-    statistics = reduce(add, (_chunk_statistics(mixture, prior, *chunk, logit_scale) for chunk in chunks))
+    statistics, position = _no_statistics(prior), 0
+    for chunk in _chunks(video_embeds):
+        own_labels = labels[position : position + len(chunk)]
+        statistics += _chunk_statistics(mixture, prior, chunk, own_labels, logit_scale)
+        position += len(chunk)
     return DomainStatistics(*(all_reduce(getattr(statistics, f.name)) for f in fields(statistics)))
 
 
@@ -274,6 +278,22 @@ def relative_length(offsets: Tensor, reference: Tensor) -> Tensor:
     lengths = offsets.norm(dim=1)
     typical = reference.square().sum(1).mean().sqrt()
     return torch.where(typical > 1e-6, lengths / typical.clamp_min(1e-6), torch.ones_like(lengths)).clamp_min(1e-3)
+
+
+def _chunks(video_embeds: Videos) -> Iterator[Tensor]:
+    """Pieces of at most CHUNK_SIZE samples, in order."""
+    for shard in [video_embeds] if isinstance(video_embeds, Tensor) else video_embeds:
+        yield from shard.split(CHUNK_SIZE)
+
+
+def _no_statistics(prior: TextPrior) -> DomainStatistics:
+    """Of no sample: what a process without shards adds."""
+    none, per_class, per_axis = (
+        like.new_zeros(like.shape, dtype=torch.float64) for like in (prior.bias.sum(), prior.bias, prior.offsets[0])
+    )
+    return DomainStatistics(
+        none, none, per_class, per_class, torch.zeros_like(prior.offsets, dtype=torch.float64), per_axis
+    )
 
 
 def _chunk_statistics(

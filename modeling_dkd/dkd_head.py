@@ -12,6 +12,7 @@ prompts of one class are particles, which move by SVGD (svgd.py).
 """
 
 import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from .class_mixture import (
     ClassMixture,
     DomainStatistics,
     TextPrior,
+    Videos,
     debias_texts,
     fit_class_mixture,
     gather_statistics,
@@ -45,6 +47,8 @@ DOMAIN_FILE = "dkd_domain.safetensors"
 SAME_CLASS_COSINE = 0.999
 # Unknown classes: one component for so many samples, at most so many.
 SAMPLES_PER_COMPONENT, MAX_COMPONENTS = 16, 64
+# Videos of a shard that are made ready at once, and how many numbers of them are kept ready from round to round.
+SHARD_CHUNK, KEPT_NUMBERS = 4096, 2**26
 # Rounds over each batch of a stream.
 UPDATE_ROUNDS = 3
 # Everything that is fitted and its shape: K components, D dimensions.
@@ -80,6 +84,7 @@ BUFFER_AXES = {
     "moments": "4K",
 }
 
+NO_VIDEO = "video_embeds has no shard; give at least one video."
 # Named here, for torch.compile cannot look into a dataclass.
 MIXTURE_FIELDS = tuple(field.name for field in fields(ClassMixture))
 FRAME_FIELDS = tuple(field.name for field in fields(TextFrame))
@@ -190,7 +195,7 @@ class DKDHead(nn.Module):
     @torch.no_grad()
     def fit(
         self,
-        video_embeds: Tensor,
+        video_embeds: Videos,
         text_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         num_components: int | None = None,
@@ -204,9 +209,10 @@ class DKDHead(nn.Module):
 
         Args:
             video_embeds: (N, D) or (N, T, D) with frames as particles, any float dtype, not necessarily unit norm; N
-                may be smaller than K.
+                may be smaller than K. Or shards, an iterable of such tensors that is passed over once a round, as a
+                list or `EmbeddingShards` but no generator is: what is held besides the data does not grow with N.
             text_embeds: (K, D) or (K, P, D) with prompts as particles, one row per class; None: classes unknown.
-            labels: (N,), int64, class of each video, -1 for unlabelled; None: all unlabelled.
+            labels: (N,), int64, class of each video, -1 for unlabelled, one tensor for all shards; None: unlabelled.
             num_components: Without texts, how many components; None: one per 16 samples, 1 to 64.
             all_reduce: Sums a tensor over processes, each of which calls this with its own part of the videos and the
                 same texts, and gets the same head; None: all videos are here.
@@ -218,23 +224,28 @@ class DKDHead(nn.Module):
             ValueError: Wrong shape or D, a value that is not finite, a zero embedding, no video, no class, or a label
                 out of range (the message names it).
         """
-        videos = self._pooled(video_embeds, "video_embeds")
+        videos: Iterable[Tensor] = _PooledShards(video_embeds, self._pooled)
+        if isinstance(video_embeds, Tensor) and video_embeds.numel() <= KEPT_NUMBERS:
+            videos = [self._pooled(video_embeds, "video_embeds")]
         if text_embeds is None:
             if labels is not None:
                 raise ValueError("labels need text_embeds that say what the classes are.")
             if all_reduce is not None:
                 raise ValueError("processes can share a fit only with text_embeds; gather the videos in one of them.")
-            return self._fit_unknown_classes(videos, num_components)
+            return self._fit_unknown_classes(list(videos), num_components)
         texts = self._pooled(text_embeds, "text_embeds")
         if num_components not in (None, len(texts)):
             raise ValueError(
                 f"num_components is {num_components}, but there is one component for each of {len(texts)} texts."
             )
-        labels = _checked_labels(labels, len(videos), len(texts)).to(videos.device)
         scale = self._scale()
-        with torch.autocast(videos.device.type, enabled=False):
+        with torch.autocast(texts.device.type, enabled=False):
             total = all_reduce or (lambda sums: sums)
-            moments = total(null_moments(videos, texts, scale))
+            own_moments = null_moments(videos, texts, scale)
+            labels = _checked_labels(labels, int(own_moments[0, 0]), len(texts)).to(texts.device)
+            moments = total(own_moments)
+            if not moments[0, 0]:
+                raise ValueError(NO_VIDEO)
             prior = debias_texts(texts, moments)
             mixture, statistics = fit_class_mixture(videos, prior, labels, scale, all_reduce=total)
             self._store(texts, prior, mixture, statistics, moments)
@@ -411,8 +422,11 @@ class DKDHead(nn.Module):
         index = (tied & (position == rank)).int().argmax(1)
         return index, best >= SAME_CLASS_COSINE
 
-    def _fit_unknown_classes(self, videos: Tensor, num_components: int | None) -> "DKDHead":
+    def _fit_unknown_classes(self, shards: list[Tensor], num_components: int | None) -> "DKDHead":
         """Describe the domain by an unanchored mixture."""
+        if not shards:
+            raise ValueError(NO_VIDEO)
+        videos = torch.cat(shards)
         if num_components is None:
             num_components = min(max(1, len(videos) // SAMPLES_PER_COMPONENT), MAX_COMPONENTS)
         mixture, _ = fit_gaussian_mixture(videos, num_components)
@@ -479,6 +493,27 @@ class DKDHead(nn.Module):
             position = int((lengths < 1e-6).nonzero()[0, 0])
             raise ValueError(f"{name}[{position}] is a zero embedding; leave it out or embed it again.")
         return particles / lengths.clamp_min(1e-6)
+
+
+class _PooledShards:
+    """Embeddings, or shards of them, made ready piece by piece (n, D), as often as they are passed over."""
+
+    def __init__(self, video_embeds: Videos, pool: Callable[[Tensor, str], Tensor]) -> None:
+        if isinstance(video_embeds, Iterator) or not isinstance(video_embeds, Iterable):
+            raise ValueError(
+                f"video_embeds must be a torch.Tensor or shards that can be passed over again, such as a list, not "
+                f"{type(video_embeds).__name__}; a generator is used up after the first round."
+            )
+        self.video_embeds, self.pool = video_embeds, pool
+
+    def __iter__(self) -> Iterator[Tensor]:
+        whole = isinstance(self.video_embeds, Tensor)
+        for number, shard in enumerate([self.video_embeds] if whole else self.video_embeds):
+            name = "video_embeds" if whole else f"shard {number} of video_embeds"
+            sizable = isinstance(shard, Tensor) and shard.dim() and len(shard)
+            # What has no rows goes to the check in one piece.
+            for part, piece in enumerate(shard.split(SHARD_CHUNK) if sizable else [shard]):
+                yield self.pool(piece, f"{name}[{part * SHARD_CHUNK}:]" if part else name)
 
 
 def _checked_labels(labels: Tensor | None, num_videos: int, num_classes: int) -> Tensor:

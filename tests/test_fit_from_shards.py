@@ -1,0 +1,154 @@
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from modeling_dkd import DKDCLIPConfig, DKDHead, class_mixture, dkd_head
+from tests.toy_domain import toy_domain
+
+
+ROOT = Path(__file__).resolve().parents[1]
+VIDEOS, TEXTS, LABELS = toy_domain(150)
+SOME_LABELS = torch.where(torch.arange(150) % 3 == 0, LABELS, -1)
+PATIENCE = 300
+
+
+def fit(videos, texts=TEXTS, labels=None, **options):
+    return DKDHead(DKDCLIPConfig(projection_dim=24)).fit(videos, texts, labels, **options)
+
+
+def assert_same_domain(one, other, **tolerance):
+    for name, expected in other.named_buffers():
+        torch.testing.assert_close(one.get_buffer(name), expected, **tolerance, msg=name)
+
+
+class Passes(list):
+    """A list of shards that counts how often it is passed over."""
+
+    count = 0
+
+    def __iter__(self):
+        self.count += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("labels", [None, SOME_LABELS])
+def test_shards_give_the_domain_of_the_whole(labels, monkeypatch):
+    whole = fit(VIDEOS, labels=labels)
+    shards = Passes(VIDEOS.split([70, 1, 40, 39]))
+    # In pieces that end neither with a shard nor with each other.
+    monkeypatch.setattr(dkd_head, "SHARD_CHUNK", 16)
+    monkeypatch.setattr(class_mixture, "CHUNK_SIZE", 7)
+    assert_same_domain(fit(shards, labels=labels), whole, rtol=1e-5, atol=1e-5)
+    assert shards.count == class_mixture.NUM_ROUNDS + 1
+
+
+def test_a_large_tensor_is_made_ready_in_pieces(monkeypatch):
+    videos = VIDEOS[:, None] + 0.1 * torch.randn(150, 3, 24, generator=torch.Generator().manual_seed(0))
+    whole = fit(videos)
+    monkeypatch.setattr(dkd_head, "KEPT_NUMBERS", 100)
+    monkeypatch.setattr(dkd_head, "SHARD_CHUNK", 16)
+    assert_same_domain(fit(videos), whole, rtol=1e-5, atol=1e-5)
+    videos[20, 1, 2] = torch.nan
+    with pytest.raises(ValueError, match=re.escape("video_embeds[16:][4, 1, 2] is not finite")):
+        fit(videos)
+
+
+def test_shards_without_texts_are_the_points_of_a_mixture():
+    torch.testing.assert_close(fit(VIDEOS.split(40), None).means, fit(VIDEOS, None).means)
+
+
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        ((shard for shard in VIDEOS.split(40)), "not generator; a generator is used up after the first round."),
+        (3, "video_embeds must be a torch.Tensor or shards that can be passed over again, such as a list, not int;"),
+        ([VIDEOS, [1.0]], "shard 1 of video_embeds must be a torch.Tensor of floats, not list;"),
+        ([VIDEOS, VIDEOS[:0]], "shard 1 of video_embeds must be (N, 24)"),
+        ([VIDEOS, torch.tensor(1.0)], "shard 1 of video_embeds must be (N, 24)"),
+        ([VIDEOS[:5], VIDEOS[:, :5]], "shard 1 of video_embeds must be (N, 24)"),
+        ([VIDEOS[:5], torch.zeros(2, 24)], "shard 1 of video_embeds[0] is a zero embedding"),
+        ([], "video_embeds has no shard; give at least one video."),
+    ],
+)
+@pytest.mark.parametrize("texts", [None, TEXTS])
+def test_shards_that_cannot_be_fitted(shards, message, texts):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fit(shards, texts)
+
+
+def test_labels_are_as_many_as_the_videos_of_all_shards():
+    with pytest.raises(ValueError, match=re.escape("labels must be int64 of shape (150,), got torch.int64 of (149,)")):
+        fit(VIDEOS.split(40), labels=LABELS[1:])
+
+
+def launch(folder, num_processes):
+    """Fit the shards of a folder in so many processes; the heads' buffers, one dict a process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    launcher = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--main_process_port", port]
+    launcher += ["--num_processes", str(num_processes), *(["--multi_gpu"] if num_processes > 1 else [])]
+    command = [sys.executable, *launcher, str(ROOT / "tests/fit_shards_of_processes.py"), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return [load_file(folder / f"fitted-{rank}-of-{num_processes}") for rank in range(num_processes)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_two_processes_fit_what_one_fits(tmp_path, num_shards):
+    """Real processes, of which one has no shard at all where there is but one."""
+    size = -(-len(VIDEOS) // num_shards)
+    for number, (videos, labels) in enumerate(zip(VIDEOS.split(size), SOME_LABELS.split(size), strict=True)):
+        save_file({"video_embeds": videos.contiguous(), "labels": labels}, tmp_path / f"shard{number}")
+    (alone,) = launch(tmp_path, 1)
+    first, second = launch(tmp_path, 2)
+    for name, expected in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], expected, rtol=1e-5, atol=1e-5, msg=name)
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+import torch
+from modeling_dkd import DKDCLIPConfig, DKDHead, class_mixture
+from modeling_dkd.data.embedding_shards import EmbeddingShards
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+class_mixture.NUM_ROUNDS = 2
+texts = torch.randn(200, 256, generator=torch.Generator().manual_seed(1))
+head = DKDHead(DKDCLIPConfig(projection_dim=256))
+head.fit(texts, texts)
+before = peak()
+head.fit(EmbeddingShards(sorted(Path(sys.argv[1]).iterdir())[: int(sys.argv[2])]), texts)
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_videos(tmp_path):
+    """100,000 x 256 in float32 are 98 MB, N x K floats 76 MB: neither is ever there as a whole."""
+    generator = torch.Generator().manual_seed(0)
+    for number in range(4):
+        save_file({"video_embeds": torch.randn(25_000, 256, generator=generator)}, tmp_path / f"{number}")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    megabytes = []
+    for num_shards in ("1", "4"):
+        command = [sys.executable, "-c", MEASURE, str(tmp_path), num_shards]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        megabytes.append(float(done.stdout))
+    # What is there at once: the mapped pages of one file (25 MB) and the matrices of one chunk.
+    assert megabytes[1] < 75
+    assert megabytes[1] < megabytes[0] + 20
