@@ -472,3 +472,33 @@ def test_variances_that_are_not_positive_are_named(value):
     message = f"variances must be positive, but variances[1, 2] is {value:.3g}."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         GaussianMixture(torch.ones(3) / 3, torch.zeros(3, 4), variances)
+
+
+@pytest.mark.parametrize("variance_type", VARIANCE_TYPES)
+@pytest.mark.parametrize("spread", [0.3, 30.0])
+def test_in_many_dimensions_shortcuts_change_nothing(variance_type, spread, monkeypatch):
+    """Points that belong to one component alone, of which float32 is certain, some that lie between, and soft ones."""
+    means = random(20, 100, seed=1)
+    points = means[torch.arange(200) % 20] + spread * random(200, 100, seed=2)
+    points[:30] = (means[torch.arange(30) % 20] + means[(torch.arange(30) + 1) % 20]) / 2
+    start = GaussianMixture(torch.full((20,), 0.05, dtype=torch.float64), means, torch.ones_like(means))
+    options = {"initial": start, "variance_type": variance_type, "num_iterations": 1}
+    mixture, history = fit_gaussian_mixture(points, **options)
+    # Log-weights of the samples, the same for all, and a limit of 0 switch both shortcuts off.
+    monkeypatch.setattr(gaussian_mixture, "SPARSE_SHARE", 0.0)
+    plain, plain_history = fit_gaussian_mixture(points, log_weights=start.weights.log().expand(200, 20), **options)
+    assert history == pytest.approx(plain_history, rel=1e-13)
+    torch.testing.assert_close(mixture.weights, plain.weights)
+    torch.testing.assert_close(mixture.means, plain.means)
+    torch.testing.assert_close(mixture.variances, plain.variances)
+
+
+def test_float32_is_certain_of_most_points_but_not_of_those_between():
+    means = random(20, 100, seed=1)
+    points = means[torch.arange(200) % 20] + 0.3 * random(200, 100, seed=2)
+    points[:30] = (means[torch.arange(30) % 20] + means[(torch.arange(30) + 1) % 20]) / 2
+    constant = -0.5 * means.square().sum(1)
+    certain, component = gaussian_mixture._certain_components(constant, means, points)
+    assert not certain[:30].any()
+    assert certain[30:].double().mean() > 0.9
+    assert torch.equal(component[certain], (torch.arange(200) % 20)[certain])
