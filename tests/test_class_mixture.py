@@ -7,17 +7,20 @@ from torch.nn.functional import normalize
 from modeling_dkd import class_mixture
 from modeling_dkd.class_mixture import (
     ANCHOR_SCALE_RANGE,
+    COVARIANCE_PRIOR_SAMPLES,
     DEBIASED_SHARE,
+    EQUAL_VARIANCE_SHARE,
     FREQUENCY_DAMPING,
     FREQUENCY_PRIOR_CLASSES,
     FREQUENCY_VARIANCE,
     KAPPA,
     LABELLED_TEMPERATURE,
-    LABELLED_TEMPERATURE_GROWTH,
+    LABELLED_TEMPERATURE_POWER,
     LABELLED_WEIGHT,
     LEFT_OUT,
     NUM_ROUNDS,
     RELATIVE_VARIANCE_FLOOR,
+    ROUNDING_VARIANCE,
     SPREAD_PRIOR_SAMPLES,
     TEMPERATURE,
     TEMPERATURE_GROWTH,
@@ -29,6 +32,7 @@ from modeling_dkd.class_mixture import (
     maximise,
     null_moments,
     relative_length,
+    second_moments,
     squared_distances,
     text_only_mixture,
 )
@@ -48,6 +52,12 @@ def fit(videos, texts, labels=None, num_rounds=NUM_ROUNDS):
     return prior, *fit_class_mixture(videos, prior, labels, SCALE, num_rounds)
 
 
+def mahalanobis(differences, mixture):
+    """Squared lengths (...,) of differences (..., D) under S, in float64."""
+    covariance = torch.linalg.inv(mixture.whitening.double() @ mixture.whitening.double().T)
+    return (differences * torch.linalg.solve(covariance, differences.unsqueeze(-1)).squeeze(-1)).sum(-1)
+
+
 def some_labels(labels):
     """Every third sample keeps its label."""
     return torch.where(torch.arange(len(labels)) % 3 == 0, labels, -1)
@@ -62,18 +72,18 @@ def repeated(videos, labels):
 def naive_posteriors(mixture, prior, videos, labels):
     """Responsibilities and the posterior without the mixture, sample by sample in float64, both (N, K)."""
     directions, bias = prior.directions.double(), prior.bias.double()
-    means, variances, counts = mixture.means.double(), mixture.variances.double(), mixture.counts.double()
+    means, counts = mixture.means.double(), mixture.counts.double()
     assigned, expected = [], []
     for video, label in zip(videos.double(), labels, strict=True):
         prior_logits = SCALE * directions @ video - bias + mixture.log_frequency.double()
-        distances = torch.stack([((video - mean) ** 2 / variances).sum() for mean in means])
+        distances = mahalanobis(video - means, mixture)
         first = (prior_logits - distances / (2 * mixture.temperature.double())).softmax(0)
         # The distance from the mean without most of this sample's own share.
         without = means.clone()
         for k in range(len(means)):
             share = LEFT_OUT * first[k] / (counts[k] + KAPPA)
             without[k] = (means[k] - share * video) / (1 - share)
-        distances = torch.stack([((video - mean) ** 2 / variances).sum() for mean in without])
+        distances = mahalanobis(video - without, mixture)
         second = (prior_logits - distances / (2 * mixture.temperature.double())).softmax(0)
         truth = torch.zeros_like(second)
         truth[label.clamp_min(0)] = 1
@@ -97,12 +107,14 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     scale = (along / length).clamp(*ANCHOR_SCALE_RANGE)
     anchors = domain_mean + scale * (directions - mean_direction)
     means = (counts[:, None] * own + KAPPA * anchors) / (counts[:, None] + KAPPA)
-    variances = sum(
-        assigned[i, k] * (videos[i] - means[k]) ** 2 for i in range(num_samples) for k in range(len(counts))
-    )
-    variances = variances / num_samples
-    held = VARIANCE_PRIOR_SAMPLES * variances.mean()
-    variances = (num_samples * variances + held) / (num_samples + VARIANCE_PRIOR_SAMPLES)
+    residuals = [(assigned[i, k], videos[i] - means[k]) for i in range(num_samples) for k in range(len(counts))]
+    covariance = sum(share * torch.outer(residual, residual) for share, residual in residuals) / num_samples
+    own, dim = covariance.diagonal(), videos.shape[1]
+    apart = (1 - EQUAL_VARIANCE_SHARE) * num_samples / (num_samples + VARIANCE_PRIOR_SAMPLES)
+    held = torch.diag((1 - apart) * own.mean() + apart * own)
+    trust = num_samples / (num_samples + COVARIANCE_PRIOR_SAMPLES * dim)
+    covariance = trust * covariance + (1 - trust) * held
+    covariance += (RELATIVE_VARIANCE_FLOOR * own.mean() + ROUNDING_VARIANCE) * torch.eye(dim)
     prior_counts, log_frequency = expected.sum(0), mixture.log_frequency.double()
     variance = FREQUENCY_VARIANCE
     for _ in range(200):
@@ -111,7 +123,8 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         variance = variance / (FREQUENCY_PRIOR_CLASSES + len(counts))
     gradient = counts - prior_counts - log_frequency / variance
     unlabelled_temperature = TEMPERATURE * (1 + TEMPERATURE_GROWTH * len(counts) / num_samples)
-    labelled_temperature = LABELLED_TEMPERATURE * (1 + LABELLED_TEMPERATURE_GROWTH * len(counts) / num_samples)
+    per_sample = LABELLED_WEIGHT * len(counts) / num_samples
+    labelled_temperature = max(1, LABELLED_TEMPERATURE * per_sample**LABELLED_TEMPERATURE_POWER)
     labelled = (labels >= 0).double().mean()
     return {
         "log_frequency": log_frequency + FREQUENCY_DAMPING * gradient / (prior_counts + 1 / variance),
@@ -119,7 +132,8 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         "mean_direction": mean_direction,
         "anchor_scale": scale,
         "means": means,
-        "variances": variances.clamp_min(RELATIVE_VARIANCE_FLOOR * variances.mean()),
+        "variances": covariance.diagonal(),
+        "precision": torch.linalg.inv(covariance),
         "counts": counts,
         "temperature": 1 / ((1 - labelled) / unlabelled_temperature + labelled / labelled_temperature),
     }
@@ -135,7 +149,7 @@ def labelled_domain(request):
 @pytest.mark.parametrize("num_rounds", [1, 3])
 def test_statistics_equal_a_loop_over_samples(labelled_domain, num_rounds):
     videos, texts, labels = labelled_domain
-    prior, mixture, _ = fit(videos, texts, labels, num_rounds)
+    prior, mixture, *_ = fit(videos, texts, labels, num_rounds)
     statistics = gather_statistics(mixture, prior, videos, labels, SCALE)
     videos, labels = repeated(videos, labels)
     assigned, expected = naive_posteriors(mixture, prior, videos, labels)
@@ -145,19 +159,24 @@ def test_statistics_equal_a_loop_over_samples(labelled_domain, num_rounds):
     torch.testing.assert_close(statistics.counts, assigned.sum(0), **tolerance)
     torch.testing.assert_close(statistics.prior_counts, expected.sum(0), **tolerance)
     torch.testing.assert_close(statistics.sums, assigned.T @ videos.double(), **tolerance)
-    torch.testing.assert_close(statistics.squares, (videos.double() ** 2).sum(0), **tolerance)
     assert all(value.dtype == torch.float64 for value in vars(statistics).values())
 
 
 def test_the_m_step_equals_a_loop_over_samples(labelled_domain):
     videos, texts, labels = labelled_domain
-    prior, mixture, _ = fit(videos, texts, labels, 2)
-    updated = maximise(mixture, prior, gather_statistics(mixture, prior, videos, labels, SCALE))
+    prior, mixture, *_ = fit(videos, texts, labels, 2)
+    statistics = gather_statistics(mixture, prior, videos, labels, SCALE)
+    updated = vars(maximise(mixture, prior, statistics, second_moments(videos, labels, texts)))
+    updated["precision"] = updated["whitening"] @ updated.pop("whitening").T
     videos, labels = repeated(videos, labels)
     expected = naive_maximise(mixture, prior, videos, labels, *naive_posteriors(mixture, prior, videos, labels))
-    for name, value in vars(updated).items():
+    for name, value in updated.items():
         assert value.dtype == torch.float32
-        torch.testing.assert_close(value.double(), expected[name].double(), rtol=2e-4, atol=2e-5, msg=name)
+        # Precisions are large numbers.
+        scale = expected[name].abs().max() if name == "precision" else 1
+        torch.testing.assert_close(
+            value.double() / scale, expected[name].double() / scale, rtol=2e-4, atol=2e-5, msg=name
+        )
 
 
 def test_the_first_round_knows_the_texts_only():
@@ -219,7 +238,7 @@ def test_texts_that_lie_equally_are_not_biased():
 
 def test_statistics_of_shards_add_up(labelled_domain, monkeypatch):
     videos, texts, labels = labelled_domain
-    prior, mixture, _ = fit(videos, texts, labels, 2)
+    prior, mixture, *_ = fit(videos, texts, labels, 2)
     whole = gather_statistics(mixture, prior, videos, labels, SCALE)
     parts = [gather_statistics(mixture, prior, videos[p], labels[p], SCALE) for p in (slice(25), slice(25, None))]
     moments = null_moments(videos, texts, SCALE)
@@ -232,12 +251,17 @@ def test_statistics_of_shards_add_up(labelled_domain, monkeypatch):
         torch.testing.assert_close(getattr(chunked, name), value, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(summed, moments, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(null_moments(videos, texts, SCALE), moments, rtol=1e-5, atol=1e-5)
+    outer = sum(
+        (LABELLED_WEIGHT if label >= 0 else 1) * torch.outer(video, video)
+        for video, label in zip(videos.double(), labels, strict=True)
+    )
+    torch.testing.assert_close(second_moments(videos, labels, texts), outer, rtol=1e-5, atol=1e-5)
 
 
 def test_processes_that_hold_a_part_each_get_the_fit_of_the_whole(labelled_domain):
     """Three processes in lockstep, one of them without samples; what one sends is what the others add."""
     videos, texts, labels = labelled_domain
-    prior, expected, statistics = fit(videos, texts, labels)
+    prior, expected, statistics, moments = fit(videos, texts, labels)
     shards = [slice(0, 20), slice(20, 20), slice(20, None)]
     mixture = text_only_mixture(prior)
     for _ in range(NUM_ROUNDS):
@@ -248,25 +272,26 @@ def test_processes_that_hold_a_part_each_get_the_fit_of_the_whole(labelled_domai
         shared = gather_statistics(
             mixture, prior, videos[shards[0]], labels[shards[0]], SCALE, lambda _, receive=receive: receive()
         )
-        mixture = maximise(mixture, prior, shared)
+        mixture = maximise(mixture, prior, shared, moments)
     for name, value in vars(expected).items():
-        torch.testing.assert_close(getattr(mixture, name), value, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(getattr(mixture, name), value, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(shared.counts, statistics.counts, rtol=1e-3, atol=1e-3)
 
 
 def test_all_reduce_sees_every_statistic_of_every_round():
     videos, texts, _ = toy_domain(60)
-    prior, _, _ = fit(videos, texts)
-    doubled = fit_class_mixture(videos, prior, unlabelled(videos), SCALE, all_reduce=lambda sums: 2 * sums)[1]
-    twice = fit_class_mixture(torch.cat([videos, videos]), prior, unlabelled(videos).repeat(2), SCALE)[1]
-    for name, value in vars(twice).items():
+    prior, *_ = fit(videos, texts)
+    _, doubled, outer = fit_class_mixture(videos, prior, unlabelled(videos), SCALE, all_reduce=lambda sums: 2 * sums)
+    twice = fit_class_mixture(torch.cat([videos, videos]), prior, unlabelled(videos).repeat(2), SCALE)
+    for name, value in vars(twice[1]).items():
         torch.testing.assert_close(getattr(doubled, name), value, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(outer, twice[2], rtol=1e-5, atol=1e-5)
     assert doubled.num_samples == 2 * len(videos)
 
 
 def test_all_labelled_means_lie_between_their_anchor_and_the_class_mean():
     videos, texts, labels = toy_domain()
-    prior, mixture, _ = fit(videos, texts, labels)
+    prior, mixture, *_ = fit(videos, texts, labels)
     anchors = mixture.anchors(prior.directions)
     for k in range(len(texts)):
         own, count = videos[labels == k].mean(0), LABELLED_WEIGHT * (labels == k).sum()
@@ -287,7 +312,7 @@ def test_a_wrong_text_is_overruled_by_labels():
     videos, texts, labels = toy_domain()
     swapped = texts.clone()
     swapped[[0, 1]] = texts[[1, 0]]
-    _, mixture, _ = fit(videos, swapped, labels)
+    _, mixture, *_ = fit(videos, swapped, labels)
     own = torch.stack([videos[labels == k].mean(0) for k in range(len(texts))])
     nearest = torch.cdist(mixture.means, own).argmin(1)
     assert torch.equal(nearest, torch.arange(len(texts)))
@@ -296,20 +321,20 @@ def test_a_wrong_text_is_overruled_by_labels():
 def test_a_class_without_samples_stays_at_its_anchor():
     videos, texts, labels = toy_domain(400, dim=64, noise=0.9)
     present = labels != 2
-    prior, mixture, _ = fit(videos[present], texts, labels[present])
+    prior, mixture, *_ = fit(videos[present], texts, labels[present])
     torch.testing.assert_close(mixture.means[2], mixture.anchors(prior.directions)[2])
     assert mixture.evidence[2] == 0
-    prior, mixture, _ = fit(videos[present], texts)
+    prior, mixture, *_ = fit(videos[present], texts)
     assert mixture.counts[2] < 0.1
     torch.testing.assert_close(mixture.means[2], mixture.anchors(prior.directions)[2], rtol=0, atol=1e-2)
 
 
 def test_classes_that_the_mixture_finds_less_of_than_the_texts_lose_weight():
     videos, texts, _ = toy_domain(400)
-    _, mixture, statistics = fit(videos, texts)
+    _, mixture, statistics, _ = fit(videos, texts)
     surplus = statistics.counts - statistics.prior_counts
     assert mixture.log_frequency[surplus.argmin()] < 0 < mixture.log_frequency[surplus.argmax()]
-    _, rarer, _ = fit(videos[torch.arange(400) % 10 == 0], texts)
+    _, rarer, *_ = fit(videos[torch.arange(400) % 10 == 0], texts)
     assert rarer.log_frequency.abs().max() < 1
 
 
@@ -321,7 +346,7 @@ def test_the_temperature_grows_with_classes_per_sample():
 @pytest.mark.parametrize("num_videos", [1, 2, 4])
 def test_fewer_samples_than_classes(num_videos):
     videos, texts, _ = toy_domain(num_videos)
-    prior, mixture, statistics = fit(videos, texts)
+    prior, mixture, statistics, _ = fit(videos, texts)
     for value in (*vars(mixture).values(), *vars(statistics).values(), prior.scale, prior.bias):
         assert value.isfinite().all()
     assert float(mixture.counts.sum()) == pytest.approx(num_videos, rel=1e-4)
@@ -330,11 +355,13 @@ def test_fewer_samples_than_classes(num_videos):
 
 def test_one_class():
     videos, texts, _ = toy_domain()
-    prior, mixture, _ = fit(videos, texts[:1])
+    prior, mixture, *_ = fit(videos, texts[:1])
     assert float(mixture.counts) == pytest.approx(len(videos), rel=1e-5)
     torch.testing.assert_close(mixture.means[0], videos.mean(0))
-    own = videos.var(0, correction=0)
-    expected = own + VARIANCE_PRIOR_SAMPLES / (VARIANCE_PRIOR_SAMPLES + len(videos)) * (own.mean() - own)
+    own, (num_videos, dim) = videos.var(0, correction=0), videos.shape
+    held = COVARIANCE_PRIOR_SAMPLES * dim / (COVARIANCE_PRIOR_SAMPLES * dim + num_videos)
+    equal = 1 - (1 - EQUAL_VARIANCE_SHARE) * num_videos / (num_videos + VARIANCE_PRIOR_SAMPLES)
+    expected = own + held * equal * (own.mean() - own) + RELATIVE_VARIANCE_FLOOR * own.mean() + ROUNDING_VARIANCE
     torch.testing.assert_close(mixture.variances, expected, rtol=1e-4, atol=1e-6)
     assert float(prior.scale) == 1
     assert float(mixture.log_frequency) == pytest.approx(0, abs=1e-5)
@@ -343,28 +370,28 @@ def test_one_class():
 def test_identical_texts_share_their_samples():
     videos, texts, _ = toy_domain()
     texts = torch.cat([texts, texts[:1]])
-    prior, mixture, _ = fit(videos, texts)
+    prior, mixture, *_ = fit(videos, texts)
     torch.testing.assert_close(mixture.means[0], mixture.means[-1])
     torch.testing.assert_close(mixture.counts[0], mixture.counts[-1])
     same = texts[:1].expand(4, -1)
-    prior, mixture, _ = fit(videos, same)
+    prior, mixture, *_ = fit(videos, same)
     torch.testing.assert_close(mixture.counts, torch.full((4,), len(videos) / 4))
     assert all(value.isfinite().all() for value in (*vars(mixture).values(), prior.scale, prior.bias))
 
 
 def test_identical_videos():
     videos, texts, _ = toy_domain()
-    _, mixture, _ = fit(videos[:1].expand(20, -1), texts[:1])
-    assert (1 / mixture.variances).isfinite().all()
+    _, mixture, *_ = fit(videos[:1].expand(20, -1), texts[:1])
+    assert mixture.whitening.isfinite().all()
     distances = squared_distances(mixture, videos)
     assert distances.isfinite().all()
 
 
 def test_squared_distances_equal_differences():
     videos, texts, _ = toy_domain()
-    _, mixture, _ = fit(videos, texts)
+    _, mixture, *_ = fit(videos, texts)
     differences = videos[:, None].double() - mixture.means.double()
-    expected = (differences**2 / mixture.variances.double()).sum(-1)
+    expected = mahalanobis(differences, mixture)
     torch.testing.assert_close(squared_distances(mixture, videos).double(), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -373,15 +400,19 @@ def test_orders_of_samples_classes_and_axes_and_flips_of_axes_go_along():
     generator = torch.Generator().manual_seed(0)
     samples, classes, axes = (torch.randperm(n, generator=generator) for n in (len(videos), *texts.shape))
     signs = torch.randint(2, (texts.shape[1],), generator=generator) * 2.0 - 1
-    _, mixture, _ = fit(videos, texts, some_labels(labels))
+    _, mixture, *_ = fit(videos, texts, some_labels(labels))
     place = torch.empty_like(classes)
     place[classes] = torch.arange(len(classes))
     given = some_labels(labels)[samples]
     given = torch.where(given >= 0, place[given.clamp_min(0)], -1)
-    _, other, _ = fit((videos * signs)[samples][:, axes], (texts * signs)[classes][:, axes], given)
+    _, other, *_ = fit((videos * signs)[samples][:, axes], (texts * signs)[classes][:, axes], given)
     tolerance = {"rtol": 1e-3, "atol": 1e-4}
     torch.testing.assert_close(other.means, (mixture.means * signs)[classes][:, axes], **tolerance)
     torch.testing.assert_close(other.variances, mixture.variances[axes], **tolerance)
+    # Which whitening stands for S is free; distances are not.
+    points = toy_domain(40, seed=7).videos
+    moved = squared_distances(other, (points * signs)[:, axes])
+    torch.testing.assert_close(moved, squared_distances(mixture, points)[:, classes], **tolerance)
     torch.testing.assert_close(other.counts, mixture.counts[classes], **tolerance)
     torch.testing.assert_close(other.log_frequency, mixture.log_frequency[classes], **tolerance)
 
@@ -389,7 +420,7 @@ def test_orders_of_samples_classes_and_axes_and_flips_of_axes_go_along():
 def test_a_shift_of_all_texts_changes_nothing():
     """Only how texts differ counts: where the cone of texts lies does not."""
     videos, texts, _ = toy_domain()
-    _, mixture, _ = fit(videos, texts)
-    _, shifted, _ = fit(videos, texts + 3 * normalize(torch.ones(texts.shape[1]), dim=0))
+    _, mixture, *_ = fit(videos, texts)
+    _, shifted, *_ = fit(videos, texts + 3 * normalize(torch.ones(texts.shape[1]), dim=0))
     torch.testing.assert_close(shifted.means, mixture.means, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(shifted.counts, mixture.counts, rtol=1e-3, atol=1e-3)

@@ -92,7 +92,8 @@ def test_labels_of_half_of_the_samples_help(name, data):
         results.append(dkd(videos[domain], texts, videos[test], labels[test], given))
     assert min(results[1:]) >= results[0] - 2, results
     if name != "imagenet500a":  # two samples a class
-        assert results[2] >= results[0] + 1, results
+        # A point, or a fifth of the errors where few are left.
+        assert results[2] >= results[0] + min(1, 0.2 * (100 - results[0])), results
 
 
 @pytest.mark.parametrize("shots", [1, 2, 4])

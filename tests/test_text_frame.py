@@ -13,7 +13,7 @@ SCALE = 60.0
 def fit(videos, texts, labels=None):
     labels = torch.full((len(videos),), -1) if labels is None else labels
     prior = debias_texts(texts, null_moments(videos, texts, SCALE))
-    mixture, _ = fit_class_mixture(videos, prior, labels, SCALE)
+    mixture, *_ = fit_class_mixture(videos, prior, labels, SCALE)
     return prior, mixture, place_fitted_texts(texts, prior, mixture, SCALE)
 
 
@@ -27,8 +27,13 @@ def naive_log_posterior(mixture, prior, videos, means=None):
     """Of the module docstring, up to a term per sample, in float64: (N, K)."""
     means = (mixture.means if means is None else means).double()
     log_prior = SCALE * videos.double() @ prior.directions.double().T + mixture.log_frequency - prior.bias
-    distances = ((videos[:, None].double() - means) ** 2 / mixture.variances.double()).sum(-1)
+    distances = ((videos[:, None].double() - means) @ mixture.whitening.double()).square().sum(-1)
     return log_prior - 0.5 * distances / mixture.temperature
+
+
+def covariance(mixture):
+    """S in float64."""
+    return torch.linalg.inv(mixture.whitening.double() @ mixture.whitening.double().T)
 
 
 def centred(values):
@@ -81,17 +86,19 @@ def test_all_fitted_texts_have_the_common_norm(domain):
 def test_a_text_moves_along_the_score_of_its_own_component_at_the_domain_mean(domain):
     _, _, prior, mixture, frame = domain
     moved = fitted_texts(mixture, frame) - frame.text_bases
-    at_anchors = (mixture.anchors(prior.directions) - mixture.domain_mean) / mixture.variances
-    score = (mixture.means - mixture.domain_mean) / mixture.variances
-    torch.testing.assert_close(moved, (score - at_anchors) / (mixture.temperature * SCALE), rtol=1e-3, atol=1e-5)
+    precision = torch.linalg.inv(covariance(mixture))
+    at_anchors = (mixture.anchors(prior.directions) - mixture.domain_mean).double() @ precision
+    score = (mixture.means - mixture.domain_mean).double() @ precision
+    expected = (score - at_anchors) / (mixture.temperature * SCALE)
+    torch.testing.assert_close(moved.double(), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_the_axes(domain):
     videos, _, _, mixture, frame = domain
-    mean, variances = mixture.domain_mean.double(), mixture.variances.double()
+    mean = mixture.domain_mean.double()
     unit_axis = frame.unit_axis.double()
     # The least-squares solution: (S + mean mean^T) u = mean.
-    torch.testing.assert_close(variances * unit_axis + mean * (mean @ unit_axis), mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(covariance(mixture) @ unit_axis + mean * (mean @ unit_axis), mean, rtol=1e-4, atol=1e-5)
     coordinates = videos @ frame.unit_axis
     assert float(coordinates.mean()) == pytest.approx(1, abs=0.15)
     assert float(frame.norm_axis.norm()) == pytest.approx(1, abs=1e-5)

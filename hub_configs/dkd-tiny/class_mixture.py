@@ -10,12 +10,15 @@ The model of a video embedding x of the domain, given unit class texts t_k and t
   estimated over the classes. Absent classes lose weight; present ones need not be equally frequent.
 - mean_k: conjugate prior of KAPPA pseudo-samples at the anchor, the class text carried over to the cone of the videos
   by a shift and a scale. A class without samples keeps its anchor, a class with many has its own mean.
-- S: one diagonal of variances around the means, shared by all classes, so that the posterior is linear in x.
-- T: embeddings have far fewer independent dimensions than axes, which makes the product over axes overconfident, and
-  the more so the fewer samples a class has.
+- S: one covariance around the means, shared by all classes, so that the posterior is linear in x. With few samples per
+  dimension it is held near its own diagonal, and that near a multiple of the identity. Axes that vary together are then
+  not counted as so many pieces of evidence; without this, a class whose samples spread along such axes is split among
+  its absent neighbours.
+- T: what S still misses (classes are no Gaussians, responsibilities are no truths) makes the likelihood overconfident,
+  and the more so the fewer samples a class has.
 
-It is fitted by expectation-maximisation on additive statistics: samples pass in chunks, nothing of size N x K is kept,
-and statistics of several processes may be summed. A sample's own share in the mean that it is compared with is taken
+It is fitted by expectation-maximisation on additive statistics: samples pass in chunks, nothing of size N x K is kept
+(the second moments that S needs are summed once), and statistics of several processes may be summed. A sample's own share in the mean that it is compared with is taken
 out, else classes with few samples hold on to whatever they were given first.
 """
 
@@ -30,10 +33,10 @@ from torch.nn.functional import one_hot
 # Pseudo-samples that hold a class mean at its anchor.
 KAPPA = 4.0
 # T with plenty of samples per class; it grows by the factor 1 + TEMPERATURE_GROWTH * classes / samples.
-TEMPERATURE, TEMPERATURE_GROWTH = 25.0, 8.0
-# T where all samples are labelled: the means are then right, and only the dependence between the axes is left. It too
-# grows with classes per sample; without that, one or two shots of each of 500 classes are far worse than none.
-LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_GROWTH = 5.0, 64.0
+TEMPERATURE, TEMPERATURE_GROWTH = 10.0, 8.0
+# T where all samples are labelled: with one sample a class, and the power of classes / samples by which it falls to 1.
+# Means from one or two samples say little against the texts; with 16 only S is left to be doubted.
+LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 100.0, 1.4
 # Unlabelled samples that a labelled one is worth.
 LABELLED_WEIGHT = 4.0
 # Share of the classes' differences in the mean and the log spread of their logits that counts as bias.
@@ -47,10 +50,11 @@ FREQUENCY_VARIANCE, FREQUENCY_PRIOR_CLASSES, FREQUENCY_DAMPING = 0.1, 10.0, 0.6
 LEFT_OUT = 0.8
 # Scale from text offsets to video offsets, kept in a sane range.
 ANCHOR_SCALE_RANGE = (0.2, 3.0)
-# Pseudo-samples that hold the variance of an axis at the mean of all: a single sample has hardly any along most axes.
-VARIANCE_PRIOR_SAMPLES = 2.0
-# Smallest variance relative to their mean.
-RELATIVE_VARIANCE_FLOOR = 1e-3
+# Pseudo-samples per dimension that hold S at a diagonal. Of that, the share that is the same for all axes, with many
+# samples, and the pseudo-samples by which the rest is held there too: one sample has hardly any variance on most axes.
+COVARIANCE_PRIOR_SAMPLES, EQUAL_VARIANCE_SHARE, VARIANCE_PRIOR_SAMPLES = 4.0, 0.5, 2.0
+# Added to all variances so that S can be inverted: relative to their mean, and what rounding of unit vectors may hide.
+RELATIVE_VARIANCE_FLOOR, ROUNDING_VARIANCE = 1e-3, 1e-6
 NUM_ROUNDS = 15
 # Samples whose N x K matrices are held at once; larger ones cost fresh memory from the system each time.
 CHUNK_SIZE = 4096
@@ -90,7 +94,6 @@ class DomainStatistics:
         counts: (K,), responsibilities summed.
         prior_counts: (K,), the same for the posterior without the mixture.
         sums: (K, D), embeddings weighted by responsibilities.
-        squares: (D,), squared embeddings.
     """
 
     num_samples: Tensor
@@ -98,7 +101,6 @@ class DomainStatistics:
     counts: Tensor
     prior_counts: Tensor
     sums: Tensor
-    squares: Tensor
 
     def __add__(self, other: "DomainStatistics") -> "DomainStatistics":
         """Of both sets of samples."""
@@ -115,7 +117,8 @@ class ClassMixture:
         mean_direction: (D,), t~ averaged with the class frequencies.
         anchor_scale: (), from t~ offsets to video offsets.
         means: (K, D).
-        variances: (D,), S.
+        variances: (D,), the diagonal of S.
+        whitening: (D, D), W with W W^T = S^-1; products with it have unit covariance.
         counts: (K,), samples per class, a labelled one counted LABELLED_WEIGHT times.
         temperature: (), T.
     """
@@ -126,6 +129,7 @@ class ClassMixture:
     anchor_scale: Tensor
     means: Tensor
     variances: Tensor
+    whitening: Tensor
     counts: Tensor
     temperature: Tensor
 
@@ -138,6 +142,10 @@ class ClassMixture:
         """Where debiased texts (..., D) stand among the videos, (..., D)."""
         return self.domain_mean + self.anchor_scale * (directions - self.mean_direction)
 
+    def precision_times(self, vectors: Tensor) -> Tensor:
+        """S^-1 v of each vector, (..., D): for a difference of means, the direction that tells them apart."""
+        return vectors @ self.whitening @ self.whitening.T
+
 
 def fit_class_mixture(
     video_embeds: Videos,
@@ -146,7 +154,7 @@ def fit_class_mixture(
     logit_scale: float,
     num_rounds: int | None = None,
     all_reduce: AllReduce = lambda sums: sums,
-) -> tuple[ClassMixture, DomainStatistics]:
+) -> tuple[ClassMixture, DomainStatistics, Tensor]:
     """Fit the class-anchored mixture to a domain.
 
     Args:
@@ -158,21 +166,23 @@ def fit_class_mixture(
         all_reduce: Sums a tensor over processes that each hold a part of the samples.
 
     Returns:
-        The mixture and the statistics it was made from.
+        The mixture, and the statistics and second moments it was made from.
     """
     mixture = text_only_mixture(prior)
+    moments = all_reduce(second_moments(video_embeds, labels, prior.offsets))
     for _ in range(NUM_ROUNDS if num_rounds is None else num_rounds):
         statistics = gather_statistics(mixture, prior, video_embeds, labels, logit_scale, all_reduce)
-        mixture = maximise(mixture, prior, statistics)
-    return mixture, statistics
+        mixture = maximise(mixture, prior, statistics, moments)
+    return mixture, statistics, moments
 
 
 def text_only_mixture(prior: TextPrior) -> ClassMixture:
     """What is known before any sample: no mixture, which is one at infinite temperature."""
     zeros, origin = torch.zeros_like(prior.bias), torch.zeros_like(prior.offsets[0])
     one, never = zeros.new_ones(()), zeros.new_tensor(float("inf"))
+    identity = torch.eye(len(origin), dtype=origin.dtype, device=origin.device)
     return ClassMixture(
-        zeros, origin, origin, one, torch.zeros_like(prior.offsets), torch.ones_like(origin), zeros, never
+        zeros, origin, origin, one, torch.zeros_like(prior.offsets), torch.ones_like(origin), identity, zeros, never
     )
 
 
@@ -223,8 +233,18 @@ def gather_statistics(
     return DomainStatistics(*(all_reduce(getattr(statistics, f.name)) for f in fields(statistics)))
 
 
-def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatistics) -> ClassMixture:
-    """M step: the mixture that the statistics ask for, given the one under which they were gathered."""
+def second_moments(video_embeds: Videos, labels: Tensor, like: Tensor) -> Tensor:
+    """Weighted sum of x x^T over samples, (D, D), float64, on the device of `like` (K, D); those of samples add up."""
+    moments, position = like.new_zeros(like.shape[1], like.shape[1], dtype=torch.float64), 0
+    for chunk in _chunks(video_embeds):
+        weight = torch.where(labels[position : position + len(chunk)] >= 0, LABELLED_WEIGHT, 1.0)
+        moments += (chunk.T * weight) @ chunk
+        position += len(chunk)
+    return moments
+
+
+def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatistics, moments: Tensor) -> ClassMixture:
+    """M step: the mixture that the statistics and `second_moments` ask for, given the one they were gathered under."""
     num_samples, counts = statistics.num_samples, statistics.counts
     directions = prior.directions.double()
     # Anchors: the texts, shifted and scaled into the cone of the videos as the classes with samples ask for.
@@ -237,14 +257,11 @@ def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatisti
     )
     scale = scale.clamp(*ANCHOR_SCALE_RANGE)
     anchors = domain_mean + scale * text_spread
-    # Means and their common variances.
+    # Means and their common covariance.
     means = anchors + (counts / (counts + KAPPA))[:, None] * (own_means - anchors)
-    scatter = statistics.squares - 2 * (statistics.sums * means).sum(0) + counts @ means.square()
-    # Embeddings that do not vary at all still do so by rounding; a smaller variance would overflow in float32.
-    variances = (scatter / num_samples).clamp_min(torch.finfo(torch.float32).eps ** 2)
-    prior_share = VARIANCE_PRIOR_SAMPLES / (VARIANCE_PRIOR_SAMPLES + num_samples)
-    variances = (1 - prior_share) * variances + prior_share * variances.mean()
-    variances = variances.clamp_min(RELATIVE_VARIANCE_FLOOR * variances.mean())
+    covariance = _shrunk_covariance(statistics, moments, means)
+    factor = torch.linalg.cholesky(covariance)
+    whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
     # Frequencies: a damped Newton step on sum_i log p(x_i) - w^2 / (2 v).
     variance = _frequency_variance(mixture.log_frequency.double(), statistics.prior_counts)
     surplus = counts - statistics.prior_counts - mixture.log_frequency / variance
@@ -252,10 +269,30 @@ def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatisti
     log_frequency = mixture.log_frequency + FREQUENCY_DAMPING * surplus / curvature
     labelled, classes_per_sample = statistics.num_labelled / num_samples, len(counts) / num_samples
     unlabelled_temperature = TEMPERATURE * (1 + TEMPERATURE_GROWTH * classes_per_sample)
-    labelled_temperature = LABELLED_TEMPERATURE * (1 + LABELLED_TEMPERATURE_GROWTH * classes_per_sample)
+    falling = (LABELLED_WEIGHT * classes_per_sample).pow(LABELLED_TEMPERATURE_POWER)
+    labelled_temperature = (LABELLED_TEMPERATURE * falling).clamp_min(1)
     temperature = 1 / ((1 - labelled) / unlabelled_temperature + labelled / labelled_temperature)
-    new = (log_frequency, domain_mean, mean_direction, scale, means, variances, counts, temperature)
+    variances = covariance.diagonal()
+    new = (log_frequency, domain_mean, mean_direction, scale, means, variances, whitening, counts, temperature)
     return ClassMixture(*(value.float() for value in new))
+
+
+def _shrunk_covariance(statistics: DomainStatistics, moments: Tensor, means: Tensor) -> Tensor:
+    """S, (D, D): scatter around the class means per sample, held near its diagonal and that near equal variances."""
+    num_samples, num_axes = statistics.num_samples, len(moments)
+    # Around the domain's mean, from where differences of large numbers lose least.
+    centre = statistics.sums.sum(0) / num_samples
+    sums, means = statistics.sums - statistics.counts[:, None] * centre, means - centre
+    cross = sums.T @ means
+    scatter = moments - num_samples * torch.outer(centre, centre)
+    scatter = (scatter - cross - cross.T + (means.T * statistics.counts) @ means) / num_samples
+    variances = scatter.diagonal().clamp_min(0)
+    mean_variance = variances.mean()
+    trust = (1 - EQUAL_VARIANCE_SHARE) * num_samples / (num_samples + VARIANCE_PRIOR_SAMPLES)
+    held = trust * variances + (1 - trust) * mean_variance
+    own_share = num_samples / (num_samples + COVARIANCE_PRIOR_SAMPLES * num_axes)
+    floor = RELATIVE_VARIANCE_FLOOR * mean_variance + ROUNDING_VARIANCE
+    return own_share * scatter + torch.diag((1 - own_share) * held + floor)
 
 
 def _frequency_variance(log_frequency: Tensor, prior_counts: Tensor) -> Tensor:
@@ -288,12 +325,9 @@ def _chunks(video_embeds: Videos) -> Iterator[Tensor]:
 
 def _no_statistics(prior: TextPrior) -> DomainStatistics:
     """Of no sample: what a process without shards adds."""
-    none, per_class, per_axis = (
-        like.new_zeros(like.shape, dtype=torch.float64) for like in (prior.bias.sum(), prior.bias, prior.offsets[0])
-    )
-    return DomainStatistics(
-        none, none, per_class, per_class, torch.zeros_like(prior.offsets, dtype=torch.float64), per_axis
-    )
+    shapes_of = (prior.bias.sum(), prior.bias, prior.offsets)
+    none, per_class, per_class_and_axis = (torch.zeros_like(like, dtype=torch.float64) for like in shapes_of)
+    return DomainStatistics(none, none, per_class, per_class, per_class_and_axis)
 
 
 def _chunk_statistics(
@@ -313,15 +347,13 @@ def _chunk_statistics(
     if known.any():
         truth = LABELLED_WEIGHT * one_hot(labels[known], len(prior.bias)).to(assigned.dtype)
         assigned[known] = expected[known] = truth
-    squares = weight @ video_embeds.square()
-    sums = (weight.sum(), weight[known].sum(), assigned.sum(0), expected.sum(0), assigned.T @ video_embeds, squares)
+    sums = (weight.sum(), weight[known].sum(), assigned.sum(0), expected.sum(0), assigned.T @ video_embeds)
     return DomainStatistics(*(value.double() for value in sums))
 
 
 def squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:
     """Squared Mahalanobis distance of points (N, D) from each mean, (N, K)."""
-    deviation = mixture.variances.sqrt()
-    centred = (points - mixture.domain_mean) / deviation
-    means = (mixture.means - mixture.domain_mean) / deviation
+    centred = (points - mixture.domain_mean) @ mixture.whitening
+    means = (mixture.means - mixture.domain_mean) @ mixture.whitening
     distances = torch.addmm(means.square().sum(1), centred, means.T, alpha=-2)
     return distances.add_(centred.square().sum(1, keepdim=True)).clamp_min_(0)

@@ -4,7 +4,7 @@
     head.fit(domain_video_embeds, class_text_embeds)
     logits = head(video_embeds, class_text_embeds).logits_per_video
 
-What a domain is: class_mixture.py, a Gaussian per class text with common variances S. What it does to texts:
+What a domain is: class_mixture.py, a Gaussian per class text with a common covariance S. What it does to texts:
 text_frame.py; the text of a class moves along the score of its own component, so far that its cosine with a video is
 the posterior. A video x moves along the score of sum_k r_k N(x; mean_k, S), r being its posterior, by a strength that
 is small where its classes have little support and where the video is not typical of the domain. Frames of one clip and
@@ -35,6 +35,7 @@ from .class_mixture import (
     gather_statistics,
     maximise,
     null_moments,
+    second_moments,
 )
 from .configuration_dkd import DKDCLIPConfig
 from .gaussian_mixture import fit_gaussian_mixture
@@ -57,6 +58,7 @@ BUFFER_AXES = {
     "weights": "K",
     "means": "KD",
     "variances": "D",
+    "whitening": "DD",
     "counts": "K",
     "log_frequency": "K",
     "domain_mean": "D",
@@ -80,8 +82,8 @@ BUFFER_AXES = {
     "num_labelled": "",
     "prior_counts": "K",
     "sums": "KD",
-    "squares": "D",
-    "moments": "4K",
+    "second_moments": "DD",
+    "null_moments": "4K",
 }
 
 NO_VIDEO = "video_embeds has no shard; give at least one video."
@@ -116,7 +118,7 @@ class DKDHead(nn.Module):
     Attributes (buffers, K components):
         weights: Share of the domain's samples per component, (K,); all 0 means not fitted.
         means: (K, D).
-        variances: (D,), shared by the components.
+        variances: (D,), shared by the components; with class texts the diagonal of their covariance.
         counts: Samples per component, (K,).
         class_strength: Weight with which each fitted class's own samples moved its text, 0 to 1, (K,).
 
@@ -128,6 +130,7 @@ class DKDHead(nn.Module):
     weights: Tensor
     means: Tensor
     variances: Tensor
+    whitening: Tensor
     counts: Tensor
     log_frequency: Tensor
     domain_mean: Tensor
@@ -149,8 +152,8 @@ class DKDHead(nn.Module):
     num_labelled: Tensor
     prior_counts: Tensor
     sums: Tensor
-    squares: Tensor
-    moments: Tensor
+    second_moments: Tensor
+    null_moments: Tensor
 
     def __init__(self, config: DKDCLIPConfig) -> None:
         super().__init__()
@@ -247,8 +250,8 @@ class DKDHead(nn.Module):
             if not moments[0, 0]:
                 raise ValueError(NO_VIDEO)
             prior = debias_texts(texts, moments)
-            mixture, statistics = fit_class_mixture(videos, prior, labels, scale, all_reduce=total)
-            self._store(texts, prior, mixture, statistics, moments)
+            mixture, *sums = fit_class_mixture(videos, prior, labels, scale, all_reduce=total)
+            self._store(texts, prior, mixture, moments, *sums)
         self.class_names = None
         return self
 
@@ -274,14 +277,15 @@ class DKDHead(nn.Module):
         seen = DomainStatistics(*(self.get_buffer(field.name).double() for field in fields(DomainStatistics)))
         scale, mixture = self._scale(), self._mixture()
         with torch.autocast(videos.device.type, enabled=False):
-            moments = self.moments.double() + null_moments(videos, self.fitted_texts, scale)
+            moments = self.null_moments.double() + null_moments(videos, self.fitted_texts, scale)
+            outer = self.second_moments.double() + second_moments(videos, labels, self.fitted_texts)
             prior = debias_texts(self.fitted_texts, moments)
             for _ in range(UPDATE_ROUNDS):
                 statistics = seen + gather_statistics(mixture, prior, videos, labels, scale)
                 # What was seen before is not looked at again: its counts hold for the frequencies they were gathered
                 # with only, and Newton steps on them would run away.
-                mixture = replace(maximise(mixture, prior, statistics), log_frequency=self.log_frequency)
-            self._store(self.fitted_texts, prior, mixture, statistics, moments)
+                mixture = replace(maximise(mixture, prior, statistics, outer), log_frequency=self.log_frequency)
+            self._store(self.fitted_texts, prior, mixture, moments, statistics, outer)
         return self
 
     def reset(self) -> "DKDHead":
@@ -393,8 +397,9 @@ class DKDHead(nn.Module):
         scales = torch.where(known, self.text_scale[index, None], scales)
         strength = torch.where(known[:, 0], self.class_strength[index], 0.0)
         # What a base does with an offset, it does with the offsets of single prompts.
-        stretch = 1 + self.anchor_scale / (self.variances * self.temperature * scale)
-        placed = bases[:, None] + scales[:, None] * stretch * (prompts - texts[:, None])
+        offsets = scales[:, None] * (prompts - texts[:, None])
+        scores = self.anchor_scale * self._mixture().precision_times(offsets)
+        placed = bases[:, None] + offsets + scores / (self.temperature * scale)
         moved = self._svgd(placed, torch.where(known, self.text_targets[index], bases), strength)
         return torch.where(self.anchored > 0, normalize(moved.mean(1), dim=-1), texts)
 
@@ -438,13 +443,20 @@ class DKDHead(nn.Module):
         return self
 
     def _store(
-        self, texts: Tensor, prior: TextPrior, mixture: ClassMixture, statistics: DomainStatistics, moments: Tensor
+        self,
+        texts: Tensor,
+        prior: TextPrior,
+        mixture: ClassMixture,
+        moments: Tensor,
+        statistics: DomainStatistics,
+        outer: Tensor,
     ) -> None:
         """Write what was fitted, and place the class texts."""
         frame = place_fitted_texts(texts, prior, mixture, self._scale())
         fitted = vars(mixture) | vars(statistics) | vars(frame)
         fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.evidence}
-        fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias, "moments": moments}
+        fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias}
+        fitted |= {"null_moments": moments, "second_moments": outer}
         self._set_buffers(fitted | {"anchored": torch.ones(())})
 
     def _mixture(self) -> ClassMixture:

@@ -1,9 +1,9 @@
 """Class texts as unit vectors whose cosine with a video is the posterior of the class-anchored mixture.
 
-With one diagonal of variances S for all classes, the log posterior of class k is linear in the video embedding x,
+With one covariance S for all classes, the log posterior of class k is linear in the video embedding x,
 
     log p(k | x) = s x.t~_k + log_prior_k + log N(x; mean_k, S) / T + terms that are the same for all classes
-                 = s x.[ t~_k + g_k / (T s) ] + constant_k,      g_k = (mean_k - domain_mean) / S,
+                 = s x.[ t~_k + g_k / (T s) ] + constant_k,      g_k = S^-1 (mean_k - domain_mean),
 
 g_k being the score of component k at the domain's mean: the text moves along it. Two things are left to make it a
 cosine. The constants go along `unit_axis`, on which all videos of the domain have about the coordinate 1. And all
@@ -53,9 +53,9 @@ def place_fitted_texts(text_embeds: Tensor, prior: TextPrior, mixture: ClassMixt
     A class's text is (1 - evidence) base + evidence * target, and all such texts have the norm `text_norm`.
     """
     mean = mixture.domain_mean
-    # Least squares: of all u, the one with the smallest mean of (x.u - 1)^2 for x around the mean with variances S.
+    # Least squares: of all u, the one with the smallest mean of (x.u - 1)^2 for x around the mean with covariance S.
     # Embeddings that were centred have no such axis, and u goes to 0 instead of blowing up.
-    unit_axis = mean / mixture.variances
+    unit_axis = mixture.precision_times(mean)
     unit_axis = unit_axis / (1 + unit_axis @ mean)
     norm_axis = _orthogonal_direction(text_embeds.mean(0), mean)
     log_prior = mixture.log_frequency - prior.bias
@@ -65,10 +65,10 @@ def place_fitted_texts(text_embeds: Tensor, prior: TextPrior, mixture: ClassMixt
     norm = (NORM_MARGIN * placed.square().sum(1).max()).clamp_min(1).sqrt()
     texts = placed + _filling(placed, norm_axis, norm) * norm_axis
     # Own samples move the mean from the anchor to mixture.means, and with it the text.
-    moved = (mixture.means - mixture.anchors(prior.directions)) / mixture.variances
+    moved = mixture.precision_times(mixture.means - mixture.anchors(prior.directions))
     moved = moved / (mixture.temperature * logit_scale)
     bases = texts - moved
-    targets = bases + moved / mixture.evidence.clamp_min(1e-6)[:, None]
+    targets = bases + moved / mixture.evidence.clamp_min(1e-4)[:, None]
     return TextFrame(unit_axis, norm_axis, centre, norm, bases, targets)
 
 
@@ -125,7 +125,7 @@ def _carry_posterior(
     logit_scale: Tensor | float,
 ) -> Tensor:
     """Texts (K, D) whose product with s x is the log posterior of the module docstring."""
-    scores = (means - mixture.domain_mean) / mixture.variances
+    scores = mixture.precision_times(means - mixture.domain_mean)
     # log N(x; mean, S) = x.score - (mean + domain_mean).score / 2 + terms that are the same for all classes.
     constant = log_prior - 0.5 * ((means + mixture.domain_mean) * scores).sum(1) / mixture.temperature
     return directions + scores / (mixture.temperature * logit_scale) + (constant / logit_scale)[:, None] * unit_axis
