@@ -36,11 +36,13 @@ CUSTOM_PIPELINES = {
     },
 }
 DEFAULT_TEMPLATE = "a photo of a person doing {}."
+# Not checked as a type: every pipeline, the library's own too, has other arguments than this base class.
+BasePipeline: Any = Pipeline
 MAX_DOWNLOAD_BYTES = 1 << 30
 DOWNLOAD_TIMEOUT_SECONDS = 30
 
 
-class VideoClassificationPipeline(Pipeline):
+class VideoClassificationPipeline(BasePipeline):
     """Videos to the labels that the model was made for: the classes of its domain, or else `config.id2label`."""
 
     _load_processor = True
@@ -84,7 +86,12 @@ class VideoClassificationPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
     def _sanitize_parameters(
-        self, top_k: int | None = None, num_frames: int | None = None, allow_urls: bool | None = None, **others: Any
+        self,
+        *,
+        top_k: int | None = None,
+        num_frames: int | None = None,
+        allow_urls: bool | None = None,
+        **others: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if others:
             raise ValueError(f"{self.task} does not know the option {min(others)!r}")
@@ -143,7 +150,7 @@ class VideoClassificationPipeline(Pipeline):
         fitted = self._fitted_classes() if templates is None else []
         classes = [_class_called(label, fitted) for label in labels]
         asked = [label for label, index in zip(labels, classes, strict=True) if index is None]
-        encoded = iter(self._prompt_embeds(asked, templates or [DEFAULT_TEMPLATE]) if asked else [])
+        encoded = iter(self._prompt_embeds(asked, templates or [DEFAULT_TEMPLATE])) if asked else iter(())
         fitted_texts = self.model.head.fitted_texts
         return torch.stack([next(encoded) if index is None else fitted_texts[index, None] for index in classes])
 
@@ -184,7 +191,7 @@ class ZeroShotVideoClassificationPipeline(VideoClassificationPipeline):
         return super().__call__(videos, **given, **options)
 
     def _sanitize_parameters(
-        self, candidate_labels: Any = None, hypothesis_template: Any = None, **options: Any
+        self, *, candidate_labels: Any = None, hypothesis_template: Any = None, **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess, _, postprocess = super()._sanitize_parameters(**options)
         labels = None if candidate_labels is None else _checked_labels(candidate_labels)
