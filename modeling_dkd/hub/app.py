@@ -6,6 +6,7 @@ python -m modeling_dkd.hub.app --export FOLDER    # what to push as a Space
 """
 
 import argparse
+import importlib.util
 import os
 import shutil
 import signal
@@ -41,9 +42,6 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except ImportError as error:
-        print(f'error: the page needs {error.name}; run: pip install "modeling-dkd[space]"', file=sys.stderr)
-        return 2
     return 0
 
 
@@ -62,29 +60,34 @@ def serve(
         port: None: GRADIO_SERVER_PORT, or the first free one from 7860.
 
     Raises:
-        ValueError: There is no such model, or it is no dual encoder.
+        ValueError: There is no such model, it is no dual encoder, the template has no place for the label, or
+            gradio is not installed.
     """
-    # Read when gradio is imported; nothing about visitors leaves this machine.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError('the page needs gradio; run: pip install "modeling-dkd[space]"')
+    import torch
+
+    from ..data.clip_encoder import ClipEncoder
+    from ..data.prompts import SINGLE_TEMPLATE
+    from .comparison import ClipComparer
+    from .comparison_html import CSS
+    from .example_clips import make_examples
+    from .upload_decoding import MAX_BYTES
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = ClipEncoder.load(model, f"{frames}x1x1", revision, torch.float32, device)
+    is_embedded = Path(model).resolve() == CHECKPOINT
     with tempfile.TemporaryDirectory(prefix="dkd-space-") as folder:
+        # Read when gradio is imported; nothing about visitors leaves this machine.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         import gradio as gr
-        import torch
 
-        from ..data.clip_encoder import ClipEncoder
-        from ..data.prompts import SINGLE_TEMPLATE
-        from .comparison import ClipComparer
-        from .comparison_html import CSS
-        from .example_clips import make_examples
         from .page import build_page
-        from .upload_decoding import MAX_BYTES
 
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        encoder = ClipEncoder.load(model, f"{frames}x1x1", revision, torch.float32, device)
+        # So that the folder is deleted and the decoding process ends.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         examples = make_examples(Path(folder) / "examples")
-        is_embedded = Path(model).resolve() == CHECKPOINT
         template = template or (examples.template if is_embedded else SINGLE_TEMPLATE)
         comparer = ClipComparer(encoder)
         try:

@@ -14,6 +14,7 @@ MAX_ROWS = 12
 CSS = """
 .dkd { font-variant-numeric: tabular-nums; }
 .dkd table { width: 100%; border: 0 !important; border-collapse: collapse; margin: 0; table-layout: fixed; }
+.dkd tr { border: 0 !important; }
 .dkd th, .dkd td { border: 0 !important; padding: 0.3rem 0.4rem; text-align: left; vertical-align: middle; }
 .dkd thead th { font-weight: 600; }
 .dkd tbody th { font-weight: 400; }
@@ -32,6 +33,8 @@ CSS = """
 .dkd .error { color: #b2182b; font-weight: 600; }
 .dark .dkd .error { color: #ff8a80; }
 .dark .dkd .known .bar { background: #5aae61; }
+#examples .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)) !important; }
+#examples .grid-wrap { height: auto !important; min-height: 0 !important; max-height: none !important; }
 @media (max-width: 520px) {
   .dkd th, .dkd td { padding: 0.3rem 0.2rem; }
   .dkd .moved { width: 3.6rem; }

@@ -16,9 +16,16 @@ from ..image_processing_dkd import DKDCLIPImageProcessor
 from ..video_frames import VideoReadError, read_frames
 
 
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
 THUMBNAIL_SIDE = 160
 MAX_BYTES = 50_000_000
 MAX_SECONDS = 30.0
+# A small file may hold frames of any size or shape.
+MAX_WORKER_MEMORY_BYTES = 4 << 30
 
 ArrayOfUint8 = np.ndarray[Any, np.dtype[np.uint8]]
 ArrayOfFloat32 = np.ndarray[Any, np.dtype[np.float32]]
@@ -115,6 +122,8 @@ def _start_worker(image_processor: DKDCLIPImageProcessor) -> None:
     global _image_processor
     _image_processor = image_processor
     prepare_worker()
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_WORKER_MEMORY_BYTES, MAX_WORKER_MEMORY_BYTES))
 
 
 def _is_ready() -> bool:
@@ -125,7 +134,13 @@ def _is_ready() -> bool:
 def _decode(path: str, num_frames: int) -> DecodedClip:
     """Frames of a file, in the worker."""
     found = read_frames(path, num_frames)
-    pixel_values = _image_processor.preprocess_videos([[found.pixels]])[0]
+    try:
+        pixel_values = _image_processor.preprocess_videos([[found.pixels]])[0]
+    except (RuntimeError, MemoryError) as error:  # torch's way to say that there is no memory left
+        size = " x ".join(map(str, found.pixels.shape[:1:-1]))
+        raise VideoReadError(
+            f"cannot read video {path!r}: its frames of {size} pixels take too much memory"
+        ) from error
     height, width = found.pixels.shape[-2:]
     scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
