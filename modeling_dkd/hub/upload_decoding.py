@@ -84,14 +84,15 @@ class UploadDecoder:
             VideoReadError: The file is too large, takes too long, or cannot be read; the message names the file
                 without its folder.
         """
-        name = Path(path).name
+        # A plain text: to unpickle gradio's own kind the worker would import gradio first.
+        path, name = str(Path(path)), Path(path).name
         with self._lock:
             try:
                 size = os.stat(path).st_size
                 if size > self.max_bytes:
                     megabytes = f"{size / 1e6:.0f} MB, and at most {self.max_bytes / 1e6:.0f} MB are taken"
                     raise VideoReadError(f"cannot read video {name!r}: it has {megabytes}; send a shorter part of it")
-                work = self._started().apply_async(_decode, (os.fspath(path), self.num_frames))
+                work = self._started().apply_async(_decode, (path, self.num_frames))
                 return work.get(self.max_seconds)
             except multiprocessing.TimeoutError as error:
                 self._stop()
@@ -100,7 +101,7 @@ class UploadDecoder:
             except OSError as error:
                 raise VideoReadError(f"cannot read video {name!r}: {error.strerror}") from error
             except VideoReadError as error:
-                raise VideoReadError(str(error).replace(repr(os.fspath(path)), repr(name))) from error
+                raise VideoReadError(str(error).replace(repr(path), repr(name))) from error
 
     def _started(self) -> Pool:
         """The worker, which is there and ready."""
