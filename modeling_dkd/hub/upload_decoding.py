@@ -135,14 +135,12 @@ def _is_ready() -> bool:
 def _decode(path: str, num_frames: int) -> DecodedClip:
     """Frames of a file, in the worker."""
     found = read_frames(path, num_frames)
+    height, width = found.pixels.shape[-2:]
     try:
         pixel_values = _image_processor.preprocess_videos([[found.pixels]])[0]
     except (RuntimeError, MemoryError) as error:  # torch's way to say that there is no memory left
-        size = " x ".join(map(str, found.pixels.shape[:1:-1]))
-        raise VideoReadError(
-            f"cannot read video {path!r}: its frames of {size} pixels take too much memory"
-        ) from error
-    height, width = found.pixels.shape[-2:]
+        reason = f"its frames of {width} x {height} pixels take too much memory"
+        raise VideoReadError(f"cannot read video {path!r}: {reason}") from error
     scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     thumbnails = interpolate(found.pixels, size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
