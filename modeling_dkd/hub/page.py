@@ -28,7 +28,7 @@ Plain zero-shot recognition beside DKD, which first looks at unlabelled clips of
 deleted as soon as they have been looked at; nothing is kept beyond your visit.
 """
 
-Moment = tuple[Any, ...]
+Outputs = tuple[Any, ...]  # of an event, in the order of its components
 
 
 def build_page(comparer: ClipComparer, examples: ExampleClips, template: str) -> gr.Blocks:
@@ -40,7 +40,7 @@ def build_page(comparer: ClipComparer, examples: ExampleClips, template: str) ->
         template: Prompt that the page starts with.
     """
 
-    def open_clip(path: str | None) -> Moment:
+    def open_clip(path: str | None) -> Outputs:
         """Look at an uploaded clip and delete it: clip, frames, remark, empty upload field."""
         if path is None:
             return gr.skip(), gr.skip(), gr.skip(), None
@@ -65,7 +65,7 @@ def build_page(comparer: ClipComparer, examples: ExampleClips, template: str) ->
         except ValueError as error:
             return note(str(error), is_error=True)
 
-    def add_domain(paths: Sequence[str] | None, progress: Any = gr.Progress()) -> Moment:  # noqa: B008 (gradio's way)
+    def add_domain(paths: Sequence[str] | None, progress: Any = gr.Progress()) -> Outputs:  # noqa: B008 (gradio's way)
         """Look at the clips of a domain and delete them: embeddings, remark, empty upload field."""
         paths = paths or []
         try:
@@ -75,12 +75,12 @@ def build_page(comparer: ClipComparer, examples: ExampleClips, template: str) ->
                 Path(path).unlink(missing_ok=True)
         return domain, _domain_note(domain, left_out), None
 
-    def use_example_domain(progress: Any = gr.Progress()) -> Moment:  # noqa: B008
+    def use_example_domain(progress: Any = gr.Progress()) -> Outputs:  # noqa: B008
         paths = examples.domain
         domain, left_out = comparer.open_domain(paths, lambda done: progress((done, len(paths)), unit="clips"))
         return domain, _domain_note(domain, left_out)
 
-    def forget_domain() -> Moment:
+    def forget_domain() -> Outputs:
         return None, note("No clips of your domain yet.")
 
     # What works with the model waits in one line.
