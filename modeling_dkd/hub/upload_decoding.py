@@ -1,10 +1,10 @@
 """Decoding of files that strangers upload: in a process of its own, which is ended when it takes too long."""
 
-import multiprocessing
 import os
+import signal
 import threading
 from dataclasses import dataclass
-from multiprocessing.pool import Pool
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ class UploadDecoder:
         self.num_frames = num_frames
         self.max_seconds = max_seconds
         self.max_bytes = max_bytes
-        self._pool: Pool | None = None
+        self._process: Any = None
+        self._connection: Connection | None = None
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -86,58 +87,73 @@ class UploadDecoder:
         """
         # A plain text: to unpickle gradio's own kind the worker would import gradio first.
         path, name = str(Path(path)), Path(path).name
+        try:
+            size = os.stat(path).st_size
+        except OSError as error:
+            raise VideoReadError(f"cannot read video {name!r}: {error.strerror}") from error
+        if size > self.max_bytes:
+            megabytes = f"{size / 1e6:.0f} MB, and at most {self.max_bytes / 1e6:.0f} MB are taken"
+            raise VideoReadError(f"cannot read video {name!r}: it has {megabytes}; send a shorter part of it")
         with self._lock:
-            try:
-                size = os.stat(path).st_size
-                if size > self.max_bytes:
-                    megabytes = f"{size / 1e6:.0f} MB, and at most {self.max_bytes / 1e6:.0f} MB are taken"
-                    raise VideoReadError(f"cannot read video {name!r}: it has {megabytes}; send a shorter part of it")
-                work = self._started().apply_async(_decode, (path, self.num_frames))
-                return work.get(self.max_seconds)
-            except multiprocessing.TimeoutError as error:
-                self._stop()
-                reason = f"no result after {self.max_seconds:g} seconds; send a shorter part of it"
-                raise VideoReadError(f"cannot read video {name!r}: {reason}") from error
-            except OSError as error:
-                raise VideoReadError(f"cannot read video {name!r}: {error.strerror}") from error
-            except VideoReadError as error:
-                raise VideoReadError(str(error).replace(repr(path), repr(name))) from error
+            answer = self._answer(path)
+        if isinstance(answer, DecodedClip):
+            return answer
+        raise VideoReadError(answer.replace(repr(path), repr(name)))
 
-    def _started(self) -> Pool:
-        """The worker, which is there and ready."""
-        if self._pool is None:
+    def _answer(self, path: str) -> DecodedClip | str:
+        """What the worker makes of a file, or why it makes nothing of it."""
+        try:
+            connection = self._started()
+            connection.send((path, self.num_frames))
+            if connection.poll(self.max_seconds):
+                return connection.recv()
+            reason = f"no result after {self.max_seconds:g} seconds; send a shorter part of it"
+        except (EOFError, OSError):
+            reason = "the process that decoded it has ended"
+        self._stop()
+        return f"cannot read video {path!r}: {reason}"
+
+    def _started(self) -> Connection:
+        """Connection to the worker, which is there and ready."""
+        if self._connection is None or not self._process.is_alive():
+            self._stop()
             context: Any = worker_context(1)
-            self._pool = context.Pool(1, _start_worker, (self.image_processor,))
-            self._pool.apply(_is_ready)
-        return self._pool
+            self._connection, other_end = context.Pipe()
+            self._process = context.Process(target=_work, args=(other_end, self.image_processor), daemon=True)
+            self._process.start()
+            other_end.close()
+            self._connection.recv()
+        return self._connection
 
     def _stop(self) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
-            self._pool = None
+        if self._connection is not None:
+            self._process.kill()
+            self._process.join()
+            self._connection.close()
+            self._connection = None
 
 
-def _start_worker(image_processor: DKDCLIPImageProcessor) -> None:
-    """What the worker process does first."""
-    global _image_processor
-    _image_processor = image_processor
+def _work(connection: Connection, image_processor: DKDCLIPImageProcessor) -> None:
+    """What the worker does: says that it is ready, then answers paths with clips or with reasons why not."""
     prepare_worker()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ended by its parent, not by the Ctrl-C that ends that
     if resource is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_WORKER_MEMORY_BYTES, MAX_WORKER_MEMORY_BYTES))
+    connection.send("ready")
+    while True:
+        path, num_frames = connection.recv()
+        try:
+            connection.send(_decode(path, num_frames, image_processor))
+        except VideoReadError as error:
+            connection.send(str(error))
 
 
-def _is_ready() -> bool:
-    """Answers once the worker has started."""
-    return True
-
-
-def _decode(path: str, num_frames: int) -> DecodedClip:
+def _decode(path: str, num_frames: int, image_processor: DKDCLIPImageProcessor) -> DecodedClip:
     """Frames of a file, in the worker."""
     found = read_frames(path, num_frames)
     height, width = found.pixels.shape[-2:]
     try:
-        pixel_values = _image_processor.preprocess_videos([[found.pixels]])[0]
+        pixel_values = image_processor.preprocess_videos([[found.pixels]])[0]
     except (RuntimeError, MemoryError) as error:  # torch's way to say that there is no memory left
         reason = f"its frames of {width} x {height} pixels take too much memory"
         raise VideoReadError(f"cannot read video {path!r}: {reason}") from error
@@ -145,6 +161,3 @@ def _decode(path: str, num_frames: int) -> DecodedClip:
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     thumbnails = interpolate(found.pixels, size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
     return DecodedClip(pixel_values.numpy(), np.ascontiguousarray(thumbnails.numpy()), found.times, found.damage)
-
-
-_image_processor: DKDCLIPImageProcessor

@@ -153,6 +153,11 @@ def test_files_are_decoded_in_a_process_that_can_be_given_up(encoder, frames, tm
         with pytest.raises(VideoReadError, match=r"'0\.mp4': no result after 1e-06 seconds"):
             comparer.open_clip(tmp_path / "0.mp4")
         comparer.decoder.max_seconds = 60.0
+        # A worker that crashed is replaced.
+        comparer.open_clip(tmp_path / "1.mp4")
+        comparer.decoder._process.kill()
+        comparer.decoder._process.join()
+        comparer.open_clip(tmp_path / "1.mp4")
         domain, left_out = comparer.open_domain([tmp_path / f"{name}.mp4" for name in (0, "broken", 1, 2)])
         assert domain.shape == (3, *clip.embeds.shape)
         assert len(left_out) == 1
