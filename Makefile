@@ -26,6 +26,9 @@ bench: $(READY)  ## cost of head, fit and video input beside what a user would w
 	$(BIN)/python benchmarks/head_and_fit.py --json docs/benchmarks/head_and_fit.json
 	$(BIN)/python benchmarks/video_input.py --json docs/benchmarks/video_input.json
 
+space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
+	$(BIN)/python -m modeling_dkd.hub.app
+
 test: $(READY)  ## the fast tests, under 5 minutes
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
@@ -44,4 +47,4 @@ style: $(READY)  ## format and mend what can be mended
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup bench demo test test-all quality style clean
+.PHONY: help setup bench demo space test test-all quality style clean

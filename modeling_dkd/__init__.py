@@ -10,6 +10,7 @@ from .dkd_head import DKDHead, DKDHeadOutput
 from .image_processing_dkd import DKDCLIPImageProcessor
 from .modeling_dkd import DKDCLIPModel, DKDCLIPOutput
 from .processing_dkd import DKDCLIPProcessor
+from .video_pipelines import VideoClassificationPipeline, ZeroShotVideoClassificationPipeline
 
 
 AutoConfig.register(DKDCLIPConfig.model_type, DKDCLIPConfig, exist_ok=True)
@@ -30,4 +31,6 @@ __all__ = [
     "DKDCLIPProcessor",
     "DKDHead",
     "DKDHeadOutput",
+    "VideoClassificationPipeline",
+    "ZeroShotVideoClassificationPipeline",
 ]

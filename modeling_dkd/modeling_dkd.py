@@ -4,6 +4,7 @@ The backbone embeds frames and prompts, one embedding each; `DKDHead` takes thos
 toward the domain's mixture and compares videos with classes.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -19,6 +20,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 from .configuration_dkd import DKDCLIPConfig
 from .dkd_head import DKDHead
 from .dual_encoder import check_dual_encoder, embed_images, embed_texts, freeze_similarity, similarity_of
+from .video_pipelines import CUSTOM_PIPELINES
 
 
 FRAMES_PER_CHUNK = 64
@@ -131,6 +133,11 @@ class DKDCLIPModel(PreTrainedModel):
         )
         freeze_similarity(model.backbone)
         return (model, info) if with_info else model
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As in `PreTrainedModel`; the configuration also tells `pipeline` of those that ship with the code."""
+        self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # `pipeline` writes into what it reads
+        super().save_pretrained(*args, **kwargs)
 
     @classmethod
     def from_backbone(cls, name_or_path: Any, **options: Any) -> "DKDCLIPModel":

@@ -126,8 +126,22 @@ class DKDCLIPProcessor(ProcessorMixin):
             videos = [[image] for image in _list_of_images(images)]
         if videos is not None:
             wanted = Views.parse(views) if views is not None else Views(num_frames) if num_frames is not None else None
-            data["pixel_values"] = self._pixel_values(_list_of_videos(videos), wanted)
+            data["pixel_values"] = self._pixel_values(self.list_of_videos(videos), wanted)
         return BatchFeature(data, tensor_type=return_tensors)
+
+    @staticmethod
+    def list_of_videos(videos: Any) -> list[Any]:
+        """Videos of a batch; a list of frames is one video."""
+        if isinstance(videos, str | os.PathLike | VideoFrames):
+            return [videos]
+        if is_array(videos) and videos.ndim in (4, 5):
+            return [videos] if videos.ndim == 4 else list(videos)
+        if not isinstance(videos, list | tuple) or not videos:
+            raise ValueError(f"videos must be a list, an array of 4 or 5 dimensions or a path, not {describe(videos)}")
+        first = videos[0]
+        if isinstance(first, PIL_IMAGE) or (is_array(first) and first.ndim <= 3):
+            return [videos]
+        return list(videos)
 
     def _pixel_values(self, videos: list[Any], views: Views | None) -> torch.Tensor:
         clips = []
@@ -189,17 +203,3 @@ def _list_of_images(images: Any) -> list[Any]:
     if isinstance(images, list | tuple):
         return list(images)
     return list(images) if is_array(images) and images.ndim == 4 else [images]
-
-
-def _list_of_videos(videos: Any) -> list[Any]:
-    """Videos of a batch; a list of frames is one video."""
-    if isinstance(videos, str | os.PathLike | VideoFrames):
-        return [videos]
-    if is_array(videos) and videos.ndim in (4, 5):
-        return [videos] if videos.ndim == 4 else list(videos)
-    if not isinstance(videos, list | tuple) or not videos:
-        raise ValueError(f"videos must be a list, an array of 4 or 5 dimensions or a path, not {describe(videos)}")
-    first = videos[0]
-    if isinstance(first, PIL_IMAGE) or (is_array(first) and first.ndim <= 3):
-        return [videos]
-    return list(videos)
