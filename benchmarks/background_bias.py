@@ -238,7 +238,7 @@ def main() -> int:
     )
     parser.add_argument("--annotations", metavar="DIR", help="its split lists (default: in --data_dir)")
     parser.add_argument("--model", metavar="NAME", help="dual encoder for the real clips (default: conse_encoder.py)")
-    parser.add_argument("--clips_per_group", type=int, default=2, help="real clips of each source video (default: 2)")
+    parser.add_argument("--clips_per_group", type=int, default=1, help="real clips of each source video (default: 1)")
     parser.add_argument(
         "--clips", type=int, default=GENERATED_CLIPS, help=f"generated clips (default: {GENERATED_CLIPS})"
     )
