@@ -215,7 +215,7 @@ def evaluate_sets(sources: Sources, args: argparse.Namespace) -> list[Measuremen
         for path in write_figures(args.figures, measurements, {n: s.class_names for n, s in sets.items()}):
             print(f"figure: {path}", file=sys.stderr)
     if args.explain:
-        from .explanation import explain_sets
+        from .explanation_report import explain_sets  # matplotlib again
 
         for path in explain_sets(args.explain, sets, plan, domain_set):
             print(f"explanation: {path}", file=sys.stderr)

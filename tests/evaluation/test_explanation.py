@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from modeling_dkd import DKDCLIPConfig, DKDHead
-from modeling_dkd.evaluation.explanation import KEPT, explain_domain, printable, report_text, write_explanation
+from modeling_dkd.evaluation.explanation import KEPT, explain_domain, printable
 from modeling_dkd.evaluation.explanation_figure import MOST_CHANGES, MOST_CLASSES, MOST_CLIPS, explanation_figure
+from modeling_dkd.evaluation.explanation_report import report_text, write_explanation
 from modeling_dkd.evaluation.protocols import pool
 from modeling_dkd.gaussian_mixture import GaussianMixture
 
