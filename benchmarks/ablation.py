@@ -226,6 +226,16 @@ def measure(sets: Mapping[str, EmbeddingSet], methods: Mapping[str, Method], num
     return measured
 
 
+def markdown(sections: Mapping[str, Any]) -> str:
+    """The whole document."""
+    text = "# Ablation\n\n" + (__doc__ or "").split("\n\n", 2)[2]
+    text += "\nWritten by `python benchmarks/ablation.py FEATURES`; docs/ablation.json has every row.\n"
+    for section, title in TITLES.items():
+        lines = [Line(**line) for line in sections[section]["lines"]]
+        text += f"\n## {title}, {max(line.num_seeds for line in lines)} seeds\n\n{table(lines)}"
+    return text + averaging_table(sections["particles"]["against_averaging"])
+
+
 def main() -> None:
     """Measure everything and write both files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -258,11 +268,7 @@ def main() -> None:
             if by_frame:
                 sections[section]["against_averaging"] = against_averaging(measured)
     write_results(figures, {"sections": sections})
-    text = "# Ablation\n\n" + (__doc__ or "").split("\n\n", 2)[2]
-    text += "\nWritten by `python benchmarks/ablation.py FEATURES`; docs/ablation.json has every row.\n"
-    for section, title in TITLES.items():
-        text += f"\n## {title}\n\n{table([Line(**line) for line in sections[section]['lines']])}"
-    text += averaging_table(sections["particles"]["against_averaging"])
+    text = markdown(sections)
     options.output.write_text(text)
     print(text)
 
