@@ -57,7 +57,7 @@ def report_text(explanation: Explanation) -> str:
         f"{e.log_density_after:.1f} after (means)",
     ]
     missing = [shortened(name) for name in e.without_evidence]
-    named = f": {', '.join(missing[:SHOWN])}{' ...' if len(missing) > SHOWN else ''}" if missing else ""
+    named = f": {'; '.join(missing[:SHOWN])}{' ...' if len(missing) > SHOWN else ''}" if missing else ""
     lines.append(f"no evidence in the domain (support below {EVIDENCE:g} sample): {len(missing)} classes{named}")
     lines += ["", _listed("classes, most support first", _class_table(e.classes[:SHOWN]), len(e.classes))]
     for title, confusions in (("confused less often", e.resolved), ("confused more often", e.created)):

@@ -108,7 +108,7 @@ def test_classes_that_do_not_occur_are_without_evidence():
     head = fitted(domain._replace(videos=videos))
     explained = explain_domain(head, videos, domain.texts, NAMES, labels=labels)
     assert explained.without_evidence == NAMES[3:]
-    assert "no evidence in the domain (support below 1 sample): 3 classes: class 3, class 4" in report_text(explained)
+    assert "no evidence in the domain (support below 1 sample): 3 classes: class 3; class 4" in report_text(explained)
 
 
 def test_other_orders_and_new_classes_keep_their_own_figures(domain, head, explanation):
