@@ -68,10 +68,13 @@ def ablation(name: str) -> Callable[[Task], Tensor]:
     return partial(dkd, **chosen) if isinstance(chosen, dict) else chosen
 
 
+def fitted_head(task: Task, **options: Any) -> DKDHead:
+    """A head fitted on the domain of a task, options as in `DKDCLIPConfig`."""
+    return _head(task, **options).fit(task.domain, task.text, labels=task.domain_labels)
+
+
 def _fit_and_run(task: Task, **options: Any) -> DKDHeadOutput:
-    head = _head(task, **options)
-    head.fit(task.domain, task.text, labels=task.domain_labels)
-    return head(task.test, task.text)
+    return fitted_head(task, **options)(task.test, task.text)
 
 
 def _head(task: Task, **options: Any) -> DKDHead:

@@ -56,6 +56,8 @@ examples, with F the folder of the feature files:
       $F/whurs19_clip_rn50.npz $F/whurs19_clip_vit-b-32.npz \\
       $F/ucf101_openai_vitb32_dev.npz+$F/ucf101_object_prompts_vitb32.npz \\
       $F/ucf101_openai_vitb32_dev.npz $F/imagenet500a_openai_vitb32.npz
+  what DKD learned of a domain, which confusions it resolved or made, which clips changed most
+    python evaluate.py --embeddings $F/whurs19_clip_rn50.npz --protocols full --explain explained
   videos: embed UCF101 once, fit on the training clips of split 1, test on its test clips
     python evaluate.py --model openai/clip-vit-base-patch16 --dataset ucf101 --data_dir UCF-101 --split 1
   domain and test given; all 16 training clips of each class labelled
@@ -137,6 +139,13 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--output", type=Path, metavar="FILE", help="write all rows and the environment as JSON")
     group.add_argument("--figures", type=Path, metavar="DIR", help="write accuracy per class and confusions as PNG")
+    group.add_argument(
+        "--explain",
+        type=Path,
+        metavar="DIR",
+        help="write what DKD learned of each domain and did to its clips and classes, as text, JSON and PNG, "
+        "for the first protocol and seed",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -163,8 +172,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Make the folders of --output and --figures before anything is computed, not after."""
-    for option, folder in (("--output", args.output and args.output.parent), ("--figures", args.figures)):
+    """Make the folders of all output before anything is computed, not after."""
+    folders = {"--output": args.output and args.output.parent, "--figures": args.figures, "--explain": args.explain}
+    for option, folder in folders.items():
         if folder is None:
             continue
         try:
@@ -204,6 +214,11 @@ def evaluate_sets(sources: Sources, args: argparse.Namespace) -> list[Measuremen
 
         for path in write_figures(args.figures, measurements, {n: s.class_names for n, s in sets.items()}):
             print(f"figure: {path}", file=sys.stderr)
+    if args.explain:
+        from .explanation_report import explain_sets  # matplotlib again
+
+        for path in explain_sets(args.explain, sets, plan, domain_set):
+            print(f"explanation: {path}", file=sys.stderr)
     return measurements
 
 
@@ -212,7 +227,8 @@ def print_summary(lines: list[Line]) -> None:
     if len({(line.data, line.protocol) for line in lines}) < 2:
         return
     print(
-        f"all rows: gain over {REFERENCE} in points, by protocol; ECE: change against {REFERENCE}, below 0 is better"
+        f"all rows: gain over {REFERENCE} in points, by protocol; ECE: change against {REFERENCE}, below 0 is better; "
+        "s: mean time of a run, fit and test; MiB: largest growth of memory in one"
     )
     print(summary_table(lines))
     gap = against_best(lines, "dkd", ("transclip", "stata"))

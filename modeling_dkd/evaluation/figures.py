@@ -1,6 +1,7 @@
 """Two figures a set: accuracy of each class before and after, and the confusions that changed most."""
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from .measurement import Measurement
-from .report import REFERENCE
+from .report import REFERENCE, shortened
 
 
 MOST_CLASSES = 40  # that stay legible in one figure
@@ -48,7 +49,7 @@ def write_figures(
             ("confusions", confusion_figure(before, after, names, title)),
         ):
             path = folder / f"{name}-{protocol}-{kind}.png"
-            figure.savefig(path, dpi=120)
+            save_figure(figure, path)
             yield path
 
 
@@ -77,10 +78,9 @@ def per_class_figure(before: Tensor, after: Tensor, class_names: list[str], titl
             axes.text(50, row, text, ha="center", va="center", fontsize=8, style="italic")
         else:
             old, new = (100 * accuracy[:, k]).tolist()
-            _dumbbell(axes, row, old, new, more_is_better=True)
+            dumbbell(axes, row, old, new, more_is_better=True)
     axes.set_xlim(-2, 102)
-    labels = ["" if k is None else f"{_short(class_names[k])} ({int(counts[k])})" for k in order]
-    axes.set_yticks(range(len(order)), labels)
+    name_rows(axes, ["" if k is None else f"{shortened(class_names[k])} ({int(counts[k])})" for k in order], length=40)
     _legend(figure, axes, "better", "worse")
     return figure
 
@@ -95,12 +95,11 @@ def confusion_figure(before: Tensor, after: Tensor, class_names: list[str], titl
     figure, axes = _axes(len(shown), title, "clips with this confusion")
     for row, index in enumerate(shown):
         old, new = float(before.flatten()[index]), float(after.flatten()[index])
-        _dumbbell(axes, row, old, new, more_is_better=False)
+        dumbbell(axes, row, old, new, more_is_better=False)
         beside = (max(old, new), row)
         axes.annotate(f"{new - old:+.0f}", beside, (6, 0), textcoords="offset points", va="center", fontsize=8)
     pairs = [divmod(index, len(class_names)) for index in shown]
-    labels = [f"{_short(class_names[a])} read as {_short(class_names[b])}" for a, b in pairs]
-    axes.set_yticks(range(len(shown)), labels)
+    name_rows(axes, [f"{shortened(class_names[a])} read as {shortened(class_names[b])}" for a, b in pairs], length=70)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.08)
     axes.set_xlim(left=min(axes.get_xlim()[0], -0.5))
@@ -110,7 +109,14 @@ def confusion_figure(before: Tensor, after: Tensor, class_names: list[str], titl
     return figure
 
 
-def _dumbbell(axes: Axes, row: int, old: float, new: float, more_is_better: bool) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG; letters that the font lacks become boxes, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path, dpi=120)
+
+
+def dumbbell(axes: Axes, row: int, old: float, new: float, more_is_better: bool) -> None:
     """A hollow dot at the old value, a filled one at the new, coloured by whether it is better."""
     colour = BEFORE if new == old else BETTER if (new > old) == more_is_better else WORSE
     axes.plot([old, new], [row, row], color=colour, linewidth=2, alpha=0.6, zorder=1)
@@ -133,7 +139,7 @@ def _axes(num_rows: int, title: str, x_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8.5, 1.7 + 0.21 * max(num_rows, 4)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     axes.set_xlabel(x_label)
     axes.set_ylim(-0.7, max(num_rows, 1) - 0.3)
     axes.tick_params(axis="y", labelsize=8, length=0)
@@ -149,5 +155,8 @@ def _confusions(measured: Measurement, num_classes: int) -> Tensor:
     return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes).double()
 
 
-def _short(name: str, length: int = 28) -> str:
-    return name if len(name) <= length else f"{name[: length - 1].rstrip(' ,')}…"
+def name_rows(axes: Axes, names: Sequence[str], length: int = 28, keep_end: bool = False) -> None:
+    """Names beside rows 0, 1, ... of the axes, taken literally: a dollar sign is no formula."""
+    labels = [shortened(name, length, keep_end) for name in names]
+    axes.set_yticks(range(len(names)), labels, parse_math=False)
+    axes.tick_params(axis="y", labelsize=8, length=0)

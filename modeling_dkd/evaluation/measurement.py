@@ -86,7 +86,7 @@ def measure_set(
         ValueError: No class texts, an unlabelled test clip, or a domain that does not fit the texts.
     """
     _check(name, test_set, domain_set, plan)
-    for split, task, test_labels in _tasks(test_set, domain_set, plan):
+    for split, task, test_labels in tasks(test_set, domain_set, plan):
         for method_name, method in methods.items():
             on_start(f"{name} {split.protocol} {split.seed} {method_name}")
             logits, seconds, peak = _timed(method, task)
@@ -129,10 +129,8 @@ def _check(name: str, test_set: EmbeddingSet, domain_set: EmbeddingSet | None, p
         )
 
 
-def _tasks(
-    test_set: EmbeddingSet, domain_set: EmbeddingSet | None, plan: Plan
-) -> Iterator[tuple[Split, Task, Tensor]]:
-    """Splits with their tasks; shots are drawn from the domain and never tested."""
+def tasks(test_set: EmbeddingSet, domain_set: EmbeddingSet | None, plan: Plan) -> Iterator[tuple[Split, Task, Tensor]]:
+    """Splits with their tasks and the labels of their tests; shots are drawn from the domain and never tested."""
     assert test_set.text_embeds is not None
     videos, labels = normalize(test_set.video_embeds, dim=-1), test_set.labels
     texts = normalize(test_set.text_embeds, dim=-1)

@@ -139,13 +139,13 @@ def set_table(lines: Sequence[Line]) -> str:
                 memory,
             )
         )
-    return _table(header, rows, num_left=2)
+    return text_table(header, rows, num_left=2)
 
 
 def summary_table(lines: Sequence[Line]) -> str:
-    """Mean gain over zero-shot, worst row and calibration of each method over all sets and protocols."""
+    """Mean gain over zero-shot, worst row, calibration and cost of each method over all sets and protocols."""
     protocols = list(dict.fromkeys(line.protocol for line in lines))
-    header = ("method", "rows", "mean gain", "SE", *protocols, "ECE", "worst ECE", "worst row", "where")
+    header = ("method", "rows", "mean gain", "SE", *protocols, "ECE", "worst ECE", "s", "MiB", "worst row", "where")
     rows = []
     for method in dict.fromkeys(line.method for line in lines):
         own = [line for line in lines if line.method == method]
@@ -153,6 +153,7 @@ def summary_table(lines: Sequence[Line]) -> str:
             continue
         worst = min(own, key=lambda line: line.gain)
         error = sum(line.gain_error**2 for line in own) ** 0.5 / len(own)
+        peaks = [line.peak_memory_mib for line in own if line.peak_memory_mib is not None]
         rows.append(
             (
                 method,
@@ -162,11 +163,13 @@ def summary_table(lines: Sequence[Line]) -> str:
                 *(f"{100 * _mean(line.gain for line in own if line.protocol == p):+.2f}" for p in protocols),
                 f"{100 * _mean(line.ece_change for line in own):+.2f}",
                 f"{100 * max(line.ece_change for line in own):+.2f}",
+                f"{_mean(line.seconds for line in own):.2f}",
+                f"{max(peaks):.0f}" if peaks else "-",
                 f"{100 * worst.gain:+.2f}",
                 f"{worst.data}, {worst.protocol}",
             )
         )
-    return _table(header, rows, num_left=1, last_left=True)
+    return text_table(header, rows, num_left=1, last_left=True)
 
 
 def against_best(lines: Sequence[Line], method: str, peers: Sequence[str]) -> str | None:
@@ -257,7 +260,7 @@ def _rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], num_left: int, last_left: bool = False) -> str:
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_left: int, last_left: bool = False) -> str:
     """Columns as wide as their longest cell; the first `num_left` to the left, figures to the right."""
     widths = [max(len(cells[i]) for cells in (header, *rows)) for i in range(len(header))]
     lines = []
@@ -266,3 +269,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], num_left: int, 
         padded = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
         lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def shortened(name: str, length: int = 28, keep_end: bool = False) -> str:
+    """At most `length` letters of a name, the last ones with `keep_end`, and a sign where some are left out."""
+    if len(name) <= length:
+        return name
+    return f"…{name[1 - length :].lstrip(' ,')}" if keep_end else f"{name[: length - 1].rstrip(' ,')}…"

@@ -88,6 +88,26 @@ def test_several_files_end_in_one_summary_and_figures_of_each(cache, tmp_path, c
     assert len(list(figures.glob("*.png"))) == 6
 
 
+def test_explanations_are_written_for_every_set(cache, tmp_path, capsys):
+    names = [f"clip_{i}.avi" for i in range(120)]
+    metadata = {"names": names, "class_names": list("abcde"), "logit_scale": 10.0}
+    files, folder = (cache(metadata=metadata), cache("framed", frames=3)), tmp_path / "new" / "explained"
+    options = ("--protocols", "induct", "--seeds", 2, "--explain", folder, "--output", tmp_path / "results.json")
+    code, _, err = run(capsys, "--embeddings", *files, *options)
+    assert code == 0, err
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}-induct-explanation.{kind}" for name in ("toy", "framed") for kind in ("txt", "json", "png")
+    }
+    assert err.count("explanation: ") == 6
+    explained = json.loads((folder / "toy-induct-explanation.json").read_text())
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    first = {r["method"]: r["top1"] for r in rows if r["data"]["name"] == "toy" and r["seed"] == 0}
+    assert explained["accuracy_before"] == pytest.approx(first["zero-shot"], abs=1e-5)
+    assert explained["accuracy_after"] == pytest.approx(first["dkd"], abs=1e-5)
+    order = torch.randperm(120, generator=torch.Generator().manual_seed(0))
+    assert {clip["name"] for clip in explained["clips"]} <= {names[i] for i in order[60:].tolist()}
+
+
 def test_shots_are_never_tested(cache, tmp_path, capsys):
     output = tmp_path / "results.json"
     options = ("--shots", 3, "--seeds", 2, "--baselines", "gda", "--output", output)
@@ -143,6 +163,7 @@ def test_the_logit_scale_of_the_cache_is_used(cache, tmp_path, capsys):
         (["--model", "x", "--text_key", "y"], "--text_key belongs to --embeddings"),
         (["--embeddings", "{cache}", "--output", "{folder}"], "is a folder; name a file"),
         (["--embeddings", "{cache}", "--figures", "{cache}"], "--figures: the folder"),
+        (["--embeddings", "{cache}", "--explain", "{cache}"], "--explain: the folder"),
         (["--embed", "{cache}"], "unrecognized arguments: --embed"),
     ],
 )

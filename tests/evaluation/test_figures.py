@@ -1,6 +1,6 @@
 import torch
 
-from modeling_dkd.evaluation.figures import confusion_figure, per_class_figure, write_figures
+from modeling_dkd.evaluation.figures import confusion_figure, per_class_figure, save_figure, write_figures
 from modeling_dkd.evaluation.measurement import Measurement
 
 
@@ -35,6 +35,15 @@ def test_confusions_show_what_fell_above_what_rose():
 def test_a_figure_without_changes_can_be_drawn():
     same = torch.eye(3) * 4
     assert labels_of(confusion_figure(same, same, list("abc"), "toy")) == []
+
+
+def test_names_are_taken_literally(tmp_path):
+    before, after = torch.tensor([[4.0, 0], [3, 1]]), torch.tensor([[3.0, 1], [0, 4]])
+    names = ["$x_1$ \\frac{", "漢字"]
+    for draw in (per_class_figure, confusion_figure):
+        figure = draw(before, after, names, "$t$ $")
+        assert any("$x_1$" in label for label in labels_of(figure))
+        save_figure(figure, tmp_path / "figure.png")
 
 
 def test_pngs_are_written_for_every_set(tmp_path):

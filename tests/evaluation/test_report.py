@@ -103,6 +103,7 @@ def test_tables_say_percent_gain_and_the_worst_row():
     assert [row.split()[0] for row in summary[2:]] == ["transclip", "dkd"]
     assert summary[3].split()[:3] == ["dkd", "2", "+0.00"]
     assert summary[3].endswith("-50.00  b, few")
+    assert summary[3].split()[-5:-3] == ["0.50", "3"]  # seconds and MiB
 
 
 def test_against_best_needs_every_peer():

@@ -15,6 +15,7 @@ import torch
 from modeling_dkd.data.embedding_cache import read_embeddings
 from modeling_dkd.data.official_splits import half_class_split
 from modeling_dkd.evaluation.baselines import zero_shot
+from modeling_dkd.evaluation.command import main
 from modeling_dkd.evaluation.measurement import Plan, measure_set
 from modeling_dkd.evaluation.videos import add_video_arguments, chance_notes, embed_for_evaluation
 from modeling_dkd.modeling_dkd import DKDCLIPModel
@@ -235,6 +236,19 @@ def test_figures_near_chance_are_called_so(model_folder, video_folder, tmp_path)
     assert "near chance (1 of 3 classes: 33.33%" in "".join(chance_notes(measured))
     measured[0].row["top1"] = 1.0
     assert chance_notes(measured) == []
+
+
+@pytest.mark.slow
+def test_videos_are_explained_by_their_names(model_folder, video_folder, tmp_path):
+    where = ("--data_dir", str(video_folder), "--cache_dir", str(tmp_path / "cache"), "--num_workers", "0")
+    arguments = ("--model", str(model_folder), "--dataset", "folder", *where, "--explain", str(tmp_path / "explained"))
+    assert main(list(arguments)) == 0
+    written = {path.suffix: path for path in (tmp_path / "explained").iterdir()}
+    assert set(written) == {".txt", ".json", ".png"}
+    explained = json.loads(written[".json"].read_text())
+    assert explained["num_clips"] == 12
+    assert all(clip["name"].startswith("test/") for clip in explained["clips"])
+    assert {of_class["name"] for of_class in explained["classes"]} == set(CLASSES)
 
 
 SCRIPT = """
