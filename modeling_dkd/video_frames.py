@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 
 from .container_length import missing_bytes
 from .frame_sampling import ArrayOfFloat, ArrayOfInt, indices_at, segment_indices, segment_positions
+from .random_access import begins_afresh
 
 
 try:
@@ -227,10 +228,12 @@ class _OpenVideo:
     def _count(self) -> list[int | None]:
         """Timestamps of all frames to expect, ascending; None for packets without one, which come last."""
         timestamps: list[int | None] = []
+        self.key_packets: list[tuple[int | None, bool]] = []  # timestamp of each packet, and whether it may be a start
         num_packets = 0
         for packet in self._demux(self.container):
             if self.packets is not None:
                 self.packets.append(packet)
+            self.key_packets.append((packet.pts, packet.is_keyframe))
             self.incomplete_packets += packet.is_corrupt
             num_packets += packet.size > 0
             if packet.size and not packet.is_discard:
@@ -320,30 +323,67 @@ class _OpenVideo:
         return self._assemble([kept[index] for index in indices.tolist()], indices, total, damaged)
 
     def _read_by_timestamp(self, indices: ArrayOfInt) -> dict[int, Any] | None:
-        """The wanted frames by index, without decoding frames that are unwanted and that no other frame refers to.
+        """The wanted frames by index, decoding only what they need.
 
-        Exact, because the timestamps of these containers are those of the frames that come out. None where that does
-        not hold or a frame did not come; then the file is decoded in sequence.
+        Exact, because the timestamps of these files are those of the frames that come out. None where that does not
+        hold, a frame did not come or anything is damaged; then the file is decoded in sequence.
         """
-        container = self.container.format.name
-        trusted = container.startswith(("mov,", "matroska")) and self.decoder.name in ("h264", "hevc")
-        if not trusted or self.timestamps[-1] is None or len(set(self.timestamps)) < len(self.timestamps):
+        if not self._timestamps_tell_frames():
             return None
         index_at = {self.timestamps[index]: index for index in indices.tolist()}
-
-        def packets_with_skipping() -> Iterator[Any]:
-            for packet in self._packets():
-                self.decoder.skip_frame = "DEFAULT" if packet is None or packet.pts in index_at else "NONREF"
-                yield packet
-
+        fed: list[int | None] = []
+        came: list[int | None] = []
         kept: dict[int, Any] = {}
-        for frame in self._frames(packets_with_skipping()):
-            if frame.pts in index_at:
+        for frame in self._frames(self._needed_packets(index_at.keys(), fed)):
+            came.append(frame.pts)
+            if frame.pts in index_at and not frame.interlaced_frame:  # fields may be packets of their own
                 kept[index_at[frame.pts]] = frame
-                if len(kept) == len(index_at):
-                    return kept
+        sound = self.failed_packets == self.unread_packets and not self.corrupt_frames
+        if sound and len(kept) == len(index_at) and (self.decoder.name != "mpeg4" or came == fed):
+            return kept
         self._rewind()
         return None
+
+    def _timestamps_tell_frames(self) -> bool:
+        """Whether the timestamps of packets are, one by one, those of the frames that a full decode gives."""
+        if self.timestamps[-1] is None or len(set(self.timestamps)) < len(self.timestamps):
+            return False
+        if self.decoder.name == "mpeg4":
+            return self.timestamps == [pts for pts, _ in self.key_packets if pts is not None]
+        return self.container.format.name.startswith(("mov,", "matroska")) and self.decoder.name in ("h264", "hevc")
+
+    def _needed_packets(self, wanted: Collection[int | None], fed: list[int | None]) -> Iterator[Any]:
+        """Packets up to the last wanted frame, the decoder told at each what it may pass over.
+
+        Frames that are unwanted are not decoded if no other refers to them, nor if decoding begins afresh between them
+        and the next wanted one. Ends before its time where what is passed over is not as it should be.
+
+        Args:
+            wanted: Timestamps of the wanted frames.
+            fed: Is filled with the timestamps of the packets that are decoded.
+        """
+        codec, settings = self.decoder.name, self.decoder.extradata or b""
+        can_leap = codec == "mpeg4" or (codec == "h264" and settings[:1] == b"\1" and len(settings) > 4)
+        length_size = 1 + (settings[4] & 3) if codec == "h264" and can_leap else 0
+        skips = []
+        needed = False
+        for pts, is_key in reversed(self.key_packets):
+            needed = needed or pts in wanted
+            if needed or skips:
+                skips.append("DEFAULT" if pts in wanted else "NONREF" if needed else "ALL")
+            needed = needed and not (is_key and can_leap)
+        after_leap = False
+        for packet, skip in zip(self._packets(), reversed(skips), strict=False):
+            if skip == "ALL" or after_leap:
+                afresh = begins_afresh(bytes(packet), codec, length_size)
+                if afresh is None or (after_leap and skip != "ALL" and not afresh):
+                    return
+            if skip != "ALL":
+                fed.append(packet.pts)
+            after_leap = skip == "ALL"
+            self.decoder.skip_frame = skip
+            yield packet
+        yield None
 
     def _read_in_sequence(self, indices_of: Callable[[int], ArrayOfInt]) -> tuple[dict[int, Any], int]:
         """The wanted frames by index, and the number of frames, decoding one after the other.
