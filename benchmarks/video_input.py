@@ -288,7 +288,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data_dir", type=Path, default=default, help="folder with originals/ and ucf101/ (DKD_DATA)")
     parser.add_argument("--num_frames", type=int, default=8, help="frames a clip")
     parser.add_argument("--clips", type=int, default=96, help="clips of ucf101, spread over its classes")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds over all clips; the table shows medians")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds over all clips; the table shows medians")
     parser.add_argument("--workers", type=int, default=2, help="processes of the rows with workers")
     parser.add_argument(
         "--backbone",
@@ -296,7 +296,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         default="ViT-B/32",
         help="image encoder with random weights, end to end",
     )
-    parser.add_argument("--backbone_clips", type=int, default=12, help="clips that are encoded too, spread over all")
+    parser.add_argument("--backbone_clips", type=int, default=6, help="clips that are encoded too, spread over all")
     parser.add_argument("--backbone_rounds", type=int, default=1, help="rounds over those")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args(arguments)
