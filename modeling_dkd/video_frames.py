@@ -228,12 +228,12 @@ class _OpenVideo:
     def _count(self) -> list[int | None]:
         """Timestamps of all frames to expect, ascending; None for packets without one, which come last."""
         timestamps: list[int | None] = []
-        self.key_packets: list[tuple[int | None, bool]] = []  # timestamp of each packet, and whether it may be a start
+        self.packet_starts: list[tuple[int | None, bool]] = []  # timestamp, and whether decoding can begin there
         num_packets = 0
         for packet in self._demux(self.container):
             if self.packets is not None:
                 self.packets.append(packet)
-            self.key_packets.append((packet.pts, packet.is_keyframe))
+            self.packet_starts.append((packet.pts, packet.is_keyframe and self._begins_afresh(packet) is True))
             self.incomplete_packets += packet.is_corrupt
             num_packets += packet.size > 0
             if packet.size and not packet.is_discard:
@@ -241,6 +241,9 @@ class _OpenVideo:
         self.lost_packets = max(0, self.indexed_packets - num_packets)
         known = sorted(pts for pts in timestamps if pts is not None)
         return [*known, *[None] * (len(timestamps) - len(known))]
+
+    def _begins_afresh(self, packet: Any) -> bool | None:
+        return begins_afresh(bytes(packet), self.decoder.name, self.decoder.extradata or b"")
 
     def _packets(self) -> Iterator[Any]:
         """Packets to decode, from the first, followed by what flushes the decoder."""
@@ -349,7 +352,7 @@ class _OpenVideo:
         if self.timestamps[-1] is None or len(set(self.timestamps)) < len(self.timestamps):
             return False
         if self.decoder.name == "mpeg4":
-            return self.timestamps == [pts for pts, _ in self.key_packets if pts is not None]
+            return self.timestamps == [pts for pts, _ in self.packet_starts if pts is not None]
         return self.container.format.name.startswith(("mov,", "matroska")) and self.decoder.name in ("h264", "hevc")
 
     def _needed_packets(self, wanted: Collection[int | None], fed: list[int | None]) -> Iterator[Any]:
@@ -362,26 +365,19 @@ class _OpenVideo:
             wanted: Timestamps of the wanted frames.
             fed: Is filled with the timestamps of the packets that are decoded.
         """
-        codec, settings = self.decoder.name, self.decoder.extradata or b""
-        can_leap = codec == "mpeg4" or (codec == "h264" and settings[:1] == b"\1" and len(settings) > 4)
-        length_size = 1 + (settings[4] & 3) if codec == "h264" and can_leap else 0
         skips = []
         needed = False
-        for pts, is_key in reversed(self.key_packets):
+        for pts, is_start in reversed(self.packet_starts):
             needed = needed or pts in wanted
             if needed or skips:
                 skips.append("DEFAULT" if pts in wanted else "NONREF" if needed else "ALL")
-            needed = needed and not (is_key and can_leap)
-        after_leap = False
+            needed = needed and not is_start
         for packet, skip in zip(self._packets(), reversed(skips), strict=False):
-            if skip == "ALL" or after_leap:
-                afresh = begins_afresh(bytes(packet), codec, length_size)
-                if afresh is None or (after_leap and skip != "ALL" and not afresh):
-                    return
             if skip != "ALL":
                 fed.append(packet.pts)
-            after_leap = skip == "ALL"
-            self.decoder.skip_frame = skip
+            elif self._begins_afresh(packet) is None:
+                return
+            self.decoder.skip_frame = skip  # headers are read even of what is skipped
             yield packet
         yield None
 

@@ -375,6 +375,7 @@ def test_saved_and_loaded_processor_gives_the_same(processor, tmp_path):
         "video_frames.py",
         "frame_sampling.py",
         "container_length.py",
+        "random_access.py",
     }
     assert shipped <= {file.name for file in tmp_path.iterdir()}
     inputs = {"videos": [random_video()], "text": ["swim", "a dance"]}

@@ -169,10 +169,9 @@ def test_codecs_and_containers_are_decoded_exactly(name, tmp_path):
         assert_exact(path, num_frames, num_clips, expected)
 
 
-def test_frames_that_nothing_refers_to_are_not_decoded(tmp_path, monkeypatch):
-    options = {"bf": "3", "b-pyramid": "none", "x264-params": "b-adapt=0:scenecut=0"}
-    path = write_video(tmp_path / "video.mp4", 47, "libx264", **options)
-    decoded = []
+def decoded_frames(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Is filled with the timestamps of all frames that reading decodes from now on."""
+    decoded: list[int] = []
     frames = video_frames._OpenVideo._frames
 
     def counting(self, *arguments):
@@ -181,8 +180,63 @@ def test_frames_that_nothing_refers_to_are_not_decoded(tmp_path, monkeypatch):
             yield frame
 
     monkeypatch.setattr(video_frames._OpenVideo, "_frames", counting)
+    return decoded
+
+
+def test_frames_that_nothing_refers_to_are_not_decoded(tmp_path, monkeypatch):
+    options = {"bf": "3", "b-pyramid": "none", "x264-params": "b-adapt=0:scenecut=0"}
+    path = write_video(tmp_path / "video.mp4", 47, "libx264", **options)
+    decoded = decoded_frames(monkeypatch)
     assert_exact(path, 8)
     assert len(decoded) < 30  # the last wanted frame is number 44
+
+
+GROUPS_OF_5 = {
+    "mpeg4.avi": ("mpeg4", {"g": "5"}),
+    "mpeg4.mp4": ("mpeg4", {"g": "5"}),
+    "h264.mp4": ("libx264", {"g": "5", "bf": "2"}),
+    "h264.mkv": ("libx264", {"g": "5", "bf": "2"}),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS_OF_5)
+def test_groups_without_a_wanted_frame_are_not_decoded(name, tmp_path, monkeypatch):
+    codec, options = GROUPS_OF_5[name]
+    path = write_video(tmp_path / name, 100, codec, **options)
+    expected = full_decode(path)
+    decoded = decoded_frames(monkeypatch)
+    assert_exact(path, 4, expected=expected)  # the frames 12, 37, 62 and 87
+    assert len(decoded) <= 4 * 5
+    monkeypatch.setattr(video_frames, "PACKETS_IN_MEMORY", 0)
+    assert_exact(path, 4, expected=expected)
+    assert len(decoded) <= 2 * 4 * 5
+
+
+def test_groups_that_look_back_are_not_passed_over(tmp_path, monkeypatch):
+    decoded = decoded_frames(monkeypatch)
+    for number, (name, codec, options) in enumerate(
+        [
+            ("open.mkv", "libx264", {"g": "5", "bf": "2", "x264-params": "open-gop=1"}),
+            ("both-directions.avi", "mpeg4", {"g": "5", "bf": "2"}),
+        ]
+    ):
+        path = write_video(tmp_path / name, 100, codec, **options)
+        assert_exact(path, 4)
+        assert len(decoded) > 30 * (number + 1)
+
+
+@pytest.mark.parametrize("name", GROUPS_OF_5)
+def test_frames_overwritten_in_a_group_without_a_wanted_frame_are_named(name, tmp_path):
+    codec, options = GROUPS_OF_5[name]
+    path = write_video(tmp_path / name, 100, codec, **options)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    start, size = packets[21]
+    header = 8 if path.suffix == ".avi" else 0
+    data[start + header : start + header + size] = bytes(size)
+    path.write_bytes(data)
+    assert is_named(path)
 
 
 def test_variable_frame_rate_is_sampled_by_number(tmp_path):

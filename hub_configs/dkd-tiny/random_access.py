@@ -12,19 +12,23 @@ SLICES, IDR_SLICE = range(1, 6), 5
 ZEROS = b"\0\0\0"
 
 
-def begins_afresh(packet: bytes, codec: str, length_size: int = 4) -> bool | None:
+def begins_afresh(packet: bytes, codec: str, extradata: bytes) -> bool | None:
     """Whether this packet's picture and all that are decoded after it refer to nothing before it.
 
     Args:
         packet: What a container holds for one frame.
-        codec: "mpeg4" or "h264".
-        length_size: Bytes of the length before each unit of H.264 in MP4 and Matroska, 1 to 4.
+        codec: FFmpeg's name of the decoder; "mpeg4" and "h264" are known.
+        extradata: Settings of the decoder as the container keeps them.
 
     Returns:
-        None where the packet is not what is expected: exactly one whole picture that comes out as one frame, in the
-        order of the packets for MPEG-4 (which has no closed groups once it has pictures in both directions).
+        None where the packet is not exactly one sound picture, as far as can be seen, or nothing can be told. Of
+        MPEG-4 also where it comes out as no frame, or not in the order of the packets (pictures in both directions).
     """
-    return _mpeg4(packet) if codec == "mpeg4" else _h264(packet, length_size)
+    if codec == "mpeg4":
+        return _mpeg4(packet)
+    if codec == "h264" and extradata[:1] == b"\1" and len(extradata) > 4:
+        return _h264(packet, 1 + (extradata[4] & 3))
+    return None
 
 
 def _mpeg4(packet: bytes) -> bool | None:
@@ -38,7 +42,10 @@ def _mpeg4(packet: bytes) -> bool | None:
 
 
 def _h264(packet: bytes, length_size: int) -> bool | None:
-    """True where all slices are of an instantaneous decoding refresh; None where units do not fill the packet."""
+    """True where all slices are of an instantaneous decoding refresh; None where units do not fill the packet.
+
+    `length_size` is the number of bytes that tell the length before each unit.
+    """
     kinds = set()
     start = 0
     while start + length_size < len(packet):
