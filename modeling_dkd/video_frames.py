@@ -93,6 +93,9 @@ def read_frames(
 ) -> VideoFrames:
     """Decodes the sampled frames of one video or image file.
 
+    Frames that the sampled ones do not need are passed over where that is certain to change nothing. A few flipped
+    bits inside them then go unseen; files that are cut off or overwritten are told all the same.
+
     Args:
         path: A file on this machine; any characters, never a URL. An image counts as a video of one frame.
         num_frames: Frames a clip.
