@@ -208,8 +208,8 @@ class _OpenVideo:
         self.failed_packets = self.corrupt_frames = self.incomplete_packets = 0
         self.packets: list[Any] | None = [] if path.stat().st_size <= PACKETS_IN_MEMORY else None
         # An index written by the muxer lists every packet; empty ones stand for frames that the encoder dropped.
-        indexed = container.format.name.startswith(("avi", "mov,"))
-        self.indexed_packets = sum(entry.size > 0 for entry in self.stream.index_entries) if indexed else 0
+        self.indexed = container.format.name.startswith(("avi", "mov,"))
+        self.indexed_packets = sum(entry.size > 0 for entry in self.stream.index_entries) if self.indexed else 0
         self.timestamps = self._count()
         self.unread_packets = self.failed_packets
         if not self.timestamps:
@@ -236,7 +236,9 @@ class _OpenVideo:
         for packet in self._demux(self.container):
             if self.packets is not None:
                 self.packets.append(packet)
-            self.packet_starts.append((packet.pts, packet.is_keyframe and self._begins_afresh(packet) is True))
+            # Without an index a lost packet shows only in what is decoded after it, so nothing may be passed over.
+            is_start = self.indexed and packet.is_keyframe and self._begins_afresh(packet) is True
+            self.packet_starts.append((packet.pts, is_start))
             self.incomplete_packets += packet.is_corrupt
             num_packets += packet.size > 0
             if packet.size and not packet.is_discard:
