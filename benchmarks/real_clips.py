@@ -105,7 +105,7 @@ class Frames(Dataset):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         record = self.records[position]
-        return {"pixel_values": self.reader(record.path)[0], "labels": record.label}
+        return {"pixel_values": self.reader.normalise(self.reader(record.path)[0]), "labels": record.label}
 
 
 class AugmentedFrames(TrainingClips):

@@ -1,11 +1,12 @@
 """How fast video files become model inputs: ours beside the loop a user would write, interleaved in one run.
 
-python benchmarks/video_input.py                          # table of ratios; needs the real clips (DKD_DATA)
-python benchmarks/video_input.py --backbone vit-b-32      # with the forward pass of a random CLIP image encoder
+python benchmarks/video_input.py                          # table of clips a second; needs the real clips (DKD_DATA)
+python benchmarks/video_input.py --backbone tiny          # end to end with a small image encoder: ViT-B/32 is slow
 python benchmarks/video_input.py --json docs/benchmarks/video_input.json
 
 The loop is transformers.video_utils.load_video + CLIPImageProcessor, one clip after the other in one process. Ratios
 are its time over ours for the same clips, alternating in blocks, so that other work on the machine slows both alike.
+Every process computes with one thread. Workers are running before the clock is started.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from transformers import (
 from transformers.video_utils import load_video
 
 from modeling_dkd import DKDCLIPImageProcessor
+from modeling_dkd.data.worker_processes import prepare_worker, worker_context
 from modeling_dkd.video_frames import read_frames
 
 
@@ -44,7 +46,7 @@ LOOP_PROCESSOR = CLIPImageProcessorPil()
 OUR_PROCESSOR = DKDCLIPImageProcessor.from_image_processor(LOOP_PROCESSOR)
 BACKBONES = {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
-    "vit-b-32": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "ViT-B/32": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
 }
 RAW = {"do_rescale": False, "do_normalize": False}
 PIXEL_SETTINGS: dict[str, Any] = {
@@ -53,7 +55,11 @@ PIXEL_SETTINGS: dict[str, Any] = {
     "SigLIP, bilinear, 224 x 224": SiglipImageProcessorPil(resample=2, **RAW),  # type: ignore[arg-type]
 }
 
+BLOCK_SIZE = 49
+WORKER_BATCH = 4  # clips that a worker hands over at once
+
 Times = dict[str, float]
+Encode = Callable[[torch.Tensor], torch.Tensor]
 
 
 def read_as_the_loop(path: Path, num_frames: int) -> list[np.ndarray[Any, Any]]:
@@ -70,18 +76,29 @@ def prepare_as_we_do(frames: torch.Tensor) -> torch.Tensor:
     return OUR_PROCESSOR.preprocess_videos([[frames]])[0]
 
 
-class Clips(Dataset):
-    """Path number -> model input of that clip, prepared by us."""
+def loop_input(path: Path, num_frames: int) -> torch.Tensor:
+    """Model input of one clip, as a worker of the loop hands it over."""
+    return prepare_as_the_loop(read_as_the_loop(path, num_frames))
 
-    def __init__(self, paths: list[Path], num_frames: int) -> None:
+
+def our_crops(path: Path, num_frames: int) -> torch.Tensor:
+    """Cropped frames of one clip, uint8, as our workers hand them over."""
+    return OUR_PROCESSOR.crop_videos([[read_frames(path, num_frames).pixels]])[0]
+
+
+class Clips(Dataset):
+    """Path number -> what is read of that clip."""
+
+    def __init__(self, paths: list[Path], num_frames: int, read: Callable[[Path, int], torch.Tensor]) -> None:
         self.paths = paths
         self.num_frames = num_frames
+        self.read = read
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, number: int) -> torch.Tensor:
-        return prepare_as_we_do(read_frames(self.paths[number], self.num_frames).pixels)
+        return self.read(self.paths[number], self.num_frames)
 
 
 class Block(Sampler):
@@ -97,14 +114,69 @@ class Block(Sampler):
         return len(self.numbers)
 
 
+class Ways:
+    """The ways from the same paths to model inputs (n, T, 3, H, W), each an iterator over a block of clips.
+
+    Args:
+        paths: Clips that both sides can read.
+        num_frames: Frames a clip.
+        workers: Processes of those ways that have them.
+    """
+
+    def __init__(self, paths: list[Path], num_frames: int, workers: int) -> None:
+        self.paths = paths
+        self.num_frames = num_frames
+        self.block = Block()
+        self.loaders = {read: self._loader(read, workers) for read in (loop_input, our_crops)}
+        self.block.numbers = list(range(min(len(paths), WORKER_BATCH * workers)))
+        for loader in self.loaders.values():
+            list(loader)  # starts the workers
+
+    def _loader(self, read: Callable[[Path, int], torch.Tensor], workers: int) -> DataLoader:
+        return DataLoader(
+            Clips(self.paths, self.num_frames, read),
+            batch_size=WORKER_BATCH,
+            sampler=self.block,
+            num_workers=workers,
+            persistent_workers=True,
+            worker_init_fn=prepare_worker,
+            multiprocessing_context=worker_context(workers),
+        )
+
+    def inputs(self, way: str) -> Iterator[torch.Tensor]:
+        """Model inputs of the clips of the block."""
+        if way == "loop":
+            yield from (loop_input(self.paths[at], self.num_frames)[None] for at in self.block.numbers)
+        elif way == "ours":
+            yield from (OUR_PROCESSOR.normalise(our_crops(self.paths[at], self.num_frames)[None]) for at in self.block)
+        elif way == "loop, workers":
+            yield from self.loaders[loop_input]
+        else:
+            yield from map(OUR_PROCESSOR.normalise, self.loaders[our_crops])
+
+    def stages(self) -> Times:
+        """Seconds that decoding and preprocessing take for the clips of the block, one process."""
+        times = dict.fromkeys(("loop decode", "loop prepare", "our decode", "our prepare"), 0.0)
+        for path in [self.paths[at] for at in self.block]:
+            frames, seconds = timed(read_as_the_loop, path, self.num_frames)
+            times["loop decode"] += seconds
+            times["loop prepare"] += timed(prepare_as_the_loop, frames)[1]
+            video, seconds = timed(read_frames, path, self.num_frames)
+            times["our decode"] += seconds
+            times["our prepare"] += timed(prepare_as_we_do, video.pixels)[1]
+        return times
+
+
 def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     start = time.perf_counter()
     result = function(*arguments)
     return result, time.perf_counter() - start
 
 
-def one_thread(_: int) -> None:
-    torch.set_num_threads(1)
+def consume(inputs: Iterator[torch.Tensor], encode: Encode | None) -> None:
+    for pixel_values in inputs:
+        if encode is not None:
+            encode(pixel_values)
 
 
 def readable_by_the_loop(paths: list[Path], num_frames: int) -> tuple[list[Path], list[str]]:
@@ -120,73 +192,52 @@ def readable_by_the_loop(paths: list[Path], num_frames: int) -> tuple[list[Path]
     return readable, refused
 
 
-def measure(
-    paths: list[Path], num_frames: int, rounds: int, workers: int, block_size: int, encode: Callable | None
-) -> list[Times]:
-    """Seconds for all clips in each round, of every step, by the loop, by us, and by our workers."""
-    block = Block()
-    loader: DataLoader = DataLoader(
-        Clips(paths, num_frames),
-        batch_size=None,
-        sampler=block,
-        num_workers=workers,
-        persistent_workers=True,
-        prefetch_factor=4,
-        multiprocessing_context="spawn",  # a fork of a process whose encoder has run can wait for ever in torch
-        worker_init_fn=one_thread,
-    )
-    block.numbers = list(range(min(len(paths), 2 * workers)))
-    list(loader)  # starts the workers
+def measure(ways: Ways, numbers: list[int], rounds: int, encode: Encode | None) -> list[Times]:
+    """Seconds for all these clips in each round, by each way and, without an encoder, of each stage."""
     results = []
-    progress = tqdm(total=rounds * len(paths), desc="clips", unit="clip", leave=False)
+    order = ["loop", "ours", "ours, workers", "loop, workers"]
+    progress = tqdm(total=rounds * len(numbers), desc="clips", unit="clip", leave=False)
     for number in range(rounds):
-        times: Times = dict.fromkeys(("loop decode", "loop prepare", "decode", "prepare", "workers", "encode"), 0.0)
-        for start in range(0, len(paths), block_size):
-            block.numbers = list(range(start, min(start + block_size, len(paths))))
-            for part in ("loop", "ours", "workers") if number % 2 == 0 else ("workers", "ours", "loop"):
-                measure_part(part, [paths[at] for at in block.numbers], num_frames, loader, times, encode)
-            progress.update(len(block.numbers))
+        times: Times = {}
+        for start in range(0, len(numbers), BLOCK_SIZE):
+            ways.block.numbers = numbers[start : start + BLOCK_SIZE]
+            found = {} if encode is not None else ways.stages()
+            for way in order if number % 2 == 0 else reversed(order):
+                found[way] = timed(consume, ways.inputs(way), encode)[1]
+            times = {name: times.get(name, 0.0) + seconds for name, seconds in found.items()}
+            progress.update(len(ways.block))
         results.append(times)
     progress.close()
     return results
 
 
-def measure_part(
-    part: str, paths: list[Path], num_frames: int, loader: DataLoader, times: Times, encode: Callable | None
-) -> None:
-    """Adds the seconds of one way over one block of clips to `times`."""
-    if part == "workers":
-        _, seconds = timed(list, loader)
-        times["workers"] += seconds
-        return
-    for path in paths:
-        if part == "loop":
-            frames, seconds = timed(read_as_the_loop, path, num_frames)
-            times["loop decode"] += seconds
-            _, seconds = timed(prepare_as_the_loop, frames)
-            times["loop prepare"] += seconds
-            continue
-        video, seconds = timed(read_frames, path, num_frames)
-        times["decode"] += seconds
-        pixel_values, seconds = timed(prepare_as_we_do, video.pixels)
-        times["prepare"] += seconds
-        if encode is not None:
-            _, seconds = timed(encode, pixel_values)
-            times["encode"] += seconds
-
-
-def ratios_of(times: Times, workers: int, with_backbone: bool) -> dict[str, float]:
-    """The loop's time over ours."""
-    loop, ours = times["loop decode"] + times["loop prepare"], times["decode"] + times["prepare"]
-    ratios = {
-        "preprocessing": times["loop prepare"] / times["prepare"],
-        "decoding": times["loop decode"] / times["decode"],
-        "decode + preprocess": loop / ours,
-        f"decode + preprocess, {workers} workers": loop / times["workers"],
+def stage_rows(rounds: list[Times], clips: int, workers: int, suffix: str = "") -> list[dict[str, Any]]:
+    """Clips a second of both sides, medians over the rounds, and the loop's time over ours."""
+    pairs = {
+        "preprocessing": ("our prepare", "loop prepare"),
+        "decoding": ("our decode", "loop decode"),
+        "decode + preprocess": ("ours", "loop"),
+        f"decode + preprocess, ours with {workers} workers": ("ours, workers", "loop"),
+        f"decode + preprocess, both with {workers} workers": ("ours, workers", "loop, workers"),
     }
-    if with_backbone:
-        ratios["with the encoder"] = (loop + times["encode"]) / (ours + times["encode"])
-    return ratios
+    rows = []
+    for stage, (ours, loop) in pairs.items():
+        if ours not in rounds[0]:
+            continue
+        ratios = [times[loop] / times[ours] for times in rounds]
+        rows.append(
+            {
+                "stage": stage + suffix,
+                "our_clips_per_second": round(clips / statistics.median(times[ours] for times in rounds), 2),
+                "loop_clips_per_second": round(clips / statistics.median(times[loop] for times in rounds), 2),
+                "loop_time_over_ours": {
+                    "median": round(statistics.median(ratios), 2),
+                    "lowest": round(min(ratios), 2),
+                    "highest": round(max(ratios), 2),
+                },
+            }
+        )
+    return rows
 
 
 def pixel_differences(paths: list[Path]) -> list[dict[str, Any]]:
@@ -223,11 +274,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def image_encoder(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+def image_encoder(name: str) -> Encode:
+    """CLIP's image encoder with random weights, (n, T, 3, H, W) -> (n * T, D)."""
     torch.manual_seed(0)
     options: Any = BACKBONES[name]
     model = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, **options)).eval()
-    return torch.inference_mode()(lambda pixel_values: model(pixel_values=pixel_values).image_embeds)
+    return torch.inference_mode()(lambda pixel_values: model(pixel_values=pixel_values.flatten(0, 1)).image_embeds)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -237,8 +289,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--num_frames", type=int, default=8, help="frames a clip")
     parser.add_argument("--clips", type=int, default=96, help="clips of ucf101, spread over its classes")
     parser.add_argument("--rounds", type=int, default=3, help="rounds over all clips; the table shows medians")
-    parser.add_argument("--workers", type=int, default=2, help="decoding processes of the last column")
-    parser.add_argument("--backbone", choices=sorted(BACKBONES), help="also run a random image encoder of this size")
+    parser.add_argument("--workers", type=int, default=2, help="processes of the rows with workers")
+    parser.add_argument(
+        "--backbone",
+        choices=sorted(BACKBONES),
+        default="ViT-B/32",
+        help="image encoder with random weights, end to end",
+    )
+    parser.add_argument("--backbone_clips", type=int, default=6, help="clips that are encoded too, spread over all")
+    parser.add_argument("--backbone_rounds", type=int, default=1, help="rounds over those")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args(arguments)
 
@@ -251,34 +310,31 @@ def main(arguments: list[str] | None = None) -> int:
     if not originals or not small:
         print(f"error: no clips under {options.data_dir}; give --data_dir or set DKD_DATA", file=sys.stderr)
         return 2
-    encode = image_encoder(options.backbone) if options.backbone else None
+    encode = image_encoder(options.backbone)
     report: dict[str, Any] = {
         "environment": environment(),
         "num_frames": options.num_frames,
+        "backbone": options.backbone,
         "speed": [],
         "pixels": [],
     }
     for name, paths in (("originals", originals), ("ucf101", small[:: max(1, len(small) // options.clips)])):
         readable, refused = readable_by_the_loop(paths, options.num_frames)
-        rounds = measure(readable, options.num_frames, options.rounds, options.workers, 24, encode)
-        ratios = [ratios_of(times, options.workers, encode is not None) for times in rounds]
-        ours = [(times["decode"] + times["prepare"]) / len(readable) for times in rounds]
+        ways = Ways(readable, options.num_frames, options.workers)
+        everything = list(range(len(readable)))
+        stages = stage_rows(measure(ways, everything, options.rounds, None), len(readable), options.workers)
+        some = everything[:: max(1, len(readable) // options.backbone_clips)]
+        encoded = measure(ways, some, options.backbone_rounds, encode)
         report["speed"].append(
             {
                 "data": name,
                 "clips": len(readable),
+                "clips_encoded": len(some),
                 "unreadable_by_the_loop": refused,
-                "our_ms_per_clip": round(1000 * statistics.median(ours), 2),
-                "loop_time_over_ours": {
-                    column: {
-                        "median": round(statistics.median(row[column] for row in ratios), 2),
-                        "lowest": round(min(row[column] for row in ratios), 2),
-                        "highest": round(max(row[column] for row in ratios), 2),
-                    }
-                    for column in ratios[0]
-                },
+                "stages": stages + stage_rows(encoded, len(some), options.workers, f" + {options.backbone}"),
             }
         )
+    report["environment"]["load_average_at_the_end"] = round(os.getloadavg()[0], 2)
     portrait = options.data_dir / "originals/other_formats/Ask-Anything__making_cake.mp4"
     wide = options.data_dir / "originals/other_formats/Ask-Anything__jesse_dance.mp4"
     report["pixels"] = pixel_differences(
@@ -293,13 +349,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    print("Time of the loop (load_video + CLIPImageProcessor) over ours; median, lowest to highest round")
+    print(f"Clips a second, {report['num_frames']} frames each; the loop is load_video + CLIPImageProcessor\n")
+    print("| data | stage | ours | loop | ratio (lowest to highest round) |\n|---|---|---|---|---|")
     for row in report["speed"]:
-        print(f"\n{row['data']}: {row['clips']} clips, {report['num_frames']} frames each")
-        for column, value in row["loop_time_over_ours"].items():
-            print(f"  {column:<34} {value['median']:6.2f} x  ({value['lowest']:.2f} to {value['highest']:.2f})")
+        for stage in row["stages"]:
+            ratio = stage["loop_time_over_ours"]
+            print(
+                f"| {row['data']} | {stage['stage']} | {stage['our_clips_per_second']:.3g} "
+                f"| {stage['loop_clips_per_second']:.3g} "
+                f"| {ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f}) |"
+            )
+    for row in report["speed"]:
+        print(f"\n{row['data']}: {row['clips']} clips, {row['clips_encoded']} of them with {report['backbone']}")
         if row["unreadable_by_the_loop"]:
-            print(f"  not read by the loop: {', '.join(row['unreadable_by_the_loop'])}")
+            print(f"not read by the loop: {', '.join(row['unreadable_by_the_loop'])}")
     print("\nPixels: difference from the PIL processor, of 255")
     for row in report["pixels"]:
         print(f"  {row['setting']:<40} {row['source']:<16} at most {row['max']:.0f}, mean {row['mean']:.5f}")

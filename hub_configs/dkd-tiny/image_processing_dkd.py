@@ -136,12 +136,24 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         """Model inputs of several videos.
 
         Args:
+            videos: As for `crop_videos`.
+            num_crops: 1 (centre), or 3 (both ends and the centre of the long side).
+
+        Returns:
+            Pixel values, (len(videos) * num_crops, T, 3, height, width) float32, the crops of a video side by side.
+        """
+        return self.normalise(self.crop_videos(videos, num_crops))
+
+    def crop_videos(self, videos: list[list[torch.Tensor]], num_crops: int = 1) -> torch.Tensor:
+        """Resized and cropped frames of several videos, a quarter of the bytes that the model's inputs take.
+
+        Args:
             videos: For each video its frames in order as tensors (n, 3, H, W) uint8, 0-255, RGB, where sizes may
                 differ from tensor to tensor; all videos have the same number T of frames.
             num_crops: 1 (centre), or 3 (both ends and the centre of the long side).
 
         Returns:
-            Pixel values, (len(videos) * num_crops, T, 3, height, width) float32, the crops of a video side by side.
+            Pixels, (len(videos) * num_crops, T, 3, height, width) uint8, the crops of a video side by side.
         """
         if num_crops == 3 and (not self.do_center_crop or "shortest_edge" not in self.size):
             raise ValueError("3 crops need a backbone that crops after keeping the aspect; this one has a single view")
@@ -150,25 +162,35 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
             raise ValueError(
                 f"the videos have different numbers of frames, {counts}; give num_frames to sample the same"
             )
-        pixel_values: torch.Tensor | None = None
+        pixels: torch.Tensor | None = None
         for row, video in enumerate(videos):
             start = 0
             for frames in video:
                 views = self._views(self._resize(frames), num_crops)
-                if pixel_values is None:
+                if pixels is None:
                     shape = (len(videos) * num_crops, counts[0], *views[0].shape[1:])
-                    pixel_values = torch.empty(shape, dtype=torch.float32, device=frames.device)
+                    pixels = torch.empty(shape, dtype=torch.uint8, device=frames.device)
                 for crop, view in enumerate(views):
-                    if view.shape[1:] != pixel_values.shape[2:]:
+                    if view.shape[1:] != pixels.shape[2:]:
                         raise ValueError(
                             "frames have different sizes after preprocessing; this backbone keeps their aspect, so "
                             "process videos of one aspect at a time"
                         )
-                    pixel_values[row * num_crops + crop, start : start + len(view)].copy_(view)
+                    pixels[row * num_crops + crop, start : start + len(view)].copy_(view)
                 start += len(frames)
-        if pixel_values is None:
+        if pixels is None:
             raise ValueError("a video without frames cannot be preprocessed")
-        return self._normalise_(pixel_values)
+        return pixels
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixel values (factor * x - mean) / std, float32, of pixels (..., 3, H, W) uint8, 0-255."""
+        factor = self.rescale_factor if self.do_rescale else 1.0
+        mean = torch.tensor(self.image_mean if self.do_normalize else [0.0] * 3, dtype=torch.float64)
+        std = torch.tensor(self.image_std if self.do_normalize else [1.0] * 3, dtype=torch.float64)
+        pixel_values = pixels.float()
+        scale = (factor / std).to(pixel_values)[:, None, None]
+        shift = (mean / std).to(pixel_values)[:, None, None]
+        return pixel_values.mul_(scale).sub_(shift)
 
     def _resize(self, frames: torch.Tensor) -> torch.Tensor:
         """Resized frames, uint8; rounds after each direction, as PIL does."""
@@ -210,15 +232,6 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         elif num_crops == 3:
             lefts = [0, left, frames.shape[-1] - crop_width]
         return [frames[..., y : y + crop_height, x : x + crop_width] for y, x in zip(tops, lefts, strict=True)]
-
-    def _normalise_(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(factor * x - mean) / std in place, on (..., 3, H, W)."""
-        factor = self.rescale_factor if self.do_rescale else 1.0
-        mean = torch.tensor(self.image_mean if self.do_normalize else [0.0] * 3, dtype=torch.float64)
-        std = torch.tensor(self.image_std if self.do_normalize else [1.0] * 3, dtype=torch.float64)
-        scale = (factor / std).to(pixel_values)[:, None, None]
-        shift = (mean / std).to(pixel_values)[:, None, None]
-        return pixel_values.mul_(scale).sub_(shift)
 
 
 def frame_tensors(video: Any, views: Views | None = None) -> list[torch.Tensor]:

@@ -93,7 +93,7 @@ def embed_clips(
     Args:
         records: All clips of the data set, in the order that batches are drawn from.
         wanted: Those to embed.
-        load_clip: Path -> frames (T, C, H, W) as the encoder takes them and a remark ("" for none); VideoReadError
+        load_clip: Path -> frames (T, C, H, W) as `embed` takes them and a remark ("" for none); VideoReadError
             or OSError for a file that cannot be read.
         embed: Frames of a batch (n, T, C, H, W) -> embeddings (n, T, D).
         shards: Where finished batches are kept.

@@ -20,10 +20,12 @@ from ..video_frames import read_frames
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Path of a video -> frames as the encoder takes them, and what is wrong with it; goes to worker processes.
+    """Path of a video -> cropped frames, and what is wrong with it; goes to worker processes.
+
+    The frames are normalised only where they are encoded: uint8 is a quarter of the bytes to hand over.
 
     Attributes:
-        processor: Samples, decodes and normalises.
+        processor: Samples, decodes, resizes and crops.
         views: "FRAMESxCROPSxCLIPS"; the frames of all views follow each other, T of them in all.
     """
 
@@ -31,7 +33,7 @@ class ClipReader:
     views: str
 
     def __call__(self, path: str) -> tuple[Tensor, str]:
-        """Frames (T, 3, H, W) float32 of one file, and a remark where some of its frames are damaged.
+        """Frames (T, 3, H, W) uint8, 0-255, of one file, and a remark where some of its frames are damaged.
 
         Raises:
             VideoReadError: The file is missing, damaged or no video (the message names it).
@@ -39,8 +41,12 @@ class ClipReader:
         views = Views.parse(self.views)
         found = read_frames(path, views.num_frames, views.num_clips)
         clips = [[clip] for clip in found.pixels.split(views.num_frames)]
-        frames = self.processor.image_processor.preprocess_videos(clips, views.num_crops).flatten(0, 1)
+        frames = self.processor.image_processor.crop_videos(clips, views.num_crops).flatten(0, 1)
         return frames, found.damage
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """Pixel values (..., 3, H, W) float32, as the encoder takes them, of frames that were read."""
+        return self.processor.image_processor.normalise(frames)
 
 
 class ClipEncoder:
@@ -117,8 +123,8 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def embed(self, clips: Tensor) -> Tensor:
-        """Frames (n, T, 3, H, W) -> embeddings (n, T, D), as the encoder gives them."""
-        return self.model.get_video_features(clips)
+        """Frames (n, T, 3, H, W) uint8 of `reader` -> embeddings (n, T, D), as the encoder gives them."""
+        return self.model.get_video_features(self.reader.normalise(clips))
 
     @torch.inference_mode()
     def encode(self, texts: list[str]) -> Tensor:

@@ -198,7 +198,7 @@ def find_towers(
 ) -> tuple[Tower, Tower | None]:
     """The video encoder, and the text encoder where it is trained."""
     model = encoder.model
-    first_clip = torch.zeros_like(encoder.reader(record.path)[0][None, :1]).to(model.device)
+    first_clip = encoder.reader.normalise(encoder.reader(record.path)[0][None, :1]).to(model.device)
     video = find_tower(model.backbone, lambda: model.get_video_features(first_clip))
     if not config.recipe.train_text_encoder:
         return video, None

@@ -143,7 +143,7 @@ def embed_share(
             for group in _of_one_size(found):
                 clips = torch.stack([frames for frames, _ in group]).to(accelerator.device)
                 with accelerator.autocast():
-                    embeds.append(model.get_video_features(clips).float().cpu())
+                    embeds.append(model.get_video_features(reader.normalise(clips)).float().cpu())
                 positions += [position for _, position in group]
             progress.update(len(batch))
     model.train(training)
