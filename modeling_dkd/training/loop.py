@@ -106,7 +106,8 @@ def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> 
             train_epoch(run, progress, epoch, stop)
             finish_epoch(run, progress)
         finish(run, command)
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
 def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool) -> Run:

@@ -1,5 +1,6 @@
 """The processes of a run: that as many run as were asked for, and that they stop when they are told to."""
 
+import gc
 import os
 import re
 import signal
@@ -56,6 +57,18 @@ def start_processes(config: TrainingConfig) -> Accelerator:
             "choose multi-GPU without FSDP or DeepSpeed in accelerate config"
         )
     return accelerator
+
+
+def end_processes() -> None:
+    """Leave the process group; call it when nothing of the run is left, neither its model nor an exception out of it.
+
+    Whoever refers to the group last closes it, and closing waits for its threads. DistributedDataParallel does so while
+    it holds Python's global lock, for which one of these threads may be waiting in turn, to give back a tensor: neither
+    ends. Closed from here, without anybody else, the lock is free.
+    """
+    gc.collect()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def processes_asked_of_launcher(command: list[str]) -> int:
