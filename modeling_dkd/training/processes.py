@@ -62,9 +62,9 @@ def start_processes(config: TrainingConfig) -> Accelerator:
 def end_processes() -> None:
     """Leave the process group; call it when nothing of the run is left, neither its model nor an exception out of it.
 
-    Whoever refers to the group last closes it, and closing waits for its threads. DistributedDataParallel does so while
-    it holds Python's global lock, for which one of these threads may be waiting in turn, to give back a tensor: neither
-    ends. Closed from here, without anybody else, the lock is free.
+    Whoever refers to the group last closes it, and closing waits for its threads. DistributedDataParallel would do so
+    while it holds Python's global lock, for which one of these threads may be waiting in turn, to give back a tensor:
+    neither would end. Closed from here, as the last, the lock is free.
     """
     gc.collect()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
