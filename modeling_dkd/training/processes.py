@@ -15,6 +15,8 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from .config import TrainingConfig
 
 
+# What accelerate launch sets for ways to share out the weights; on a CPU it would pass over FSDP in silence.
+SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 LAUNCH_ON_CPU = (
     "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {} --num_machines 1 train.py ..."
@@ -36,6 +38,10 @@ def start_processes(config: TrainingConfig) -> Accelerator:
         ValueError: Fewer run than were asked for, they run in a way that is not supported, or a tracker is unknown.
     """
     _check_trackers(config.run.trackers)
+    _refuse_sharding()
+    if config.recipe.mixed_precision == "fp16" and not torch.accelerator.is_available():
+        # accelerate would train in float32 without a word
+        raise ValueError("recipe.mixed_precision=fp16 needs a GPU; on a CPU set it to bf16 or no")
     asked = max(int(os.environ.get("WORLD_SIZE", "1")), processes_asked_of_launcher(_parent_command()))
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
@@ -54,7 +60,7 @@ def start_processes(config: TrainingConfig) -> Accelerator:
     if accelerator.distributed_type not in SUPPORTED:
         raise ValueError(
             f"training runs on one process or with data parallelism, not with {accelerator.distributed_type.value}; "
-            "choose multi-GPU without FSDP or DeepSpeed in accelerate config"
+            "choose multi-GPU in accelerate config, as hub_configs/accelerate/multi_gpu.yaml does"
         )
     return accelerator
 
@@ -95,6 +101,17 @@ def launcher_options(command: list[str]) -> list[str] | None:
         ):
             return command[i + 1 :]
     return None
+
+
+def _refuse_sharding() -> None:
+    """Refuse to train with the weights shared out, for which there is no code here."""
+    for variable, name in SHARDING.items():
+        if os.environ.get(variable, "false").lower() in ("1", "true", "yes"):
+            raise ValueError(
+                f"training shares out clips, not weights, so it cannot run with {name}; launch it with "
+                "hub_configs/accelerate/multi_gpu.yaml, and save memory with recipe.activation_checkpointing=true, "
+                "recipe.mixed_precision=bf16, recipe.trainable=lora or recipe.accumulation_steps"
+            )
 
 
 def _check_trackers(names: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from modeling_dkd import DKDCLIPModel
@@ -178,6 +179,66 @@ def test_nan_weights_are_a_loss_that_is_not_finite(config_file, options, monkeyp
     monkeypatch.setattr(loop, "describe", poisoned)
     assert main(["--config", str(config_file())]) == 2
     assert "error: the loss is nan in a batch of the clips train/" in capsys.readouterr().err
+
+
+@pytest.fixture
+def fp16_on_a_cpu(monkeypatch):
+    """Half precision with a scaled loss as on a GPU, which accelerate itself gives to GPUs alone."""
+
+    def started(config):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        accelerator = start_processes(config)
+        accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
+        # So large that the first steps overflow and are left out.
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+        scalers.append(accelerator.scaler)
+        return accelerator
+
+    scalers, start_processes = [], loop.start_processes
+    monkeypatch.setattr(loop, "start_processes", started)
+    return scalers
+
+
+def test_fp16_leaves_out_steps_that_overflow_and_resumes_with_its_scale(
+    config_file, options, monkeypatch, fp16_on_a_cpu
+):
+    options["recipe"] |= {"epochs": 5, "ema_decay": 0.8}
+    config = str(config_file())
+    assert main(["--config", config]) == 0
+    expected, rows = outcome(options)
+    assert rows[-1]["top1"] > 0.6
+    scale = fp16_on_a_cpu[0].get_scale()
+    assert scale < 2.0**24
+    shutil.rmtree(options["run"]["output_dir"])
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        assert main(["--config", config]) == 143
+    assert main(["--config", config, "--resume"]) == 0
+    assert fp16_on_a_cpu[-1].get_scale() == scale
+    found, _ = outcome(options)
+    assert all(found[name].equal(tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("setting", ["activation_checkpointing", "compile"])
+def test_what_saves_memory_or_time_changes_no_weights(config_file, options, monkeypatch, setting):
+    # Code generation would need a C++ compiler; what is captured and differentiated is the same.
+    compiled = []
+
+    def compile_module(module):
+        compiled.append(module)
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_module)
+    options["recipe"] |= {"epochs": 1, "learning_rate": 1e-4}
+    assert main(["--config", str(config_file())]) == 0
+    expected, _ = outcome(options)
+    options["run"]["output_dir"] += "-changed"
+    options["recipe"][setting] = True
+    assert main(["--config", str(config_file())]) == 0
+    found, _ = outcome(options)
+    assert len(compiled) == (setting == "compile")
+    for name in [name for name in expected if not name.startswith("head.")] + ["head.logit_scale"]:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5)
 
 
 def test_validation_every_other_epoch_and_after_the_last(config_file, options, capsys):
