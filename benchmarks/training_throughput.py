@@ -207,9 +207,9 @@ def measure(rounds: int) -> dict[str, float]:
             # Whoever comes first in a round meets the same machine as the others over all rounds.
             order = list(loops)[index % 3 :] + list(loops)[: index % 3]
             for name in order:
-                found = loops[name]()
+                epoch = loops[name]()
                 if index:  # the first round warms up
-                    seconds[name].append(found)
+                    seconds[name].append(epoch)
     found = {f"{name}_clips_per_second": CLIPS["train"] / statistics.median(s) for name, s in seconds.items()}
     for name in ("bare", "trainer"):
         pairs = zip(seconds[name], seconds["ours"], strict=True)

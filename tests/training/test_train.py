@@ -114,6 +114,7 @@ def test_a_resumed_run_ends_in_the_same_bits(config_file, options, monkeypatch, 
     assert "holds a finished run; give another run.output_dir" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_temporal_transformer_is_trained_and_saved(config_file, options):
     options["model"]["temporal_layers"] = 1
     options["data"]["num_frames"], options["data"]["test_views"] = 2, "2x1x2"
@@ -199,6 +200,7 @@ def fp16_on_a_cpu(monkeypatch):
     return scalers
 
 
+@pytest.mark.slow
 def test_fp16_leaves_out_steps_that_overflow_and_resumes_with_its_scale(
     config_file, options, monkeypatch, fp16_on_a_cpu
 ):
@@ -219,6 +221,7 @@ def test_fp16_leaves_out_steps_that_overflow_and_resumes_with_its_scale(
     assert all(found[name].equal(tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["activation_checkpointing", "compile"])
 def test_what_saves_memory_or_time_changes_no_weights(config_file, options, monkeypatch, setting):
     # Code generation would need a C++ compiler; what is captured and differentiated is the same.
