@@ -22,9 +22,10 @@ setup: $(READY)  ## make .venv with the tested versions
 demo: $(READY)  ## zero-shot and DKD on synthetic clips of shifted domains, under 3 minutes
 	$(BIN)/python -m modeling_dkd.evaluation.demo --output demo
 
-bench: $(READY)  ## cost of head, fit and video input beside what a user would write; the last needs clips (DKD_DATA)
+bench: $(READY)  ## cost of head, fit, training loop and video input beside what a user would write; clips of DKD_DATA
 	$(BIN)/python benchmarks/head_and_fit.py --json docs/benchmarks/head_and_fit.json
 	$(BIN)/python benchmarks/video_input.py --json docs/benchmarks/video_input.json
+	$(BIN)/python benchmarks/training_throughput.py --json docs/benchmarks/training_throughput.json
 
 space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
 	$(BIN)/python -m modeling_dkd.hub.app

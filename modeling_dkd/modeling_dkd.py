@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 from .configuration_dkd import DKDCLIPConfig
 from .dkd_head import DKDHead
 from .dual_encoder import check_dual_encoder, embed_images, embed_texts, freeze_similarity, similarity_of
+from .temporal_transformer import TemporalTransformer
 from .video_pipelines import CUSTOM_PIPELINES
 
 
@@ -86,6 +87,9 @@ class DKDCLIPModel(PreTrainedModel):
         check_dual_encoder(backbone)
         config.backbone_config = backbone.config  # one object, so that later changes reach the encoders
         self.backbone = backbone
+        self.temporal: TemporalTransformer | None = None
+        if config.num_temporal_layers:
+            self.temporal = self._new_temporal_transformer()
         self.head = DKDHead(config)
         freeze_similarity(self.backbone)
         self.post_init()
@@ -98,6 +102,33 @@ class DKDCLIPModel(PreTrainedModel):
             init.constant_(module.logit_scale, math.log(self.config.logit_scale))
             for name, value in {"logit_bias": self.config.logit_bias, **module.unfitted_values()}.items():
                 init.constant_(module.get_buffer(name), value)
+        if isinstance(module, TemporalTransformer):
+            init.normal_(module.position_embeds, std=0.02)
+            init.zeros_(module.output.weight)
+            init.zeros_(module.output.bias)
+
+    def _new_temporal_transformer(self) -> TemporalTransformer:
+        """One as the configuration says, whose blocks have random weights."""
+        config = self.config
+        return TemporalTransformer(config.projection_dim, config.num_temporal_layers, config.num_temporal_frames)
+
+    def add_temporal_transformer(self, num_layers: int, num_frames: int) -> None:
+        """Put a transformer over the frames of a clip behind the encoder, in place of one that may be there.
+
+        It starts as the identity, so that embeddings stay what they are until it is trained.
+
+        Args:
+            num_layers: Number of its blocks, >= 1.
+            num_frames: Frames of one view that it will be trained with.
+
+        Raises:
+            ValueError: A number is out of range.
+        """
+        self.config.num_temporal_layers, self.config.num_temporal_frames = num_layers, num_frames
+        self.config.check()
+        self.temporal = self._new_temporal_transformer().to(self.device, self.dtype)
+        self.temporal.apply(self._init_weights)
+        self.temporal.train(self.training)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
@@ -171,7 +202,7 @@ class DKDCLIPModel(PreTrainedModel):
         return model.eval()
 
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
-        """Embed each frame by itself, before the domain is applied.
+        """Embed the frames, before the domain is applied: each by itself, unless there is a temporal transformer.
 
         Args:
             pixel_values: Frames prepared by the processor, (B, T, C, H, W) with any T, or images (B, C, H, W), which
@@ -198,7 +229,8 @@ class DKDCLIPModel(PreTrainedModel):
         batch_size, num_frames = pixel_values.shape[:2]
         frames = pixel_values.flatten(0, 1).to(self.backbone.dtype)
         embeds = self._joint(embed_images(self.backbone, frames))
-        return embeds.unflatten(0, (batch_size, num_frames))
+        embeds = embeds.unflatten(0, (batch_size, num_frames))
+        return embeds if self.temporal is None else self.temporal(embeds)
 
     def get_text_features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None

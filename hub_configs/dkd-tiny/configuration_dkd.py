@@ -45,6 +45,9 @@ class DKDCLIPConfig(PreTrainedConfig):
         num_svgd_steps: SVGD steps in which particles go their way, >= 1.
         svgd_kernel: Kernel between the frames of a clip and between the prompts of a class: "rbf", "imq", or "none"
             (every particle by itself).
+        num_temporal_layers: Blocks of a transformer over the frames of a clip, which is trained, never zero-shot; 0
+            is none: the mean of the frames is the clip's embedding.
+        num_temporal_frames: Frames of one view that this transformer was trained with, >= 1.
 
     Raises:
         ValueError: A value has the wrong type or lies outside its range, `projection_dim` contradicts the backbone, or
@@ -63,6 +66,8 @@ class DKDCLIPConfig(PreTrainedConfig):
     video_strength: float = 0.3
     num_svgd_steps: int = 1
     svgd_kernel: str = "rbf"
+    num_temporal_layers: int = 0
+    num_temporal_frames: int = 8
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in what was not given and check every value."""
@@ -91,6 +96,9 @@ class DKDCLIPConfig(PreTrainedConfig):
         strength = self.video_strength
         _require(_is_finite(strength) and 0 <= strength <= 1, "video_strength", self, "a number from 0 to 1")
         _require(_is_int(self.num_svgd_steps) and self.num_svgd_steps >= 1, "num_svgd_steps", self, "an integer >= 1")
+        for name, least in {"num_temporal_layers": 0, "num_temporal_frames": 1}.items():
+            value = getattr(self, name)
+            _require(_is_int(value) and value >= least, name, self, f"an integer >= {least}")
         _require(self.svgd_kernel in KERNELS, "svgd_kernel", self, f"one of {', '.join(KERNELS)}")
         expected = _projection_dim(self.backbone_config)
         if expected is not None and expected != self.projection_dim:

@@ -22,7 +22,7 @@ from ..data.worker_processes import prepare_worker, worker_context
 from ..processing_dkd import DKDCLIPProcessor
 from ..video_frames import VideoReadError, read_frames
 from .augmentation import augment
-from .config import AugmentationOptions, DataOptions
+from .config import AugmentationOptions, DataOptions, RecipeOptions
 
 
 @dataclass(frozen=True)
@@ -185,31 +185,50 @@ def seeded_generator(*numbers: int) -> torch.Generator:
 
 
 def mix_clips(
-    pixel_values: Tensor, labels: Tensor, num_classes: int, alpha: float, generator: torch.Generator
+    pixel_values: Tensor, labels: Tensor, num_classes: int, options: RecipeOptions, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mixup between each clip and another of the batch.
+    """Mixup or cutmix between each clip and another of the batch, all frames of a clip alike.
 
     Args:
         pixel_values: (B, T, 3, H, W).
         labels: (B,) int64.
         num_classes: K.
-        alpha: Of the Beta(alpha, alpha) distribution of the mixing weight; 0 mixes nothing.
-        generator: Draws weight and partners.
+        options: `mixup_alpha` and `cutmix_alpha`; a batch takes one of those that are not 0 by chance.
+        generator: Draws which of the two, the mixing weight, the box and the partners.
 
     Returns:
         Mixed clips, and targets (B, K) float32 that sum to 1.
 
     Source:
-        Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization".
+        Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"; Yun et al. 2019, "CutMix".
     """
     targets = one_hot(labels, num_classes).float()
-    if alpha == 0:
+    alphas = {"mixup": options.mixup_alpha, "cutmix": options.cutmix_alpha}
+    kinds = [kind for kind, alpha in alphas.items() if alpha]
+    if not kinds:
         return pixel_values, targets
+    kind = kinds[int(torch.randint(len(kinds), (), generator=generator))]
     # A Beta variable as a share of two Gamma variables, which torch can draw from a generator of its own.
-    gammas = torch._standard_gamma(torch.full((2,), alpha), generator=generator)
+    gammas = torch._standard_gamma(torch.full((2,), alphas[kind]), generator=generator)
     weight = float(gammas[0] / gammas.sum())
     partners = torch.randperm(len(labels), generator=generator).to(labels.device)
-    return (
-        weight * pixel_values + (1 - weight) * pixel_values[partners],
-        weight * targets + (1 - weight) * targets[partners],
-    )
+    others = pixel_values[partners]
+    if kind == "mixup":
+        mixed = weight * pixel_values + (1 - weight) * others
+    else:
+        rows, columns = _draw_box(pixel_values.shape[-2:], 1 - weight, generator)
+        mixed = pixel_values.clone()
+        mixed[..., rows, columns] = others[..., rows, columns]
+        # The share that is left: at the border a box is cut.
+        weight = 1 - others[0, 0, 0, rows, columns].numel() / others[0, 0, 0].numel()
+    return mixed, weight * targets + (1 - weight) * targets[partners]
+
+
+def _draw_box(size: torch.Size, area: float, generator: torch.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a box with this share of the area and a random centre, cut at the border."""
+    sides = []
+    for length in size:
+        half = length * area**0.5 / 2
+        centre = length * float(torch.rand((), generator=generator))
+        sides.append(slice(max(0, round(centre - half)), min(length, round(centre + half))))
+    return sides[0], sides[1]

@@ -4,7 +4,11 @@ import argparse
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+
+if TYPE_CHECKING:
+    from .config import TrainingConfig
 
 
 DESCRIPTION = """\
@@ -68,14 +72,23 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         from .config import load_config
-        from .loop import train
-        from .processes import Stopped
+        from .processes import end_processes
 
         config = load_config(args.config, args.overrides)
     except ValueError as error:
         return _fail(error)
+    code = _run(config, args.resume, argv)
+    end_processes()
+    return code
+
+
+def _run(config: "TrainingConfig", resume: bool, argv: list[str]) -> int:
+    """Train, and turn what may end it early into an exit code."""
+    from .loop import train
+    from .processes import Stopped
+
     try:
-        train(config, args.resume, argv)
+        train(config, resume, argv)
     except Stopped as stop:
         if os.environ.get("RANK", "0") == "0":
             print(stop, file=sys.stderr)

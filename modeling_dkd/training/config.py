@@ -28,11 +28,17 @@ class ModelOptions:
         revision: Branch, tag or commit of the repository.
         attn_implementation: As in transformers ("eager", "sdpa", ...); None is its choice. On a CPU "eager" is faster
             under bf16.
+        temporal_layers: Blocks of a transformer over the frames of a clip, which starts as the identity; 0 is none:
+            the mean of the frames alone. A checkpoint that has one keeps it.
     """
 
     backbone: str
     revision: str | None = None
     attn_implementation: str | None = None
+    temporal_layers: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.temporal_layers >= 0, "model.temporal_layers", self.temporal_layers, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,7 @@ class RecipeOptions:
         max_grad_norm: Gradients are clipped to this norm; 0 is off.
         label_smoothing: Share of the target spread over all classes.
         mixup_alpha: Parameter of the Beta distribution of mixup between the clips of a batch; 0 is off.
+        cutmix_alpha: The same of cutmix, one box for all frames of a clip; with both, each batch takes one by chance.
         ema_decay: Of an exponential moving average of the weights, which is then tested and saved; 0 is off.
         mixed_precision: "no", "bf16" or "fp16".
         activation_checkpointing: Recompute activations in the backward pass: less memory, more time.
@@ -133,6 +140,7 @@ class RecipeOptions:
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.1
     mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
     ema_decay: float = 0.0
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     activation_checkpointing: bool = False
@@ -141,7 +149,7 @@ class RecipeOptions:
     def __post_init__(self) -> None:
         for name in ("num_blocks", "lora_rank", "batch_size", "accumulation_steps"):
             _require(getattr(self, name) >= 1, f"recipe.{name}", getattr(self, name), "at least 1")
-        for name in ("epochs", "weight_decay", "max_grad_norm", "mixup_alpha"):
+        for name in ("epochs", "weight_decay", "max_grad_norm", "mixup_alpha", "cutmix_alpha"):
             _require(getattr(self, name) >= 0, f"recipe.{name}", getattr(self, name), "at least 0")
         for name in ("warmup_share", "label_smoothing", "ema_decay"):
             _require(0 <= getattr(self, name) < 1, f"recipe.{name}", getattr(self, name), "0 to below 1")
@@ -157,7 +165,7 @@ class DomainOptions:
         loss_weight: Share of the loss that goes through the domain's movement of the embeddings, 0 (trained as plain
             CLIP) to 1; the rest is the loss of the embeddings as they are.
         use_labels: Fit with the labels of the training clips, else without.
-        refit_steps: Refit every so many optimizer steps; 0 after each epoch alone.
+        refit_steps: Refit every so many optimizer steps, besides each validation; 0 is then alone.
         video_strength: As in `DKDCLIPConfig`; None leaves what the checkpoint has.
     """
 
@@ -179,6 +187,7 @@ class RunOptions:
         output_dir: The Hub repository that comes out, with best/ and checkpoints/ in it.
         seed: Of everything random.
         checkpoint_minutes: A checkpoint is written at least so often, besides each epoch's end and when stopped.
+        validation_epochs: Refit the domain and validate after every so many epochs, and after the last.
         interpolation: Share of the fine-tuned weights in what is saved; the rest are the weights it started from.
         trackers: Names of accelerate's trackers, such as "tensorboard".
     """
@@ -186,11 +195,13 @@ class RunOptions:
     output_dir: str
     seed: int = 0
     checkpoint_minutes: float = 15.0
+    validation_epochs: int = 1
     interpolation: float = 1.0
     trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.checkpoint_minutes >= 0, "run.checkpoint_minutes", self.checkpoint_minutes, "at least 0")
+        _require(self.validation_epochs >= 1, "run.validation_epochs", self.validation_epochs, "at least 1")
         _require(0 <= self.interpolation <= 1, "run.interpolation", self.interpolation, "0 to 1")
         _require(self.seed >= 0, "run.seed", self.seed, "at least 0")
 
@@ -214,6 +225,9 @@ class TrainingConfig:
     expected: str = "not yet measured"
 
     def __post_init__(self) -> None:
+        if self.recipe.epochs == 0:
+            layers = self.model.temporal_layers
+            _require(layers == 0, "model.temporal_layers", layers, "0 with recipe.epochs=0, which trains nothing")
         if self.recipe.train_text_encoder:
             # A fitted class has its own place in the head, through which no gradient reaches its text.
             _require(

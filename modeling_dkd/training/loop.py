@@ -106,7 +106,8 @@ def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> 
             train_epoch(run, progress, epoch, stop)
             finish_epoch(run, progress)
         finish(run, command)
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
 def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool) -> Run:
@@ -178,6 +179,10 @@ def load_encoder(config: TrainingConfig, accelerator: Accelerator) -> ClipEncode
     encoder = ClipEncoder.load(options.backbone, config.data.test_views, options.revision, torch.float32, device)
     if options.attn_implementation is not None:
         encoder.model.backbone.set_attn_implementation(options.attn_implementation)
+    if options.temporal_layers and encoder.model.temporal is None:
+        with torch.random.fork_rng():
+            torch.manual_seed(config.run.seed)  # the same wherever a run loads its start
+            encoder.model.add_temporal_transformer(options.temporal_layers, config.data.num_frames)
     encoder.model.head.reset()
     encoder.processor.num_frames = config.data.num_frames
     if config.domain.video_strength is not None:
@@ -286,7 +291,7 @@ def batch_loss(run: Run, batch: ClipBatch, progress: Progress) -> tuple[Tensor, 
     recipe, weight = run.config.recipe, run.config.domain.loss_weight
     generator = seeded_generator(run.config.run.seed, progress.epoch, progress.batch, run.accelerator.process_index)
     num_classes = len(run.index.class_names)
-    pixel_values, targets = mix_clips(batch.pixel_values, batch.labels, num_classes, recipe.mixup_alpha, generator)
+    pixel_values, targets = mix_clips(batch.pixel_values, batch.labels, num_classes, recipe, generator)
     plain, moved = run.wrapped(pixel_values)
     plain_losses, moved_losses = (
         cross_entropy(logits, targets, reduction="none", label_smoothing=recipe.label_smoothing)
@@ -346,7 +351,16 @@ def stopped(run: Run, progress: Progress, stop: StopRequest, saved: bool) -> Sto
 
 
 def finish_epoch(run: Run, progress: Progress) -> None:
-    """Refit the domain to the new weights, validate, and keep the best."""
+    """Count the epoch; where it is time, refit the domain to the new weights, validate and keep the best."""
+    done = progress.epoch + 1
+    if done % run.config.run.validation_epochs == 0 or done == run.config.recipe.epochs:
+        validate(run, progress)
+    progress.epoch, progress.batch = done, 0
+    run.checkpoints.save(progress)
+
+
+def validate(run: Run, progress: Progress) -> None:
+    """Refit the domain to the weights as they are, measure them on the test clips and keep the best."""
     run.average.swap()
     run.fit_domain()
     records = run.index.part("test").records
@@ -366,8 +380,6 @@ def finish_epoch(run: Run, progress: Progress) -> None:
         f"epoch {progress.epoch + 1}: top-1 {found['top1']:.2%} (without the domain {found['plain_top1']:.2%}), "
         f"top-5 {found['top5']:.2%}, mean class {found['mean_class']:.2%}"
     )
-    progress.epoch, progress.batch = progress.epoch + 1, 0
-    run.checkpoints.save(progress)
 
 
 def finish(run: Run, command: Sequence[str]) -> None:
@@ -400,4 +412,4 @@ def finish(run: Run, command: Sequence[str]) -> None:
 
 def _is_weight(name: str) -> bool:
     """Whether a tensor of the model is trained weights, not part of a fitted domain."""
-    return name.startswith("backbone.") or name == "head.logit_scale"
+    return name.startswith(("backbone.", "temporal.")) or name == "head.logit_scale"

@@ -1,5 +1,6 @@
 """The processes of a run: that as many run as were asked for, and that they stop when they are told to."""
 
+import gc
 import os
 import re
 import signal
@@ -14,6 +15,8 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from .config import TrainingConfig
 
 
+# What accelerate launch sets for ways to share out the weights; on a CPU it would pass over FSDP in silence.
+SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 LAUNCH_ON_CPU = (
     "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {} --num_machines 1 train.py ..."
@@ -35,6 +38,10 @@ def start_processes(config: TrainingConfig) -> Accelerator:
         ValueError: Fewer run than were asked for, they run in a way that is not supported, or a tracker is unknown.
     """
     _check_trackers(config.run.trackers)
+    _refuse_sharding()
+    if config.recipe.mixed_precision == "fp16" and not torch.accelerator.is_available():
+        # accelerate would train in float32 without a word
+        raise ValueError("recipe.mixed_precision=fp16 needs a GPU; on a CPU set it to bf16 or no")
     asked = max(int(os.environ.get("WORLD_SIZE", "1")), processes_asked_of_launcher(_parent_command()))
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
@@ -53,9 +60,21 @@ def start_processes(config: TrainingConfig) -> Accelerator:
     if accelerator.distributed_type not in SUPPORTED:
         raise ValueError(
             f"training runs on one process or with data parallelism, not with {accelerator.distributed_type.value}; "
-            "choose multi-GPU without FSDP or DeepSpeed in accelerate config"
+            "choose multi-GPU in accelerate config, as hub_configs/accelerate/multi_gpu.yaml does"
         )
     return accelerator
+
+
+def end_processes() -> None:
+    """Leave the process group; call it when nothing of the run is left, neither its model nor an exception out of it.
+
+    Whoever refers to the group last closes it, and closing waits for its threads. DistributedDataParallel would do so
+    while it holds Python's global lock, for which one of these threads may be waiting in turn, to give back a tensor:
+    neither would end. Closed from here, as the last, the lock is free.
+    """
+    gc.collect()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def processes_asked_of_launcher(command: list[str]) -> int:
@@ -82,6 +101,17 @@ def launcher_options(command: list[str]) -> list[str] | None:
         ):
             return command[i + 1 :]
     return None
+
+
+def _refuse_sharding() -> None:
+    """Refuse to train with the weights shared out, for which there is no code here."""
+    for variable, name in SHARDING.items():
+        if os.environ.get(variable, "false").lower() in ("1", "true", "yes"):
+            raise ValueError(
+                f"training shares out clips, not weights, so it cannot run with {name}; launch it with "
+                "hub_configs/accelerate/multi_gpu.yaml, and save memory with recipe.activation_checkpointing=true, "
+                "recipe.mixed_precision=bf16, recipe.trainable=lora or recipe.accumulation_steps"
+            )
 
 
 def _check_trackers(names: tuple[str, ...]) -> None:

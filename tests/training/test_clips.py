@@ -14,7 +14,7 @@ from modeling_dkd.training.clips import (
     open_index,
     training_loader,
 )
-from modeling_dkd.training.config import AugmentationOptions, DataOptions
+from modeling_dkd.training.config import AugmentationOptions, DataOptions, RecipeOptions
 
 
 def test_two_processes_see_together_what_one_sees():
@@ -113,14 +113,40 @@ def test_unknown_class_without_flip(clips):
 def test_mixup():
     videos = torch.arange(4.0)[:, None, None, None, None].expand(4, 2, 3, 5, 5)
     labels = torch.tensor([0, 1, 2, 2])
-    same, targets = mix_clips(videos, labels, 3, 0.0, torch.Generator())
+    same, targets = mix_clips(videos, labels, 3, RecipeOptions(), torch.Generator())
     assert same is videos
     assert targets.argmax(1).equal(labels)
-    mixed, targets = mix_clips(videos, labels, 3, 0.8, torch.Generator().manual_seed(1))
+    mixed, targets = mix_clips(videos, labels, 3, RecipeOptions(mixup_alpha=0.8), torch.Generator().manual_seed(1))
     torch.testing.assert_close(targets.sum(1), torch.ones(4))
     assert not mixed.equal(videos)
     # What is mixed from clips a and b weighs their labels alike: the clip's number tells the share.
     torch.testing.assert_close(mixed[:, 0, 0, 0, 0].sum(), torch.tensor(6.0))
+
+
+def test_cutmix_cuts_the_same_box_out_of_all_frames_and_weighs_labels_by_its_area():
+    videos = torch.arange(4.0)[:, None, None, None, None].expand(4, 2, 3, 10, 16)
+    labels = torch.tensor([0, 1, 2, 3])
+    shares = set()
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        mixed, targets = mix_clips(videos, labels, 4, RecipeOptions(cutmix_alpha=1.0), generator)
+        assert (mixed == mixed[:, :1, :1]).all()
+        found = torch.stack([(mixed[:, 0, 0] == k).float().mean((1, 2)) for k in range(4)], 1)
+        torch.testing.assert_close(found, targets)
+        # What comes from elsewhere fills one box.
+        foreign = (mixed[:, 0, 0] != videos[:, 0, 0]).any(0)
+        assert foreign.sum() == foreign.any(0).sum() * foreign.any(1).sum()
+        shares.add(round(float(targets[0, 0]), 3))
+    assert len(shares) > 10
+
+
+def test_with_mixup_and_cutmix_a_batch_takes_one_of_them():
+    videos = torch.arange(4.0)[:, None, None, None, None].expand(4, 1, 3, 12, 12)
+    options, whole = RecipeOptions(mixup_alpha=1.0, cutmix_alpha=1.0), set()
+    for seed in range(20):
+        mixed, _ = mix_clips(videos, torch.arange(4), 4, options, torch.Generator().manual_seed(seed))
+        whole.add(bool((mixed == mixed[..., :1, :1]).all()))
+    assert whole == {True, False}
 
 
 def test_missing_clips_and_parts(clips_dir, tmp_path):

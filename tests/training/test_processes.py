@@ -1,8 +1,13 @@
 import os
 import signal
+from pathlib import Path
 
 import pytest
+from accelerate import DistributedType
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
+from modeling_dkd.training.command import main
 from modeling_dkd.training.config import load_config
 from modeling_dkd.training.processes import StopRequest, processes_asked_of_launcher, start_processes
 
@@ -31,6 +36,30 @@ def test_fewer_processes_than_asked_for(config_file, monkeypatch):
     )
     with pytest.raises(ValueError, match=r"2 processes were asked for, but 1 would train; .*--multi_gpu"):
         start_processes(load_config(config_file()))
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DeepSpeed"])
+def test_weights_are_not_shared_out(config_file, monkeypatch, name):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")
+    with pytest.raises(ValueError, match=f"cannot run with {name}; launch it with hub_configs/accelerate/multi_gpu"):
+        start_processes(load_config(config_file()))
+
+
+def test_fp16_needs_a_gpu(config_file, capsys):
+    assert main(["--config", str(config_file()), "--set", "recipe.mixed_precision=fp16"]) == 2
+    assert "error: recipe.mixed_precision=fp16 needs a GPU; on a CPU set it to bf16 or no" in capsys.readouterr().err
+
+
+def test_the_launch_file_is_one_that_accelerate_reads():
+    path = Path(__file__).resolve().parents[2] / "hub_configs/accelerate/multi_gpu.yaml"
+    config = load_config_from_file(str(path))
+    assert config.distributed_type == DistributedType.MULTI_GPU
+    assert not config.fsdp_config
+    assert not config.deepspeed_config
+    parser = launch_command_parser()
+    arguments = parser.parse_args(["--config_file", str(path), "--num_processes", "4", "train.py", "--config", "x"])
+    checked, _, _ = _validate_launch_command(arguments)
+    assert (checked.multi_gpu, checked.num_processes) == (True, 4)
 
 
 def test_trackers_are_named(config_file):

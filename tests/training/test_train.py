@@ -1,3 +1,4 @@
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -5,13 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from modeling_dkd import DKDCLIPModel
-from modeling_dkd.training import loop
+from modeling_dkd.training import loop, processes
 from modeling_dkd.training.command import main
+from modeling_dkd.training.config import load_config
 from modeling_dkd.training.loop import schedule
 from modeling_dkd.training.processes import StopRequest
+from modeling_dkd.training.recognizer import Recognizer
 
 
 def outcome(options):
@@ -81,7 +86,7 @@ def test_the_domain_alone(config_file, options):
 RECIPES = {
     "plain": {},
     "everything": {"accumulation_steps": 3, "batch_size": 2, "ema_decay": 0.8, "mixup_alpha": 0.4, "layer_decay": 0.8}
-    | {"train_text_encoder": True, "mixed_precision": "bf16"},
+    | {"train_text_encoder": True, "mixed_precision": "bf16", "cutmix_alpha": 1.0, "activation_checkpointing": True},
 }
 
 
@@ -89,6 +94,7 @@ RECIPES = {
 @pytest.mark.parametrize(("recipe", "calls"), [("plain", 4), ("everything", 2), ("everything", 4)])
 def test_a_resumed_run_ends_in_the_same_bits(config_file, options, monkeypatch, capsys, recipe, calls):
     options["recipe"] |= RECIPES[recipe]
+    options["model"]["temporal_layers"] = int(recipe == "everything")
     options["domain"] = {"refit_steps": 2}
     config = str(config_file())
     assert main(["--config", config]) == 0
@@ -106,6 +112,45 @@ def test_a_resumed_run_ends_in_the_same_bits(config_file, options, monkeypatch, 
     assert [row["top1"] for row in found_rows] == [row["top1"] for row in rows]
     assert main(["--config", config, "--resume"]) == 2
     assert "holds a finished run; give another run.output_dir" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_temporal_transformer_is_trained_and_saved(config_file, options):
+    options["model"]["temporal_layers"] = 1
+    options["data"]["num_frames"], options["data"]["test_views"] = 2, "2x1x2"
+    assert main(["--config", str(config_file())]) == 0
+    weights, rows = outcome(options)
+    assert weights["temporal.output.weight"].abs().sum() > 0
+    del options["model"]["temporal_layers"]
+    options["recipe"]["epochs"] = 0
+    options["run"]["output_dir"] += "-plain"
+    assert main(["--config", str(config_file())]) == 0
+    plain = outcome(options)[1][0]
+    assert (rows[0]["method"], rows[0]["ece"]) == ("zero-shot", plain["ece"])  # nothing but the mean before training
+
+
+def test_the_start_is_the_same_wherever_it_is_loaded(config_file):
+    config = load_config(config_file(), ["model.temporal_layers=1"])
+    first, second = (loop.load_encoder(config, Accelerator(cpu=True)).model.state_dict() for _ in range(2))
+    assert all(first[name].equal(tensor) for name, tensor in second.items())
+    assert first["temporal.blocks.0.perceptron_input.weight"].std() > 0.01
+
+
+@pytest.mark.parametrize(("calls", "setting", "code"), [(10_000, "", 0), (3, "", 143), (10_000, "=19", 2)])
+def test_the_process_group_is_left_when_nothing_of_the_run_is_left(
+    config_file, options, monkeypatch, calls, setting, code
+):
+    def living():
+        gc.collect()
+        return {id(thing) for thing in gc.get_objects() if type(thing) is Recognizer}
+
+    before, at_the_end = living(), []
+    monkeypatch.setattr(processes, "end_processes", lambda: at_the_end.append(living() - before))
+    stop_at(monkeypatch, calls)
+    options["recipe"]["epochs"] = 1
+    overrides = ["--set", f"recipe.batch_size{setting}"] if setting else []
+    assert main(["--config", str(config_file()), *overrides]) == code
+    assert at_the_end == [set()]
 
 
 def test_a_loss_that_is_not_finite_names_the_clips(config_file, options, monkeypatch, capsys):
@@ -135,6 +180,76 @@ def test_nan_weights_are_a_loss_that_is_not_finite(config_file, options, monkeyp
     monkeypatch.setattr(loop, "describe", poisoned)
     assert main(["--config", str(config_file())]) == 2
     assert "error: the loss is nan in a batch of the clips train/" in capsys.readouterr().err
+
+
+@pytest.fixture
+def fp16_on_a_cpu(monkeypatch):
+    """Half precision with a scaled loss as on a GPU, which accelerate itself gives to GPUs alone."""
+
+    def started(config):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        accelerator = start_processes(config)
+        accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
+        # So large that the first steps overflow and are left out.
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+        scalers.append(accelerator.scaler)
+        return accelerator
+
+    scalers, start_processes = [], loop.start_processes
+    monkeypatch.setattr(loop, "start_processes", started)
+    return scalers
+
+
+@pytest.mark.slow
+def test_fp16_leaves_out_steps_that_overflow_and_resumes_with_its_scale(
+    config_file, options, monkeypatch, fp16_on_a_cpu
+):
+    options["recipe"] |= {"epochs": 5, "ema_decay": 0.8}
+    config = str(config_file())
+    assert main(["--config", config]) == 0
+    expected, rows = outcome(options)
+    assert rows[-1]["top1"] > 0.6
+    scale = fp16_on_a_cpu[0].get_scale()
+    assert scale < 2.0**24
+    shutil.rmtree(options["run"]["output_dir"])
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        assert main(["--config", config]) == 143
+    assert main(["--config", config, "--resume"]) == 0
+    assert fp16_on_a_cpu[-1].get_scale() == scale
+    found, _ = outcome(options)
+    assert all(found[name].equal(tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["activation_checkpointing", "compile"])
+def test_what_saves_memory_or_time_changes_no_weights(config_file, options, monkeypatch, setting):
+    # Code generation would need a C++ compiler; what is captured and differentiated is the same.
+    compiled = []
+
+    def compile_module(module):
+        compiled.append(module)
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_module)
+    options["recipe"] |= {"epochs": 1, "learning_rate": 1e-4}
+    assert main(["--config", str(config_file())]) == 0
+    expected, _ = outcome(options)
+    options["run"]["output_dir"] += "-changed"
+    options["recipe"][setting] = True
+    assert main(["--config", str(config_file())]) == 0
+    found, _ = outcome(options)
+    assert len(compiled) == (setting == "compile")
+    for name in [name for name in expected if not name.startswith("head.")] + ["head.logit_scale"]:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5)
+
+
+def test_validation_every_other_epoch_and_after_the_last(config_file, options, capsys):
+    options["recipe"]["epochs"] = 3
+    options["run"]["validation_epochs"] = 2
+    assert main(["--config", str(config_file())]) == 0
+    shown = capsys.readouterr().out
+    assert [number for number in range(1, 4) if f"epoch {number}: top-1" in shown] == [2, 3]
 
 
 def test_a_corrupt_clip_is_named_and_can_be_left_out(config_file, options, clips_dir, tmp_path, capsys):
