@@ -61,6 +61,8 @@ examples, with F the folder of the feature files:
   domain and test given; all 16 training clips of each class labelled
     python evaluate.py --embeddings $F/ucf101_openai_vitb32_dev.npz --domain $F/ucf101_openai_vitb32_dev.npz \\
       --domain_video_key train16_f --shots 16 --baselines
+  the rows into the card of the model that was measured
+    python evaluate.py --model runs/my-model --dataset folder --data_dir clips --update_card runs/my-model
   frames as particles, 101 classes asked
     python evaluate.py --embeddings $F/ucf101_14_effnetlite0_conse_dev.npz --text_key text101 \\
       --ablations averaged_first
@@ -137,6 +139,12 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--output", type=Path, metavar="FILE", help="write all rows and the environment as JSON")
     group.add_argument("--figures", type=Path, metavar="DIR", help="write accuracy per class and confusions as PNG")
+    group.add_argument(
+        "--update_card",
+        metavar="FOLDER_OR_REPO",
+        help="add these rows to the model card of a folder, or of a Hub repository (one commit), in the places of "
+        "older rows of the same measurement; other rows stay",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -149,10 +157,15 @@ def main(argv: list[str] | None = None) -> int:
         if sources is None:  # a helping process of a shared run: the main one reports
             return 0
         measurements = evaluate_sets(sources, args)
+        described = environment(["evaluate.py", *argv], sources.files)
+        contents = results(measurements, summarise(measurements), described)
         if args.output:
-            described = environment(["evaluate.py", *argv], sources.files)
-            write_results(args.output, results(measurements, summarise(measurements), described))
+            write_results(args.output, contents)
             print(f"results: {args.output}", file=sys.stderr)
+        if args.update_card:
+            from ..hub.card_target import update_card  # needs huggingface_hub's cards, which --help need not wait for
+
+            print(f"card: {update_card(args.update_card, contents, args.model)}", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -163,7 +176,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Make the folders of --output and --figures before anything is computed, not after."""
+    """Make the folders of --output and --figures, and find the card, before anything is computed, not after."""
+    if args.update_card:
+        from ..hub.card_target import require_card
+
+        require_card(args.update_card)
     for option, folder in (("--output", args.output and args.output.parent), ("--figures", args.figures)):
         if folder is None:
             continue
