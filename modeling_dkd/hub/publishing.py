@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
@@ -161,9 +161,9 @@ def publish(plan: Publication, api: HfApi, options: PublishOptions) -> Published
     leftovers = sorted(name for name in remote if LEFTOVERS.fullmatch(name) and name not in plan.files)
     message = options.message or f"Publish {plan.repo_id.rsplit('/', 1)[-1]}"
 
-    def commit() -> Any:
+    def commit() -> tuple[str, CommitInfo | None]:
         additions = [CommitOperationAdd(name, contents.get(name) or plan.folder / name) for name in plan.files]
-        return api.create_commit(
+        info = api.create_commit(
             plan.repo_id,
             [*additions, *(CommitOperationDelete(name) for name in leftovers)],
             commit_message=message,
@@ -172,20 +172,20 @@ def publish(plan: Publication, api: HfApi, options: PublishOptions) -> Published
             create_pr=options.create_pr,
             parent_commit=head if not options.create_pr else None,
         )
+        return info.oid, info
 
-    def arrived() -> str | None:
+    def arrived() -> tuple[str, None] | None:
         """The commit, where an answer was lost on its way though the Hub had taken it."""
         if options.create_pr:
             return None
         sha = _head(plan, api, options)
-        return sha if sha and sha != head and not _differences(digests, _remote_digests(plan, api, sha)) else None
+        is_ours = sha and sha != head and not _differences(digests, _remote_digests(plan, api, sha))
+        return (sha, None) if sha and is_ours else None
 
-    info = with_retries(commit, plan.repo_id, arrived)
-    sha = info if isinstance(info, str) else info.oid
-    revision = sha if isinstance(info, str) or info.pr_revision is None else info.pr_revision
-    _verify(plan, api, options, digests, revision, head)
+    sha, info = with_retries(commit, plan.repo_id, arrived)
+    _verify(plan, api, options, digests, sha, head)
     url = f"{api.endpoint}/{'datasets/' if plan.repo_type == 'dataset' else ''}{plan.repo_id}"
-    return Published(sha, f"{url}/tree/{sha}", None if isinstance(info, str) else info.pr_url)
+    return Published(sha, f"{url}/tree/{sha}", info.pr_url if info else None)
 
 
 def require_token(api: HfApi) -> None:

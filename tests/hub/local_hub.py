@@ -80,6 +80,8 @@ class LocalHub:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
     hub: LocalHub
 
     def log_message(self, *_: object) -> None:
