@@ -1,15 +1,25 @@
 """A local Hub for every test that needs one, and a small model repository."""
 
+import os
+import re
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 from huggingface_hub import HfApi, constants
 
+from ..data.tiny_checkpoint import save_tiny_clip
+from ..training.conftest import write_clip
 from .local_hub import WRITER, LocalHub
 
 
-CHECKPOINT = Path(__file__).resolve().parents[2] / "hub_configs" / "dkd-tiny"
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT = ROOT / "hub_configs" / "dkd-tiny"
 
 
 @pytest.fixture
@@ -43,3 +53,68 @@ def folder(tmp_path):
     card = copy / "README.md"
     card.write_text(card.read_text().replace("hub_configs/dkd-tiny", "owner/tiny"))
     return copy
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A model that went the whole way: trained, its domain fitted, evaluated, published to a running local Hub."""
+
+    hub: LocalHub
+    repo_id: str
+    commit: str
+    folder: Path
+    clips: Path
+    environment: dict[str, str]
+    shown: str
+
+    def run(self, *command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
+        """A fresh process that knows this Hub and nothing else."""
+        return _run(command, cwd, self.environment | variables)
+
+
+def _run(command, cwd, environment):
+    cwd.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    """Train 20 steps, fit the domain, evaluate into the card, publish; each by its command line."""
+    root = tmp_path_factory.mktemp("published")
+    for part, number in {"train": 6, "test": 4}.items():
+        for k, (name, colour) in enumerate({"Red_1": (200, 40, 40), "Green": (40, 200, 40), "Blue": (40, 40, 200)}.items()):
+            for i in range(number):
+                write_clip(root / "clips" / part / name / f"{name}_{i}.avi", colour, 100 * k + 10 * i + len(part))
+    backbone = save_tiny_clip(root / "backbone")
+    options = {
+        "repo_id": "owner/colours",
+        "model": {"backbone": str(backbone)},
+        "data": {"dataset": "folder", "data_dir": str(root / "clips"), "num_frames": 2, "num_workers": 0}
+        | {"test_views": "2x1x1"},
+        "recipe": {"epochs": 5, "batch_size": 4, "learning_rate": 1e-3},
+        "run": {"output_dir": str(root / "runs/colours")},
+    }
+    (root / "config.yaml").write_text(yaml.safe_dump(options))
+    with LocalHub() as hub:
+        environment = {"PATH": os.environ["PATH"], "HOME": str(root), "HF_HOME": str(root / "hf_home")} | {
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": WRITER,
+            "HF_HUB_DISABLE_XET": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        run = partial(_run, cwd=root, environment=environment)
+        run([str(ROOT / "train.py"), "--config", "config.yaml"])
+        folder = root / "runs/colours"
+        evaluate = ["--model", str(folder), "--dataset", "folder", "--data_dir", str(root / "clips"), "--frames", "2x1x1"]
+        run([str(ROOT / "evaluate.py"), *evaluate, "--num_workers", "0", "--update_card", str(folder)])
+        publish = ["-m", "modeling_dkd.hub", "publish", "--config", "config.yaml"]
+        dry = run(publish).stdout
+        assert "dry run, nothing was sent" in dry
+        assert not hub.repositories
+        shown = run([*publish, "--push", "--private"]).stdout
+        commit = re.search(r"commit to pin: (\w{40})", shown)[1]
+        yield PublishedModel(hub, "owner/colours", commit, folder, root / "clips", environment, dry)
