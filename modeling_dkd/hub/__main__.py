@@ -1,6 +1,7 @@
 """Command line of the hub: cards, publishing, embeddings as data sets, the results page."""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     card.add_argument("folder", type=Path, metavar="FOLDER", help="of a saved model")
     card.add_argument("--repo_id", metavar="NAME", help="what its examples load (default: as in training_config.yaml)")
     card.add_argument("--results", nargs="+", type=Path, default=[], metavar="FILE", help="results files to add first")
+    card.add_argument("--figures", nargs="+", type=Path, default=[], metavar="PNG", help="pictures to add first")
     publish = commands.add_parser("publish", help="publish a model; a dry run without --push", allow_abbrev=False)
     publish.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="of a saved model")
     publish.add_argument("--config", type=Path, metavar="FILE", help="YAML file: its run.output_dir and repo_id")
@@ -105,8 +107,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_model_card(args: argparse.Namespace) -> int:
-    """Add results files, then write the card."""
-    from .card_facts import repo_id_of
+    """Add results files and pictures, then write the card."""
+    from .card_facts import FIGURES_FOLDER, repo_id_of
     from .card_update import add_results, check_weights, weights_revision, write_card
     from .measured_rows import read_results, rows_of
 
@@ -117,6 +119,9 @@ def write_model_card(args: argparse.Namespace) -> int:
         contents = read_results(path)
         check_weights(rows_of(contents, path.name), weights_revision(args.folder), str(args.folder))
         add_results(args.folder, contents)
+    for path in args.figures:
+        (args.folder / FIGURES_FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(path, args.folder / FIGURES_FOLDER / path.name)
     write_card(args.folder, repo_id)
     print(f"written: {args.folder / 'README.md'}")
     return 0

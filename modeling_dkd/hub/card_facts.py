@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
+from ..class_mixture import LABELLED_WEIGHT
 from .measured_rows import RESULTS_FILE, MeasuredRow, newest_rows, read_folder, rows_of
 
 
@@ -21,6 +22,7 @@ MODEL_TYPE = "dkd_clip"
 PROMPTS_FILE = "class_prompts.json"
 # Prose of the author that no file of the repository can tell; goes into the card as it is.
 NOTES_FILE = "card_notes.md"
+FIGURES_FOLDER = "figures"
 RECIPE_FILES = ("training_config.yaml", "training_config.json")
 HEAD = "head."
 
@@ -33,8 +35,8 @@ class DomainFacts:
         dataset: Data set and split it was fitted on, and how; None where no file tells.
         num_samples: Clips it was fitted on.
         num_labelled: Of these, clips whose label was used.
-        classes: (class name, clips that the mixture gives it, strength with which its text was moved), or (component,
-            clips, None) for a domain without class texts.
+        classes: (class name, clips by its share of the mixture, strength with which its text was moved), or
+            (component, clips, None) for a domain without class texts.
         num_bytes: Of its tensors.
     """
 
@@ -69,7 +71,8 @@ class CardFacts:
         has_prompts: Whether the repository holds the prompts of its classes.
         recipe: Training options, flattened; empty where the weights were not trained here.
         epochs: Of fine-tuning; None where no recipe is recorded.
-        rows: Figures, the model's own and those beside them.
+        rows: What was measured, the model's own and what stands beside it.
+        figures: Pictures of it, as paths inside the repository.
         notes: The author's prose.
     """
 
@@ -88,12 +91,26 @@ class CardFacts:
     recipe: Mapping[str, Any]
     epochs: int | None
     rows: tuple[MeasuredRow, ...]
+    figures: tuple[str, ...]
     notes: str
 
     @property
     def name(self) -> str:
         """The repository's name without its owner."""
         return self.repo_id.rsplit("/", 1)[-1]
+
+    @property
+    def origin(self) -> str:
+        """What it is, as the beginning of a sentence; the names in it hold nothing that Markdown reads otherwise."""
+        if self.base_model:
+            return f"[{self.base_model}](https://huggingface.co/{self.base_model}) as a video action recogniser"
+        return f"A dual encoder (`{self.model_type}`) as a video action recogniser"
+
+    @property
+    def seconds(self) -> float | None:
+        """Longest fit and test of DKD in the rows; None where it was not measured."""
+        measured = [row.seconds for row in self.rows if row.method == "dkd" and row.seconds]
+        return max(measured, default=None)
 
     @property
     def has_class_domain(self) -> bool:
@@ -138,30 +155,27 @@ def read_facts(folder: Path, repo_id: str) -> CardFacts:
         recipe=flattened(recipe),
         epochs=(recipe.get("recipe") or {}).get("epochs"),
         rows=tuple(newest_rows(files)),
+        figures=tuple(path.relative_to(folder).as_posix() for path in sorted(folder.glob(f"{FIGURES_FOLDER}/*.png"))),
         notes=_notes(folder),
     )
 
 
 def _domain(config: Mapping[str, Any], head: Mapping[str, Any], own: MeasuredRow | None) -> DomainFacts | None:
     """The fitted head as clips a class; None where it was never fitted."""
-    counts = head.get("counts")
-    if counts is None or not len(counts) or not float(head["weights"].sum()) > 0:
+    if "weights" not in head or not float(head["weights"].sum()) > 0:
         return None
+    # The head counts a labelled clip several times.
+    num_labelled = float(head["num_labelled"]) / LABELLED_WEIGHT
+    num_clips = float(head["num_samples"]) - float(head["num_labelled"]) + num_labelled
+    clips = (num_clips * head["counts"] / head["counts"].sum()).tolist()
     anchored = float(head["anchored"]) > 0
-    names = [config["id2label"].get(str(k), f"class {k}") for k in range(len(counts))] if anchored else []
-    strengths = head["class_strength"].tolist() if anchored else []
-    classes = tuple(
-        (names[k], clips, strengths[k]) if anchored else (f"component {k}", clips, None)
-        for k, clips in enumerate(counts.tolist())
-    )
-    dataset = None
-    if own is not None:
-        dataset = f"{own.data['name']}, {own.data.get('split') or 'all clips'}: {own.data.get('domain')}"
+    strengths = head["class_strength"].tolist() if anchored else [None] * len(clips)
+    names = [config["id2label"].get(str(k), f"class {k}") if anchored else f"component {k}" for k in range(len(clips))]
     return DomainFacts(
-        dataset=dataset,
-        num_samples=round(float(head["num_samples"])),
-        num_labelled=round(float(head["num_labelled"])),
-        classes=classes,
+        dataset=None if own is None else f"{own.data['name']}: {own.data.get('domain')}",
+        num_samples=round(num_clips),
+        num_labelled=round(num_labelled),
+        classes=tuple(zip(names, clips, strengths, strict=True)),
         num_bytes=sum(tensor.numel() * tensor.element_size() for tensor in head.values()),
     )
 

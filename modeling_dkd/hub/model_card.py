@@ -16,12 +16,12 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from .card_facts import MODEL_TYPE, PROMPTS_FILE, CardFacts
 from .eval_results import TASK, eval_results, merged_eval_results
-from .measured_rows import REFERENCE, MeasuredRow
+from .measured_rows import MeasuredRow
 
 
 RESULTS_START, RESULTS_END = "<!-- results: start -->", "<!-- results: end -->"
 NOT_EVALUATED = "Not evaluated: no results file lies in this repository."
-PEERS = {
+METHODS = {
     "zero-shot": "the encoders alone, without a domain",
     "both_centred": "mean video and mean text taken away, nothing else",
     "transclip": "TransCLIP, fitted on the test clips",
@@ -53,6 +53,8 @@ def render_card(facts: CardFacts) -> str:
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # noqa: S701 - the filter md escapes for Markdown, which autoescape does not
         keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"md": escape_markdown, "py": json.dumps, "size": format_bytes}
     body = environment.get_template("model_card.md.jinja").render(
@@ -113,45 +115,37 @@ def results_section(rows: Sequence[MeasuredRow]) -> str:
     """All rows as a table, and what stands behind them."""
     if not rows:
         return NOT_EVALUATED
-    places = list(dict.fromkeys(_place(row) for row in rows))
+    # Rows of one data set under one set of conditions form a block; conditions are numbered, as many blocks share them.
+    conditions = list(dict.fromkeys(_described(row) for row in rows))
+    blocks = dict.fromkeys((row.data["name"], _described(row)) for row in rows)
     lines = [
-        "Accuracies in percent, mean over seeds; sd between seeds. Gain: paired difference of top-1 to zero-shot on the "
-        "same clips, in points, with its standard error.",
+        "Accuracies in percent, mean over seeds; sd between seeds. Gain: paired difference of top-1 to zero-shot on the",
+        "same clips, in points, with its standard error. (1), (2) ...: see below.",
         "",
         "| data | protocol | method | top-1 | sd | gain | top-5 | mean class | ECE | seeds | N |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    shown: str | None = None
-    for place in places:
-        for row in (row for row in rows if _place(row) == place):
-            lines.append(_table_row(row, row_is_first=shown != place))
-            shown = place
-    lines += ["", "What was measured:", ""]
-    described: dict[str, dict[str, None]] = {}
-    for row in rows:
-        described.setdefault(_described(row), {})[escape_markdown(row.data["name"])] = None
-    lines += [f"- {', '.join(names)}: {line}" for line, names in described.items()]
-    methods = [m for m in dict.fromkeys(row.method for row in rows) if m in PEERS]
-    lines += ["", "Methods: " + "; ".join(f"{escape_markdown(m)}: {PEERS[m]}" for m in methods) + "."]
+    for name, condition in blocks:
+        title = f"{escape_markdown(name)} ({conditions.index(condition) + 1})"
+        for row in rows:
+            if row.data["name"] == name and _described(row) == condition:
+                lines.append(_table_row(row, title))
+                title = ""
+    lines += ["", *(f"{number}. {condition}" for number, condition in enumerate(conditions, 1))]
+    methods = [m for m in dict.fromkeys(row.method for row in rows) if m in METHODS]
+    lines += ["", "Methods: " + "; ".join(f"{escape_markdown(m)}: {METHODS[m]}" for m in methods) + "."]
     lines += ["", "Where the figures come from:", ""]
     lines += [f"- {line}" for line in dict.fromkeys(_origin(row) for row in rows)]
     return "\n".join(lines)
 
 
-def _place(row: MeasuredRow) -> str:
-    """What rows of one block of the table share."""
-    data = row.data
-    return "\x00".join(
-        str(v) for v in (data["name"], data.get("split"), data.get("domain"), row.protocol_name, data.get("frames"))
-    )
-
-
-def _table_row(row: MeasuredRow, row_is_first: bool) -> str:
-    bold = "**" if row.method != REFERENCE and row.method.split("/")[-1] == "dkd" else ""
+def _table_row(row: MeasuredRow, title: str) -> str:
+    """One method; its block is named in the first row alone."""
+    bold = "**" if row.method.split("/")[-1] == "dkd" else ""
     gain = "" if row.gain is None else f"{100 * row.gain:+.2f} ± {100 * (row.gain_error or 0):.2f}"
     cells = (
-        escape_markdown(row.data["name"]) if row_is_first else "",
-        escape_markdown(row.protocol_name) if row_is_first else "",
+        title,
+        escape_markdown(row.protocol_name) if title else "",
         f"{bold}{escape_markdown(row.method)}{bold}",
         f"{bold}{100 * row.top1:.2f}{bold}",
         "" if row.spread is None else f"{100 * row.spread:.2f}",
@@ -166,7 +160,7 @@ def _table_row(row: MeasuredRow, row_is_first: bool) -> str:
 
 
 def _described(row: MeasuredRow) -> str:
-    """Everything that makes the figure comparable, as a sentence."""
+    """Everything that makes figures comparable, as a sentence."""
     data = row.data
     prompts = data.get("prompts")
     said = f"{len(prompts)} prompts" if isinstance(prompts, list) else prompts
@@ -176,7 +170,6 @@ def _described(row: MeasuredRow) -> str:
         f"{data['frames']} frames x crops x clips" if data.get("frames") else None,
         f"prompts: {said}" if said else None,
         f"domain: {data.get('domain')}",
-        f"clips {data['data_revision']}" if data.get("data_revision") else None,
         f"encoders {data.get('backbone')} {data.get('revision') or ''}".rstrip() if data.get("backbone") else None,
     )
     text = ", ".join(str(part) for part in parts if part)
