@@ -70,13 +70,15 @@ class PublishedModel:
 
     def run(self, *command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
         """A fresh process that knows this Hub and nothing else."""
-        return _run(command, cwd, self.environment | variables)
+        return run_python(*command, cwd=cwd, **(self.environment | variables))
 
 
-def _run(command, cwd, environment):
+def run_python(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
+    """A fresh Python process in a folder of its own that must succeed; it has these variables alone."""
     cwd.mkdir(parents=True, exist_ok=True)
+    bare = {"PATH": os.environ["PATH"], "HOME": str(cwd), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=500
+        [sys.executable, *command], cwd=cwd, env=bare | variables, capture_output=True, text=True, timeout=500
     )
     assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
     return done
@@ -104,21 +106,16 @@ def published(tmp_path_factory):
     }
     (root / "config.yaml").write_text(yaml.safe_dump(options))
     with LocalHub() as hub:
-        environment = {"PATH": os.environ["PATH"], "HOME": str(root), "HF_HOME": str(root / "hf_home")} | {
-            "HF_ENDPOINT": hub.url,
-            "HF_TOKEN": WRITER,
-            "HF_HUB_DISABLE_XET": "1",
-            "OMP_NUM_THREADS": "1",
-        }
-        run = partial(_run, cwd=root, environment=environment)
-        run([str(ROOT / "train.py"), "--config", "config.yaml"])
+        environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": WRITER, "HF_HOME": str(root / "hf_home")}
+        run = partial(run_python, cwd=root, **environment)
+        run(str(ROOT / "train.py"), "--config", "config.yaml")
         folder = root / "runs/colours"
         evaluate = ["--model", str(folder), "--dataset", "folder", "--data_dir", str(root / "clips"), "--frames", "2x1x1"]
-        run([str(ROOT / "evaluate.py"), *evaluate, "--num_workers", "0", "--update_card", str(folder)])
+        run(str(ROOT / "evaluate.py"), *evaluate, "--num_workers", "0", "--update_card", str(folder))
         publish = ["-m", "modeling_dkd.hub", "publish", "--config", "config.yaml"]
-        dry = run(publish).stdout
+        dry = run(*publish).stdout
         assert "dry run, nothing was sent" in dry
         assert not hub.repositories
-        shown = run([*publish, "--push", "--private"]).stdout
+        shown = run(*publish, "--push", "--private").stdout
         commit = re.search(r"commit to pin: (\w{40})", shown)[1]
         yield PublishedModel(hub, "owner/colours", commit, folder, root / "clips", environment, dry)
