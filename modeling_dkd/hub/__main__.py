@@ -56,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     publish.description = f"Left out of every folder: {', '.join(LEFT_OUT)} and tracker logs."
     _add_publish_options(publish)
     embeddings = commands.add_parser(
-        "publish-embeddings", help="publish embedding caches as a data set; a dry run without --push", allow_abbrev=False
+        "publish-embeddings",
+        help="publish embedding caches as a data set; a dry run without --push",
+        allow_abbrev=False,
     )
     embeddings.add_argument(
         "caches", nargs="+", metavar="SPLIT=FILE", help="caches of one encoder, such as test=ucf101-1-test.safetensors"

@@ -56,7 +56,9 @@ def update_card(where: str, contents: Mapping[str, Any], model: str | None = Non
         return f"{where}: {', '.join(changed)}"
     for row in rows:
         if row.data.get("backbone") != where:
-            raise ValueError(f"the results are of {row.data.get('backbone')}, not of {where}: measure with --model {where}")
+            raise ValueError(
+                f"the results are of {row.data.get('backbone')}, not of {where}: measure with --model {where}"
+            )
     api = api or HfApi()
     head = _head(api, where)
     texts = {name: _read(api, where, name, head) for name in _card_files(api, where, head)}

@@ -111,9 +111,10 @@ def write_card(folder: Path, repo_id: str) -> str:
     foreign = [result for result in _eval_results_in(texts.get(CARD)) if not _is_own(result)]
     if foreign:
         card = ModelCard(text)
-        card.data.eval_results = merged_eval_results(foreign, card.data.eval_results or [])
-        card.data.model_name = facts.name
-        text = f"---\n{card.data.to_yaml()}\n---\n\n{card.text.lstrip()}"
+        data: Any = card.data
+        data.eval_results = merged_eval_results(foreign, data.eval_results or [])
+        data.model_name = facts.name
+        text = f"---\n{data.to_yaml()}\n---\n\n{card.text.lstrip()}"
     entries = {path: old for path, old in texts.items() if path.startswith(f"{ENTRIES_FOLDER}/")}
     write_texts(folder, {CARD: text, **merge_entry_files(entries, facts.rows)})
     return text
@@ -124,7 +125,8 @@ def _eval_results_in(text: str | None) -> list[EvalResult]:
     if text is None:
         return []
     try:
-        return list(ModelCard(text, ignore_metadata_errors=True).data.eval_results or [])
+        data: Any = ModelCard(text, ignore_metadata_errors=True).data
+        return list(data.eval_results or [])
     except (ValueError, yaml.YAMLError):
         return []
 

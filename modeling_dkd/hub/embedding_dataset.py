@@ -4,8 +4,8 @@ write_dataset({"test": read_embeddings("ucf101-1-test.safetensors")}, Path("fold
 clips = datasets.load_dataset("owner/ucf101-clip-b16", "clips", split="test")
 embedding_set = read_dataset("owner/ucf101-clip-b16", "test")
 
-Two configurations: `clips` has a row a clip (name, label, video_embeds), `texts` a row a class (class_name, text_embeds).
-What both have to say of themselves (encoder and revision, preprocessing, frames, prompts) is in embeddings.json.
+Two configurations: `clips` has a row a clip (name, label, video_embeds), `texts` a row a class (class_name,
+text_embeds). What both have to say of themselves (encoder and revision, preprocessing, frames, prompts) is in embeddings.json.
 """
 
 import json
@@ -58,9 +58,9 @@ python evaluate.py --embeddings {split_name}.safetensors --baselines
 |---|---|
 {table}
 
-`video_embeds` are as the encoder gives them, not normalised, one vector a frame where a clip has several; label -1 is an
-unlabelled clip. All of them, and what made them, are in {facts_file}. Embeddings are derived from the videos, whose terms
-hold for them: {dataset} is not covered by a licence given here.
+`video_embeds` are as the encoder gives them, not normalised, one vector a frame where a clip has several; label -1 is
+an unlabelled clip. What made them is in {facts_file}. They derive from the videos of {dataset}, whose terms hold for
+them; no licence is given here.
 """
 
 

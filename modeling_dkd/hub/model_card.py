@@ -46,18 +46,23 @@ def format_bytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} KB"
 
 
-def render_card(facts: CardFacts) -> str:
-    """The whole card: metadata with the model-index, and prose from the template."""
+def template(name: str) -> jinja2.Template:
+    """A template of this package, with the filters that make values safe in Markdown, Python and tables."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - the filter md escapes for Markdown, which autoescape does not
+        autoescape=False,  # the filter md escapes for Markdown, which autoescape does not
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"md": escape_markdown, "py": json.dumps, "size": format_bytes}
-    body = environment.get_template("model_card.md.jinja").render(
+    return environment.get_template(name)
+
+
+def render_card(facts: CardFacts) -> str:
+    """The whole card: metadata with the model-index, and prose from the template."""
+    body = template("model_card.md.jinja").render(
         facts=facts, prompts_file=PROMPTS_FILE, results=f"{RESULTS_START}\n{NOT_EVALUATED}\n{RESULTS_END}"
     )
     text = f"---\n{metadata(facts).to_yaml()}\n---\n\n{body}"
@@ -97,7 +102,7 @@ def with_results(text: str, rows: Sequence[MeasuredRow], new: Sequence[MeasuredR
         card = ModelCard(text)
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise ValueError(f"the metadata of the card cannot be read: {' '.join(str(error).split())}") from error
-    data = card.data
+    data: Any = card.data
     data.model_name = data.model_name or "DKD"
     present: list = list(data.eval_results or [])
     data.eval_results = merged_eval_results(present, eval_results(rows if new is None else new))
@@ -115,12 +120,12 @@ def results_section(rows: Sequence[MeasuredRow]) -> str:
     """All rows as a table, and what stands behind them."""
     if not rows:
         return NOT_EVALUATED
-    # Rows of one data set under one set of conditions form a block; conditions are numbered, as many blocks share them.
+    # Rows of one data set under one set of conditions form a block; many blocks share their conditions.
     conditions = list(dict.fromkeys(_described(row) for row in rows))
     blocks = dict.fromkeys((row.data["name"], _described(row)) for row in rows)
     lines = [
-        "Accuracies in percent, mean over seeds; sd between seeds. Gain: paired difference of top-1 to zero-shot on the",
-        "same clips, in points, with its standard error. (1), (2) ...: see below.",
+        "Accuracies in percent, mean over seeds; sd between seeds. Gain: paired difference of top-1 to zero-shot on",
+        "the same clips, in points, with its standard error. (1), (2) ...: see below.",
         "",
         "| data | protocol | method | top-1 | sd | gain | top-5 | mean class | ECE | seeds | N |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, HTTPError
+from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
 from .model_card import format_bytes
@@ -250,7 +251,7 @@ def _remote_digests(plan: Publication, api: HfApi, revision: str) -> dict[str, t
         tree = list(api.list_repo_tree(plan.repo_id, repo_type=plan.repo_type, revision=revision, recursive=True))
     except EntryNotFoundError:
         return {}
-    files = [entry for entry in tree if hasattr(entry, "blob_id")]
+    files = [entry for entry in tree if isinstance(entry, RepoFile)]
     return {file.path: (file.size, file.blob_id, file.lfs.sha256 if file.lfs else None) for file in files}
 
 
@@ -360,7 +361,9 @@ def explain(error: Exception, repo_id: str) -> str:
     fault = _fault_in(error)
     if not isinstance(fault, HfHubHTTPError):
         if fault is not None:
-            return f"the connection to the Hub broke ({fault or type(fault).__name__}); nothing was published: try again"
+            return (
+                f"the connection to the Hub broke ({fault or type(fault).__name__}); nothing was published: try again"
+            )
         return f"{repo_id} was not published: {' '.join(str(error).split())}"
     status = fault.response.status_code
     owner = repo_id.split("/")[0]

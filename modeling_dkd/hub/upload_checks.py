@@ -180,7 +180,9 @@ def incomplete(folder: Path, files: Sequence[str]) -> list[str]:
         problems += [f"{module}, which {name} names, is missing" for module in sorted(needed - there)]
     for name in sorted(name for name in there if name.endswith(".py") and "/" not in name):
         siblings = re.findall(r"^\s*from \.(\w+) import", (folder / name).read_text(encoding="utf-8"), re.MULTILINE)
-        problems += [f"{m}.py, which {name} imports, is missing" for m in sorted(set(siblings)) if f"{m}.py" not in there]
+        problems += [
+            f"{m}.py, which {name} imports, is missing" for m in sorted(set(siblings)) if f"{m}.py" not in there
+        ]
     return problems
 
 

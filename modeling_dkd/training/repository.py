@@ -1,4 +1,4 @@
-"""The Hub repository that a run leaves: weights, configuration, processor, code, prompts, options, results and a card."""
+"""The Hub repository that a run leaves: weights, configuration, processor, code, prompts, options, results, card."""
 
 import copy
 import json
@@ -65,12 +65,19 @@ def describe_repository(
 
 def _without_folders(config: TrainingConfig) -> TrainingConfig:
     """The options with the names of folders and files instead of their places."""
-    places = {name: getattr(config.data, name) for name in ("data_dir", "annotations", "templates")}
-    named = {name: Path(place).name if place and Path(place).exists() else place for name, place in places.items()}
-    backbone = config.model.backbone
+
+    def named(place: str) -> str:
+        return Path(place).name if Path(place).exists() else place
+
+    data = config.data
     return replace(
         config,
-        model=replace(config.model, backbone=Path(backbone).name if Path(backbone).is_dir() else backbone),
-        data=replace(config.data, **named),
-        run=replace(config.run, output_dir=Path(config.run.output_dir).name),
+        model=replace(config.model, backbone=named(config.model.backbone)),
+        data=replace(
+            data,
+            data_dir=data.data_dir and named(data.data_dir),
+            annotations=data.annotations and named(data.annotations),
+            templates=named(data.templates),
+        ),
+        run=replace(config.run, output_dir=named(config.run.output_dir)),
     )

@@ -91,7 +91,9 @@ def published(tmp_path_factory):
     # Colours that vary more within a class than between two of them: figures of 100 % would prove nothing.
     rng = np.random.default_rng(3)
     for part, number in {"train": 6, "test": 10}.items():
-        for k, (name, colour) in enumerate({"Red_1": (150, 90, 110), "Grey": (120, 110, 120), "Blue": (90, 90, 160)}.items()):
+        for k, (name, colour) in enumerate(
+            {"Red_1": (150, 90, 110), "Grey": (120, 110, 120), "Blue": (90, 90, 160)}.items()
+        ):
             for i in range(number):
                 shade = tuple(int(c) for c in np.array(colour) + rng.normal(0, 30, 3))
                 write_clip(root / "clips" / part / name / f"{name}_{i}.avi", shade, 100 * k + 10 * i + len(part))
@@ -110,7 +112,16 @@ def published(tmp_path_factory):
         run = partial(run_python, cwd=root, **environment)
         run(str(ROOT / "train.py"), "--config", "config.yaml")
         folder = root / "runs/colours"
-        evaluate = ["--model", str(folder), "--dataset", "folder", "--data_dir", str(root / "clips"), "--frames", "2x1x1"]
+        evaluate = [
+            "--model",
+            str(folder),
+            "--dataset",
+            "folder",
+            "--data_dir",
+            str(root / "clips"),
+            "--frames",
+            "2x1x1",
+        ]
         run(str(ROOT / "evaluate.py"), *evaluate, "--num_workers", "0", "--update_card", str(folder))
         publish = ["-m", "modeling_dkd.hub", "publish", "--config", "config.yaml"]
         dry = run(*publish).stdout

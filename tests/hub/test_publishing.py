@@ -230,7 +230,7 @@ def test_a_card_that_loads_another_repository_is_refused(folder):
 
 @pytest.mark.parametrize("name", ["tiny", "a/b/c", "../x", "owner/na me"])
 def test_names_that_are_none(folder, name):
-    with pytest.raises(PublishError, match="name of a repository|lacks the owner"):
+    with pytest.raises(PublishError, match=r"name of a repository|lacks the owner"):
         plan_publication(folder, name)
 
 

@@ -98,7 +98,9 @@ def test_the_embedded_checkpoint_carries_the_files_of_the_package():
 
 
 def files_below(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".pyc" and path.is_file()}
+    return {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".pyc" and path.is_file()
+    }
 
 
 def test_refreshing_keeps_the_weights_and_renews_the_code(tmp_path):
