@@ -84,7 +84,7 @@ def _add_publish_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", help="make the repository private (default: public)")
     parser.add_argument("--revision", metavar="BRANCH", help="write to this branch (default: main)")
     parser.add_argument("--pr", action="store_true", help="open a pull request instead of writing to the branch")
-    parser.add_argument("--update", action="store_true", help="write into a repository that exists")
+    parser.add_argument("--update", action="store_true", help="write into a repository that exists already")
     parser.add_argument("--message", metavar="TEXT", help="of the commit")
 
 

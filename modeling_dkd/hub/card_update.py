@@ -80,9 +80,9 @@ def _loaded(name: str, text: str) -> dict[str, Any]:
 
 def read_texts(folder: Path) -> dict[str, str]:
     """The files of a folder that results are read from or written to."""
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    names = {path.relative_to(folder).as_posix(): path for path in found}
-    return {name: path.read_text(encoding="utf-8") for name, path in names.items() if is_card_file(name)}
+    patterns = (CARD, RESULTS_FILE, f"{RESULTS_FOLDER}/*.json", f"{ENTRIES_FOLDER}/*.yaml")
+    found = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in found}
 
 
 def update_folder(folder: Path, contents: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ clips = datasets.load_dataset("owner/ucf101-clip-b16", "clips", split="test")
 embedding_set = read_dataset("owner/ucf101-clip-b16", "test")
 
 Two configurations: `clips` has a row a clip (name, label, video_embeds), `texts` a row a class (class_name,
-text_embeds). What both have to say of themselves (encoder and revision, preprocessing, frames, prompts) is in embeddings.json.
+text_embeds). What made them (encoder and revision, preprocessing, frames, prompts) is in embeddings.json.
 """
 
 import json

@@ -200,29 +200,31 @@ def require_token(api: HfApi) -> None:
 
 
 def _open_repository(plan: Publication, api: HfApi, options: PublishOptions) -> str | None:
-    """Make the repository or find it; returns the commit that the new one follows, None in an empty one."""
+    """Make the repository, or find the one to write into; returns the commit that the new one follows."""
     require_token(api)
-    try:
+    if not (options.update or options.create_pr):
+        _make_repository(plan, api, options.private)
+    branch = options.revision
+    if branch and branch != "main" and not options.create_pr:
         with_retries(
-            lambda: api.create_repo(plan.repo_id, repo_type=plan.repo_type, private=options.private), plan.repo_id
-        )
-    except PublishError as error:
-        if getattr(error.__cause__, "response", None) is None or error.__cause__.response.status_code != 409:  # type: ignore[union-attr]
-            raise
-        present = with_retries(lambda: _remote_digests(plan, api, "main"), plan.repo_id)
-        # One without a card is what an interrupted publication leaves: nothing in it can be loaded.
-        if CARD in present and not (options.update or options.create_pr):
-            raise PublishError(
-                f"{plan.repo_id} exists already; write into it with --update, or propose it with --pr"
-            ) from error
-    if options.revision and options.revision != "main" and not options.create_pr:
-        with_retries(
-            lambda: api.create_branch(
-                plan.repo_id, branch=options.revision or "main", repo_type=plan.repo_type, exist_ok=True
-            ),
+            lambda: api.create_branch(plan.repo_id, branch=branch, repo_type=plan.repo_type, exist_ok=True),
             plan.repo_id,
         )
     return with_retries(lambda: _head(plan, api, options), plan.repo_id)
+
+
+def _make_repository(plan: Publication, api: HfApi, private: bool) -> None:
+    """Make an empty repository; one without a card is what an interrupted publication leaves, and is gone on with."""
+    try:
+        with_retries(lambda: api.create_repo(plan.repo_id, repo_type=plan.repo_type, private=private), plan.repo_id)
+    except PublishError as error:
+        cause = error.__cause__
+        if not isinstance(cause, HfHubHTTPError) or cause.response.status_code != 409:
+            raise
+        if CARD in with_retries(lambda: _remote_digests(plan, api, "main"), plan.repo_id):
+            raise PublishError(
+                f"{plan.repo_id} exists already; write into it with --update, or propose it with --pr"
+            ) from error
 
 
 def _head(plan: Publication, api: HfApi, options: PublishOptions) -> str | None:

@@ -1,8 +1,11 @@
 import json
 
 import pytest
+import torch
 from huggingface_hub import HfApi, ModelCard
 
+from modeling_dkd.data.embedding_cache import EmbeddingSet, write_embeddings
+from modeling_dkd.evaluation.command import main as evaluate
 from modeling_dkd.hub.card_target import require_card, update_card
 from modeling_dkd.hub.card_update import update_folder, weights_revision, write_card
 from modeling_dkd.hub.publishing import PublishOptions, plan_publication, publish
@@ -72,6 +75,26 @@ def test_a_place_without_a_card_is_refused_before_anything_runs(tmp_path, folder
         require_card(str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="no repository or revision"):
         require_card("owner/nowhere", api)
+
+
+def test_evaluate_finds_out_at_once(tmp_path, capsys):
+    assert evaluate(["--embeddings", "unread.npz", "--update_card", str(tmp_path)]) == 2
+    assert "holds no README.md; write one with" in capsys.readouterr().err
+
+
+def test_evaluate_writes_its_rows_of_a_cache_into_the_card(folder, tmp_path, capsys):
+    torch.manual_seed(0)
+    dim, known = 64, {"dataset": "clips", "backbone": "tiny", "revision": weights_revision(folder)}
+    texts, labels = torch.randn(3, dim), torch.arange(30) % 3
+    embeds = texts[labels] + 2 * torch.randn(30, dim)
+    write_embeddings(tmp_path / "own.safetensors", EmbeddingSet(embeds, labels, texts, known))
+    command = ["--protocols", "induct", "--seeds", "2", "--embeddings", str(tmp_path / "own.safetensors")]
+    output = tmp_path / "results.json"
+    assert evaluate([*command, "--output", str(output), "--update_card", str(folder)]) == 0
+    values = values_of((folder / "README.md").read_text())
+    for method in ("zero-shot", "both_centred", "dkd"):
+        top1 = [row["top1"] for row in json.loads(output.read_text())["rows"] if row["method"] == method]
+        assert values["own", f"top-1, {method}"] == pytest.approx(sum(top1) / 2, abs=1e-6)
 
 
 def test_a_repository_is_updated_by_one_commit(folder, hub, api):

@@ -67,6 +67,12 @@ def test_a_repository_that_exists_is_asked_for(folder, hub, api):
     assert files["NOTES.md"] == b"of somebody"
 
 
+def test_updating_what_is_not_there_is_refused(folder, hub, api):
+    with pytest.raises(PublishError, match="no repository or revision of that name"):
+        send(folder, api, update=True)
+    assert not hub.repositories
+
+
 def test_a_pull_request_and_a_branch_leave_main_alone(folder, hub, api):
     first = send(folder, api)
     (folder / "card_notes.md").write_text("Changed.\n")
@@ -108,7 +114,7 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("fault", [429, 503, "cut"])
+@pytest.mark.parametrize("fault", [429, *(pytest.param(fault, marks=pytest.mark.slow) for fault in (503, "cut"))])
 @pytest.mark.parametrize("call", CALLS)
 def test_a_fault_that_passes_is_waited_for(folder, hub, api, pauses, call, fault):
     headers = {"Retry_After": "7"} if fault == 429 else {}

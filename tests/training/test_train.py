@@ -66,7 +66,7 @@ def test_a_whole_run(config_file, options, capsys, clips_dir):
     found = {result.metric_name: result.metric_value for result in ModelCard(card).data.eval_results}
     assert [found[f"top-1, {row['method']}"] for row in rows] == [row["top1"] for row in rows]
     prompts = json.loads((folder / "class_prompts.json").read_text())
-    assert prompts["Blue"] == ["a photo of a person doing blue."]
+    assert prompts["Blue"] == ["a photo of a person doing Blue."]
     assert str(folder.parent) not in (folder / "results.json").read_text() + card + yaml.safe_dump(saved)
 
 
