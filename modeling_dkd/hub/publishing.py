@@ -13,6 +13,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
@@ -183,7 +184,13 @@ def publish(plan: Publication, api: HfApi, options: PublishOptions) -> Published
         is_ours = sha and sha != head and not _differences(digests, _remote_digests(plan, api, sha))
         return (sha, None) if sha and is_ours else None
 
-    sha, info = with_retries(commit, plan.repo_id, arrived)
+    try:
+        sha, info = with_retries(commit, plan.repo_id, arrived)
+    except PublishError as error:
+        cause = error.__cause__
+        if isinstance(cause, HfHubHTTPError) and 400 <= cause.response.status_code < 500:
+            raise PublishError(f"{error}; nothing was published") from cause
+        raise
     _verify(plan, api, options, digests, sha, head)
     url = f"{api.endpoint}/{'datasets/' if plan.repo_type == 'dataset' else ''}{plan.repo_id}"
     return Published(sha, f"{url}/tree/{sha}", info.pr_url if info else None)
@@ -279,18 +286,25 @@ def _verify(
     previous: str | None,
 ) -> None:
     """Compare the published revision with the folder; one that differs is made unloadable."""
-    remote = with_retries(lambda: _remote_digests(plan, api, revision), plan.repo_id)
+    try:
+        remote = with_retries(lambda: _remote_digests(plan, api, revision), plan.repo_id)
+    except PublishError as error:
+        raise PublishError(
+            f"{plan.repo_id} was published as {revision}, but could not be compared: {error}"
+        ) from error
     different = _differences(digests, remote)
     if not different:
         return
     said = f"{', '.join(different[:5])}{' ...' if len(different) > 5 else ''} arrived at {plan.repo_id} changed"
     if options.create_pr:
         raise PublishError(f"{said}: close the pull request ({revision}) and publish again")
+    # Without its entry a model does not load; of a data set any table loads alone, so the changed ones go too.
     entry = "config.json" if plan.repo_type == "model" else CARD
+    withdrawn = sorted({entry, *different} & remote.keys())
     with_retries(
         lambda: api.create_commit(
             plan.repo_id,
-            [CommitOperationDelete(entry)],
+            [CommitOperationDelete(name) for name in withdrawn],
             commit_message=f"Withdraw {revision[:12]}: files differ from what was sent",
             repo_type=plan.repo_type,
             revision=options.revision,
@@ -298,7 +312,7 @@ def _verify(
         plan.repo_id,
     )
     raise PublishError(
-        f"{said}: that revision has been withdrawn ({entry} removed) so that nobody loads it; "
+        f"{said}: they and {entry} have been removed again, so that nobody loads them; "
         f"publish again with --update; the revision before it is {previous or 'an empty repository'}"
     )
 
@@ -311,7 +325,7 @@ def with_retries(call: Callable[[], T], repo_id: str, arrived: Callable[[], T | 
     Args:
         call: What to do, from the beginning each time.
         repo_id: For the message.
-        arrived: Asked after a connection broke: the result, if the Hub had already done it.
+        arrived: Asked before it is called again: the result, if the Hub had already done it.
 
     Raises:
         PublishError: The Hub refused, or the fault did not pass.
@@ -328,9 +342,11 @@ def with_retries(call: Callable[[], T], repo_id: str, arrived: Callable[[], T | 
             if last or not _is_transient(fault):
                 raise PublishError(explain(error, repo_id)) from (fault or error)
             time.sleep(_pause(fault, attempt))
-            found = arrived() if _is_network(fault) else None
-            if found is not None:
-                return found
+            # A broken connection or a gateway that gave up says nothing of what the Hub did.
+            with suppress(HTTPError, OSError, ValueError):
+                found = arrived()
+                if found is not None:
+                    return found
     raise AssertionError("unreachable")
 
 
@@ -363,9 +379,7 @@ def explain(error: Exception, repo_id: str) -> str:
     fault = _fault_in(error)
     if not isinstance(fault, HfHubHTTPError):
         if fault is not None:
-            return (
-                f"the connection to the Hub broke ({fault or type(fault).__name__}); nothing was published: try again"
-            )
+            return f"the connection to the Hub broke ({str(fault) or type(fault).__name__}): try again"
         return f"{repo_id} was not published: {' '.join(str(error).split())}"
     status = fault.response.status_code
     owner = repo_id.split("/")[0]
@@ -378,4 +392,4 @@ def explain(error: Exception, repo_id: str) -> str:
         413: "the Hub says that a file is too large",
         429: "the Hub asks for patience (too many requests): try again later",
     }.get(status, f"the Hub failed with status {status}: try again later")
-    return f"{said}; nothing was published" if status != 409 else said
+    return said

@@ -144,7 +144,7 @@ def test_a_repository_whose_making_was_not_answered_is_gone_on_with(folder, hub,
 @pytest.mark.parametrize("call", ["preupload", "put", "commit"])
 def test_a_fault_that_lasts_leaves_nothing_that_loads_and_can_be_repeated(folder, hub, api, pauses, call):
     hub.fail(CALLS[call], 503, times=100)
-    with pytest.raises(PublishError, match=r"the Hub failed with status 503.*nothing was published"):
+    with pytest.raises(PublishError, match="the Hub failed with status 503"):
         send(folder, api)
     assert hub.files(NAME).keys() == {".gitattributes"}
     hub.faults.clear()
@@ -160,16 +160,27 @@ def test_a_connection_that_never_holds_is_named(folder, hub, api, pauses):
 
 def test_rights_that_end_in_the_middle_publish_nothing(folder, hub, api):
     hub.fail("/commit/", 403, times=9)
-    with pytest.raises(PublishError, match="no right to write"):
+    with pytest.raises(PublishError, match=r"no right to write.*nothing was published"):
         send(folder, api)
     assert hub.files(NAME).keys() == {".gitattributes"}
 
 
 def test_weights_that_arrive_changed_are_withdrawn(folder, hub, api):
     hub.corrupt_uploads = True
-    with pytest.raises(PublishError, match=r"model\.safetensors arrived at owner/tiny changed.*withdrawn"):
+    with pytest.raises(PublishError, match=r"model\.safetensors arrived at owner/tiny changed.*removed again"):
         send(folder, api)
-    assert "config.json" not in hub.files(NAME)
+    assert not {"config.json", "model.safetensors"} & hub.files(NAME).keys()
+    hub.corrupt_uploads = False
+    hub.large.clear()
+    done = send(folder, api, update=True)
+    assert hub.files(NAME, done.commit)["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_revision_that_cannot_be_compared_is_not_called_unpublished(folder, hub, api, pauses):
+    # Every revision but the empty one that the local Hub begins with.
+    hub.fail("GET .*/tree/(?!000cb3cb)", 503, times=100)
+    with pytest.raises(PublishError, match=r"was published as \w{40}, but could not be compared: the Hub failed"):
+        send(folder, api)
 
 
 def test_a_branch_that_moved_meanwhile_is_left_alone(folder, hub, api):
