@@ -10,11 +10,12 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from modeling_dkd import DKDCLIPModel
+from modeling_dkd.data.synthetic_clips import generate_clips
 from modeling_dkd.hub.card_facts import read_facts
 from modeling_dkd.hub.measured_rows import rows_of
 from modeling_dkd.hub.model_card import NOT_EVALUATED, code_span, escape_markdown, render_card, with_results
 
-from .conftest import CHECKPOINT
+from .conftest import CHECKPOINT, run_python
 from .rows import results_file
 
 
@@ -175,3 +176,15 @@ def test_the_embedded_card_is_parsed_back_to_the_figures_of_its_results():
         assert {entry["value"] for entry in entries} == {
             row.top1 for row in rows if row.data["name"] == Path(file).stem
         }
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_embedded_card_run_as_written(tmp_path):
+    (tmp_path / "hub_configs").symlink_to(CHECKPOINT.parent)
+    clips = [path for path, _ in generate_clips(tmp_path / "clips", "source", 2, seed=0)]
+    for path, name in zip(clips, ("clip.mp4", "another.mp4"), strict=True):
+        path.rename(tmp_path / name)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (CHECKPOINT / "README.md").read_text(), re.DOTALL))
+    done = run_python("-c", code, cwd=tmp_path, HF_HOME=str(tmp_path / "hf"), HF_HUB_OFFLINE="1")
+    named = re.search(r"^(.+) [01]\.\d+$", done.stdout, re.MULTILINE)
+    assert named[1] in json.loads((CHECKPOINT / "class_prompts.json").read_text())
