@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -157,15 +157,9 @@ def main(argv: list[str] | None = None) -> int:
         if sources is None:  # a helping process of a shared run: the main one reports
             return 0
         measurements = evaluate_sets(sources, args)
-        described = environment(["evaluate.py", *argv], sources.files)
-        contents = results(measurements, summarise(measurements), described)
-        if args.output:
-            write_results(args.output, contents)
-            print(f"results: {args.output}", file=sys.stderr)
-        if args.update_card:
-            from ..hub.card_target import update_card  # needs huggingface_hub's cards, which --help need not wait for
-
-            print(f"card: {update_card(args.update_card, contents, args.model)}", file=sys.stderr)
+        if args.output or args.update_card:
+            described = environment(["evaluate.py", *argv], sources.files)
+            keep_results(results(measurements, summarise(measurements), described), args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -173,6 +167,17 @@ def main(argv: list[str] | None = None) -> int:
         print("error: interrupted, nothing written", file=sys.stderr)
         return 130
     return 0
+
+
+def keep_results(contents: dict[str, Any], args: argparse.Namespace) -> None:
+    """Write the results where --output and --update_card say."""
+    if args.output:
+        write_results(args.output, contents)
+        print(f"results: {args.output}", file=sys.stderr)
+    if args.update_card:
+        from ..hub.card_target import update_card  # imports the Hub's cards, which --help need not wait for
+
+        print(f"card: {update_card(args.update_card, contents, args.model)}", file=sys.stderr)
 
 
 def check_outputs(args: argparse.Namespace) -> None:
