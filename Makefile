@@ -22,6 +22,17 @@ setup: $(READY)  ## make .venv with the tested versions
 demo: $(READY)  ## zero-shot and DKD on synthetic clips of shifted domains, under 3 minutes
 	$(BIN)/python -m modeling_dkd.evaluation.demo --output demo
 
+card: demo  ## the card of hub_configs/dkd-tiny anew, with the figures of the demo
+	$(BIN)/python -m modeling_dkd.hub card hub_configs/dkd-tiny --repo_id hub_configs/dkd-tiny \
+		--results demo/results.json --figures demo/gain_by_shift.png
+
+publish: $(READY)  ## CONFIG=hub_configs/NAME.yaml: show what would be published of its run; nothing is sent
+	@test -n "$(CONFIG)" || { echo "say which: make publish CONFIG=hub_configs/NAME.yaml"; exit 1; }
+	$(BIN)/python -m modeling_dkd.hub publish --config $(CONFIG)
+
+results: $(READY)  ## docs/results.md from the JSON files in docs/
+	$(BIN)/python -m modeling_dkd.hub results-page
+
 bench: $(READY)  ## cost of head, fit, training loop and video input beside what a user would write; clips of DKD_DATA
 	$(BIN)/python benchmarks/head_and_fit.py --json docs/benchmarks/head_and_fit.json
 	$(BIN)/python benchmarks/video_input.py --json docs/benchmarks/video_input.json
@@ -48,4 +59,4 @@ style: $(READY)  ## format and mend what can be mended
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup bench demo space test test-all quality style clean
+.PHONY: help setup demo card publish results bench space test test-all quality style clean

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -63,6 +63,8 @@ examples, with F the folder of the feature files:
   domain and test given; all 16 training clips of each class labelled
     python evaluate.py --embeddings $F/ucf101_openai_vitb32_dev.npz --domain $F/ucf101_openai_vitb32_dev.npz \\
       --domain_video_key train16_f --shots 16 --baselines
+  the rows into the card of the model that was measured
+    python evaluate.py --model runs/my-model --dataset folder --data_dir clips --update_card runs/my-model
   frames as particles, 101 classes asked
     python evaluate.py --embeddings $F/ucf101_14_effnetlite0_conse_dev.npz --text_key text101 \\
       --ablations averaged_first
@@ -146,6 +148,12 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         help="write what DKD learned of each domain and did to its clips and classes, as text, JSON and PNG, "
         "for the first protocol and seed",
     )
+    group.add_argument(
+        "--update_card",
+        metavar="FOLDER_OR_REPO",
+        help="add these rows to the model card of a folder, or of a Hub repository (one commit), in the places of "
+        "older rows of the same measurement; other rows stay",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -158,10 +166,9 @@ def main(argv: list[str] | None = None) -> int:
         if sources is None:  # a helping process of a shared run: the main one reports
             return 0
         measurements = evaluate_sets(sources, args)
-        if args.output:
+        if args.output or args.update_card:
             described = environment(["evaluate.py", *argv], sources.files)
-            write_results(args.output, results(measurements, summarise(measurements), described))
-            print(f"results: {args.output}", file=sys.stderr)
+            keep_results(results(measurements, summarise(measurements), described), args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -171,8 +178,23 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def keep_results(contents: dict[str, Any], args: argparse.Namespace) -> None:
+    """Write the results where --output and --update_card say."""
+    if args.output:
+        write_results(args.output, contents)
+        print(f"results: {args.output}", file=sys.stderr)
+    if args.update_card:
+        from ..hub.card_target import update_card  # imports the Hub's cards, which --help need not wait for
+
+        print(f"card: {update_card(args.update_card, contents, args.model)}", file=sys.stderr)
+
+
 def check_outputs(args: argparse.Namespace) -> None:
-    """Make the folders of all output before anything is computed, not after."""
+    """Make the folders of all output, and find the card, before anything is computed, not after."""
+    if args.update_card:
+        from ..hub.card_target import require_card
+
+        require_card(args.update_card)
     folders = {"--output": args.output and args.output.parent, "--figures": args.figures, "--explain": args.explain}
     for option, folder in folders.items():
         if folder is None:

@@ -1,6 +1,8 @@
 """Run methods on the tasks of one embedding set and measure each: accuracy, calibration, time and memory."""
 
 import ctypes
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -86,6 +88,7 @@ def measure_set(
         ValueError: No class texts, an unlabelled test clip, or a domain that does not fit the texts.
     """
     _check(name, test_set, domain_set, plan)
+    revision = data_revision(test_set)
     for split, task, test_labels in tasks(test_set, domain_set, plan):
         for method_name, method in methods.items():
             on_start(f"{name} {split.protocol} {split.seed} {method_name}")
@@ -94,7 +97,7 @@ def measure_set(
                 raise ValueError(f"{method_name} gives NaN on {name}, protocol {split.protocol}, seed {split.seed}")
             row: dict[str, Any] = {
                 "method": method_name,
-                "data": _describe(name, test_set, domain_set, split),
+                "data": _describe(name, test_set, domain_set, split) | {"data_revision": revision},
                 "protocol": split.protocol,
                 "seed": split.seed,
                 "shots": plan.shots,
@@ -190,6 +193,14 @@ def _describe(name: str, test_set: EmbeddingSet, domain_set: EmbeddingSet | None
         "prompts": prompts,
         "domain": domain,
     }
+
+
+def data_revision(test_set: EmbeddingSet) -> str:
+    """Which clips with which labels: a hash of their names, or of their embeddings where they have no names."""
+    digest = hashlib.sha256(test_set.labels.numpy().tobytes())
+    names = test_set.metadata.get("names")
+    digest.update(json.dumps(names).encode() if names else test_set.video_embeds.numpy().tobytes())
+    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from ..data.clip_encoder import ClipEncoder
 from ..data.prompts import class_prompts, load_templates
 from ..data.video_index import VideoIndex, VideoRecord
 from ..evaluation.measurement import Measurement
-from ..evaluation.report import environment, results, set_table, summarise, write_results
+from ..evaluation.report import environment, results, set_table, summarise
 from .checkpoints import Checkpoints, Progress
 from .clips import ClipBatch, TrainingClips, epoch_batches, mix_clips, open_index, seeded_generator, training_loader
 from .config import TrainingConfig, as_plain
@@ -36,7 +36,7 @@ from .parameters import (
 )
 from .processes import Stopped, StopRequest, start_processes
 from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, gather_clips, refuse_damaged
-from .repository import save_best, save_card, save_repository
+from .repository import describe_repository, save_best, save_repository
 from .step_bar import StepBar
 
 
@@ -403,8 +403,7 @@ def finish(run: Run, command: Sequence[str]) -> None:
         described = environment(["train.py", *command], []) | {"seed": config.run.seed, "config": as_plain(config)}
         lines = summarise(measured)
         contents = results(measured, lines, described)
-        write_results(run.output / "results.json", contents)
-        save_card(config, contents["rows"], run.output)
+        describe_repository(config, run.index.class_names, contents, run.output)
         print(f"{set_table(lines)}\nsaved: {run.output}")
         shutil.rmtree(run.checkpoints.folder, ignore_errors=True)
     accelerator.wait_for_everyone()

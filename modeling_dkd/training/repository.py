@@ -1,40 +1,23 @@
-"""The Hub repository that a run leaves: weights, configuration, processor, code, options, results and a card."""
+"""The Hub repository that a run leaves: weights, configuration, processor, code, prompts, options, results, card."""
 
 import copy
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import Tensor
 
+from ..data.prompts import class_prompts, load_templates
+from ..evaluation.report import write_results
+from ..hub.card_facts import PROMPTS_FILE
+from ..hub.card_update import write_card
+from ..hub.measured_rows import RESULTS_FILE, publishable
 from ..modeling_dkd import DKDCLIPModel
 from ..processing_dkd import DKDCLIPProcessor
 from .config import TrainingConfig, save_config
-
-
-CARD = """---
-{metadata}
----
-
-# {name}
-
-{backbone}, {how}, with the domain of {dataset} fitted ({components} classes).
-
-| method | top-1 | top-5 | mean class | frames x crops x clips | clips |
-|---|---|---|---|---|---|
-{table}
-
-Made with `train.py`; the options are in training_config.yaml, all figures in results.json.
-
-```python
-from transformers import AutoModel, AutoProcessor
-
-model = AutoModel.from_pretrained("{name}", trust_remote_code=True)
-processor = AutoProcessor.from_pretrained("{name}", trust_remote_code=True)
-```
-"""
 
 
 def save_repository(
@@ -65,43 +48,36 @@ def save_best(
     save_repository(clean, processor, class_names, folder)
 
 
-def save_card(config: TrainingConfig, rows: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write the options and a draft of the model card with the rows of results.json."""
-    save_config(config, folder / "training_config.yaml")
-    name = config.repo_id or folder.resolve().name
-    own = rows[-1]
-    data = own["data"]
-    evaluated = EvalResult(
-        task_type="video-classification",
-        dataset_type=data["name"],
-        dataset_name=data["name"],
-        dataset_split=data["split"],
-        metric_type="accuracy",
-        metric_name="top-1",
-        metric_value=own["top1"],
+def describe_repository(
+    config: TrainingConfig, class_names: Sequence[str], contents: dict[str, Any], folder: Path
+) -> None:
+    """Write what explains a saved model: prompts of its classes, options, results.json and the card.
+
+    What is written here is meant to be published, so folders of this machine are cut down to their names.
+    """
+    prompts = class_prompts(class_names, load_templates(config.data.templates))
+    text = json.dumps(dict(zip(class_names, prompts, strict=True)), indent=1, ensure_ascii=False)
+    (folder / PROMPTS_FILE).write_text(text + "\n", encoding="utf-8")
+    save_config(_without_folders(config), folder / "training_config.yaml")
+    write_results(folder / RESULTS_FILE, publishable(contents))
+    write_card(folder, config.repo_id or folder.resolve().name)
+
+
+def _without_folders(config: TrainingConfig) -> TrainingConfig:
+    """The options with the names of folders and files instead of their places."""
+
+    def named(place: str) -> str:
+        return Path(place).name if Path(place).exists() else place
+
+    data = config.data
+    return replace(
+        config,
+        model=replace(config.model, backbone=named(config.model.backbone)),
+        data=replace(
+            data,
+            data_dir=data.data_dir and named(data.data_dir),
+            annotations=data.annotations and named(data.annotations),
+            templates=named(data.templates),
+        ),
+        run=replace(config.run, output_dir=named(config.run.output_dir)),
     )
-    metadata = ModelCardData(
-        license="apache-2.0",
-        library_name="transformers",
-        pipeline_tag="video-classification",
-        tags=["dkd", "video", "zero-shot", "clip"],
-        base_model=config.model.backbone if not Path(config.model.backbone).is_dir() else None,
-        model_name=name,
-        eval_results=[evaluated],
-    )
-    table = "\n".join(
-        f"| {row['method']} | {100 * row['top1']:.2f} | {100 * row['top5']:.2f} | {100 * row['mean_class']:.2f} "
-        f"| {row['data']['frames']} | {row['n']} |"
-        for row in rows
-    )
-    how = f"fine-tuned for {config.recipe.epochs} epochs" if config.recipe.epochs else "not fine-tuned"
-    text = CARD.format(
-        metadata=metadata.to_yaml(),
-        name=name,
-        backbone=Path(config.model.backbone).name,
-        how=how,
-        dataset=f"{data['name']}, split {data['split']}",
-        components=data["classes"],
-        table=table,
-    )
-    ModelCard(text).save(folder / "README.md")

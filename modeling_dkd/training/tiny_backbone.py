@@ -22,6 +22,7 @@ import argparse
 import json
 import math
 import random
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -33,7 +34,10 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from ..data.synthetic_clips import ClipDescription, generate_clips
+from ..data.synthetic_clips import ACTIONS, ClipDescription, class_prompts, generate_clips
+from ..hub.card_facts import FIGURES_FOLDER, PROMPTS_FILE
+from ..hub.eval_results import ENTRIES_FOLDER
+from ..hub.measured_rows import RESULTS_FOLDER
 from ..image_processing_dkd import DKDCLIPImageProcessor
 from ..modeling_dkd import DKDCLIPModel
 from ..processing_dkd import DKDCLIPProcessor
@@ -246,7 +250,7 @@ def refresh_checkpoint(folder: Path) -> None:
 
 
 def _write_repository(model: DKDCLIPModel, folder: Path) -> None:
-    """Save model and processor, and drop copies of files that no longer ship."""
+    """Save model, processor and the prompts of the actions, and drop copies of files that no longer ship."""
     folder.mkdir(parents=True, exist_ok=True)
     for copied in folder.glob("*.py"):
         copied.unlink()
@@ -255,6 +259,8 @@ def _write_repository(model: DKDCLIPModel, folder: Path) -> None:
     model.backbone.config.name_or_path = ""
     model.save_pretrained(folder)
     build_processor(build_tokenizer()).save_pretrained(folder)
+    prompts = json.dumps(dict(zip(ACTIONS, class_prompts(), strict=True)), indent=1)
+    (folder / PROMPTS_FILE).write_text(prompts + "\n", encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -272,6 +278,8 @@ def main(argv: list[str] | None = None) -> int:
         # More threads would add up sums in another order and give other weights.
         torch.set_num_threads(1)
         config = TinyBackboneConfig()
+        for measured in (RESULTS_FOLDER, ENTRIES_FOLDER, FIGURES_FOLDER):  # figures of the weights before
+            shutil.rmtree(arguments.output / measured, ignore_errors=True)
         backbone = train(config, *source_frames(config, build_processor(build_tokenizer())))
         save_checkpoint(backbone, arguments.output)
         record = json.dumps(asdict(config), indent=2) + "\n"

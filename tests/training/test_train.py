@@ -8,6 +8,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from modeling_dkd import DKDCLIPModel
@@ -66,8 +67,12 @@ def test_a_whole_run(config_file, options, capsys, clips_dir):
     saved = yaml.safe_load((folder / "training_config.yaml").read_text())
     assert saved["recipe"]["epochs"] == 2
     card = (folder / "README.md").read_text()
-    assert f"| fine-tuned/dkd | {100 * rows[5]['top1']:.2f} |" in card
-    assert "model-index" in card
+    assert f"| **fine-tuned/dkd** | **{100 * rows[5]['top1']:.2f}** |" in card
+    found = {result.metric_name: result.metric_value for result in ModelCard(card).data.eval_results}
+    assert [found[f"top-1, {row['method']}"] for row in rows] == [row["top1"] for row in rows]
+    prompts = json.loads((folder / "class_prompts.json").read_text())
+    assert prompts["Blue"] == ["a photo of a person doing Blue."]
+    assert str(folder.parent) not in (folder / "results.json").read_text() + card + yaml.safe_dump(saved)
 
 
 def test_the_domain_alone(config_file, options):

@@ -1,0 +1,206 @@
+"""The figures of a model: results files as evaluate.py, train.py and the demo write them, kept beside the weights.
+
+A repository holds `results.json` (of train.py) and `results/*.json` (of every later evaluation), each with the
+environment and the command that made it. Nothing else is a source of figures: the card, its model-index and
+`.eval_results/` are derived from these files. Where two files hold the same row, the newer one counts.
+"""
+
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+RESULTS_FILE = "results.json"
+RESULTS_FOLDER = "results"
+REFERENCE = "zero-shot"
+# Fields of a row's `data` that make two figures comparable.
+DATA_FIELDS = ("name", "split", "classes", "frames", "prompts", "domain")
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """One method on one set under one protocol, over its seeds; accuracies as fractions.
+
+    Attributes:
+        method: As results call it: "zero-shot", "dkd", "fine-tuned/dkd", a peer.
+        data: name, split, classes, backbone, revision, frames, prompts, domain, and data_revision where known.
+        protocol: Its name.
+        shots: Labelled domain clips of each class; 0 for none.
+        seeds: In ascending order.
+        n: Test clips, mean over the seeds.
+        top1: Mean over the seeds; `spread` is the standard deviation between them, None for one seed.
+        top5: Mean over the seeds, as mean_class and ece are.
+        mean_class: Mean of the accuracies of the classes.
+        ece: Expected calibration error.
+        gain: Mean paired difference of top-1 to plain zero-shot on the same clips; None where that was not run.
+        gain_error: Standard error of `gain`.
+        seconds: Fit and test together, mean over the seeds; None where it was not measured.
+        source: Path of the results file inside the repository.
+        environment: Of that file.
+    """
+
+    method: str
+    data: Mapping[str, Any]
+    protocol: str
+    shots: int
+    seeds: tuple[int, ...]
+    n: float
+    top1: float
+    spread: float | None
+    top5: float
+    mean_class: float
+    ece: float
+    gain: float | None
+    gain_error: float | None
+    seconds: float | None
+    source: str
+    environment: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Equal for rows of which a newer one replaces an older one."""
+        return _key(self.data, self.protocol, self.shots, self.method)
+
+    @property
+    def date(self) -> str:
+        """When it was measured, ISO 8601 in UTC; empty where the file does not say."""
+        return str(self.environment.get("date") or "")
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol with its number of labelled clips, where there are any."""
+        return f"{self.protocol}, {self.shots} shots" if self.shots else self.protocol
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Contents of a results file.
+
+    Raises:
+        ValueError: It cannot be read or is not one (the message names what is missing).
+    """
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"cannot read the results file {path}: {error}") from error
+    check_results(contents, str(path))
+    return dict(contents)
+
+
+def check_results(contents: Any, name: str) -> None:
+    """Raise a ValueError unless these are results as evaluate.py writes them."""
+    if not isinstance(contents, dict) or not {"environment", "rows"} <= contents.keys():
+        raise ValueError(f"{name} is no results file: evaluate.py --output, train.py and make demo write one")
+    for row in contents["rows"]:
+        lacking = {"method", "data", "protocol", "seed", "top1", "top5", "mean_class", "ece", "n"} - row.keys()
+        if lacking:
+            raise ValueError(f"{name}: a row lacks {', '.join(sorted(lacking))}")
+        for metric in ("top1", "top5", "mean_class"):
+            if not 0 <= row[metric] <= 1:
+                raise ValueError(f"{name}: {metric} is {row[metric]}, but accuracies are fractions from 0 to 1")
+
+
+def rows_of(contents: Mapping[str, Any], source: str) -> list[MeasuredRow]:
+    """Rows of one results file, one for all seeds of a method."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in contents["rows"]:
+        key = _key(row["data"], row["protocol"], row.get("shots", 0), row["method"])
+        groups.setdefault(key, []).append(row)
+    gains = {(line["data"], line["protocol"], line["method"]): line for line in contents.get("summary", ())}
+    return [_row_of(group, gains, contents["environment"], source) for group in groups.values()]
+
+
+def _key(data: Mapping[str, Any], protocol: str, shots: int, method: str) -> str:
+    """All that makes two rows the same measurement."""
+    return json.dumps([*(data.get(name) for name in DATA_FIELDS), protocol, shots, method])
+
+
+def _row_of(
+    group: Sequence[dict[str, Any]], gains: Mapping[tuple, Mapping[str, Any]], environment: Any, source: str
+) -> MeasuredRow:
+    first = group[0]
+    line = gains.get((first["data"]["name"], first["protocol"], first["method"]))
+    is_reference = first["method"] == REFERENCE
+    top1 = [row["top1"] for row in group]
+    seconds = [row["seconds"] for row in group if row.get("seconds") is not None]
+
+    def mean(name: str) -> float:
+        return round(statistics.fmean(row[name] for row in group), 6)
+
+    return MeasuredRow(
+        method=first["method"],
+        data=first["data"],
+        protocol=first["protocol"],
+        shots=first.get("shots", 0),
+        seeds=tuple(sorted(row["seed"] for row in group)),
+        n=mean("n"),
+        top1=mean("top1"),
+        spread=round(statistics.stdev(top1), 6) if len(top1) > 1 else None,
+        top5=mean("top5"),
+        mean_class=mean("mean_class"),
+        ece=mean("ece"),
+        gain=None if line is None or is_reference else line["gain"],
+        gain_error=None if line is None or is_reference else line["gain_error"],
+        seconds=round(statistics.fmean(seconds), 4) if seconds else None,
+        source=source,
+        environment=environment,
+    )
+
+
+def newest_rows(files: Mapping[str, Mapping[str, Any]]) -> list[MeasuredRow]:
+    """Rows of several results files, of equal ones the newest, in the order of the files' dates.
+
+    Args:
+        files: Path inside the repository -> contents.
+    """
+    by_date = sorted(files.items(), key=lambda item: (str(item[1]["environment"].get("date") or ""), item[0]))
+    newest: dict[str, MeasuredRow] = {}
+    for source, contents in by_date:
+        newest |= {row.key: row for row in rows_of(contents, source)}
+    return list(newest.values())
+
+
+def superseded(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Files in `results/` of which no row counts any more."""
+    used = {row.source for row in newest_rows(files)}
+    return [name for name in files if name.startswith(f"{RESULTS_FOLDER}/") and name not in used]
+
+
+def read_folder(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every results file of a repository folder by its path inside it."""
+    found = [folder / RESULTS_FILE, *sorted((folder / RESULTS_FOLDER).glob("*.json"))]
+    return {path.relative_to(folder).as_posix(): read_results(path) for path in found if path.is_file()}
+
+
+def file_name(contents: Mapping[str, Any]) -> str:
+    """Path inside the repository for results that are added to it: date and data sets."""
+    date = re.sub(r"[^0-9T]", "", str(contents["environment"].get("date") or "undated").split("+")[0]) or "undated"
+    names = list(dict.fromkeys(row["data"]["name"] for row in contents["rows"]))
+    shown = names if len(names) <= 2 else [names[0], f"and-{len(names) - 1}-more"]
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(shown)).strip("-").lower()
+    return f"{RESULTS_FOLDER}/{date}-{slug[:80]}.json"
+
+
+# A path that names a machine's folders: absolute in POSIX or Windows form, or below a home folder.
+LOCAL_PATH = re.compile(r"(?<![\w.:/<-])(?:[A-Za-z]:\\|~/|/(?=[\w.~-]+/))[^\s'\"|;,)\]}]*")
+
+
+def publishable(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """Results without what they say of the machine: the places of folders, and the system it runs."""
+    cleaned = without_local_paths(contents)
+    cleaned["environment"].pop("platform", None)
+    return dict(cleaned)
+
+
+def without_local_paths(value: Any) -> Any:
+    """JSON values in which every absolute path is cut down to its last component."""
+    if isinstance(value, str):
+        return LOCAL_PATH.sub(lambda match: re.split(r"[\\/]", match[0].rstrip("\\/"))[-1], value)
+    if isinstance(value, Mapping):
+        return {without_local_paths(key): without_local_paths(inner) for key, inner in value.items()}
+    if isinstance(value, Iterable):
+        return [without_local_paths(inner) for inner in value]
+    return value
