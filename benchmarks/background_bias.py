@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -124,7 +125,8 @@ def measure(name: str, pair: Pair, num_seeds: int) -> list[Loss]:
     def error_of(differences: list[Tensor]) -> tuple[float, float]:
         return paired_gain(differences, [group_of[test] for test in tests])
 
-    losses, reference = [], {}
+    losses: list[Loss] = []
+    reference: dict[str, list[Tensor]] = {}
     for method_name, method in tqdm(METHODS.items(), desc=name, unit="method"):
         before = predictions(method, pair.original, pair.original)
         for domain in DOMAIN_CLIPS:
@@ -138,10 +140,12 @@ def measure(name: str, pair: Pair, num_seeds: int) -> list[Loss]:
             loss, loss_error = error_of(lost)
             excess, excess_error = error_of([a - b for a, b in zip(lost, reference[domain], strict=True)])
             drawn = [((b == donors[t]).double() - (a == donors[t]).double()).mean() for a, b, t in both]
-            means = [float(torch.stack([h.mean() for h in of_version]).mean()) for of_version in hits]
+            original, replaced = (float(torch.stack([h.mean() for h in of_version]).mean()) for of_version in hits)
             num_test = sum(len(test) for test in tests) / num_seeds
-            error = (loss, loss_error, excess, excess_error, float(torch.stack(drawn).mean()))
-            losses.append(Loss(name, domain, method_name, num_seeds, num_test, *means, *error))
+            toward_donor = float(torch.stack(drawn).mean())
+            size = (num_seeds, num_test)
+            figures = (original, replaced, loss, loss_error, excess, excess_error, toward_donor)
+            losses.append(Loss(name, domain, method_name, *size, *figures))
     return losses
 
 
@@ -198,11 +202,15 @@ def cached(folder: Path, name: str, embed: Callable[[], Pair]) -> Pair:
 
 def generated(cache_dir: Path, num_clips: int) -> dict[str, Pair]:
     """Generated clips of every domain, embedded with dkd-tiny."""
+
+    def embed(domain: str) -> Pair:
+        return embed_generated(domain, num_clips, CheckpointEncoder(str(CHECKPOINT)))
+
     return {
         f"generated, {domain}": cached(
             cache_dir,
             f"dkd-tiny-{domain}-{num_clips}",
-            lambda domain=domain: embed_generated(domain, num_clips, CheckpointEncoder(str(CHECKPOINT))),
+            partial(embed, domain),
         )
         for domain in GENERATED
     }

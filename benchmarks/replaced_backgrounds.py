@@ -138,8 +138,8 @@ def replaced_generated_clips(domain_name: str, num_clips: int, seed: int = 1) ->
     chosen = segment_indices(NUM_FRAMES, FRAMES)[0]
     for description, donor in zip(descriptions, donors, strict=True):
         both = description, replace(description, scene=descriptions[donor].scene)
-        frames = [torch.from_numpy(render_clip(domain, d)[chosen].transpose(0, 3, 1, 2).copy()) for d in both]
-        yield Replacement(*frames, donor)
+        before, after = (torch.from_numpy(render_clip(domain, d)[chosen].transpose(0, 3, 1, 2).copy()) for d in both)
+        yield Replacement(before, after, donor)
 
 
 def few_of_each_group(index: VideoIndex, count: int) -> VideoIndex:

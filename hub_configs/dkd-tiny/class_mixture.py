@@ -11,15 +11,16 @@ The model of a video embedding x of the domain, given unit class texts t_k and t
 - mean_k: conjugate prior of KAPPA pseudo-samples at the anchor, the class text carried over to the cone of the videos
   by a shift and a scale. A class without samples keeps its anchor, a class with many has its own mean.
 - S: one covariance around the means, shared by all classes, so that the posterior is linear in x. With few samples per
-  dimension it is held near its own diagonal, and that near a multiple of the identity. Axes that vary together are then
-  not counted as so many pieces of evidence; without this, a class whose samples spread along such axes is split among
-  its absent neighbours.
+  dimension it is held near its own diagonal, and that near a multiple of the identity. Axes that vary together are
+  thus not counted as so many pieces of evidence; without this, a class whose samples spread along such axes is split
+  among its absent neighbours.
 - T: what S still misses (classes are no Gaussians, responsibilities are no truths) makes the likelihood overconfident,
   and the more so the fewer samples a class has.
 
 It is fitted by expectation-maximisation on additive statistics: samples pass in chunks, nothing of size N x K is kept
-(the second moments that S needs are summed once), and statistics of several processes may be summed. A sample's own share in the mean that it is compared with is taken
-out, else classes with few samples hold on to whatever they were given first.
+(the second moments that S needs are summed once), and statistics of several processes may be summed. A sample's own
+share in the mean that it is compared with is taken out, else classes with few samples hold on to whatever they were
+given first.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -105,6 +106,10 @@ class DomainStatistics:
     def __add__(self, other: "DomainStatistics") -> "DomainStatistics":
         """Of both sets of samples."""
         return DomainStatistics(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def weighted(self, weight: float) -> "DomainStatistics":
+        """As if each sample counted `weight` times."""
+        return DomainStatistics(*(weight * getattr(self, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """One picture of an explanation: classes, confusions, clips, and how well the domain's mixture fits."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -133,7 +134,7 @@ def _draw_log_density(axes: Axes, e: Explanation) -> None:
 
 def _draw_movement(axes: Axes, e: Explanation) -> None:
     """How far clips and class texts were moved, as 1 - cosine on a logarithmic axis."""
-    rows = {
+    rows: dict[str, Any] = {
         "clips": 1 - e.video_cosines,
         "texts": [1 - c.cosine for c in e.classes],
         "texts,\nmean off": [1 - c.offset_cosine for c in e.classes],
