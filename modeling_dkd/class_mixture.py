@@ -10,10 +10,10 @@ The model of a video embedding x of the domain, given unit class texts t_k and t
   estimated over the classes. Absent classes lose weight; present ones need not be equally frequent.
 - mean_k: conjugate prior of KAPPA pseudo-samples at the anchor, the class text carried over to the cone of the videos
   by a shift and a scale. A class without samples keeps its anchor, a class with many has its own mean.
-- S: one covariance around the means, shared by all classes, so that the posterior is linear in x. With few samples per
-  dimension it is held near its own diagonal, and that near a multiple of the identity. Axes that vary together are
-  thus not counted as so many pieces of evidence; without this, a class whose samples spread along such axes is split
-  among its absent neighbours.
+- S: one covariance around the means, shared by all classes, so that the posterior is linear in x. Without labels or
+  with few samples per dimension it is held near its own diagonal, and that near a multiple of the identity. Axes that
+  vary together are thus not counted as so many pieces of evidence; without this, a class whose samples spread along
+  such axes is split among its absent neighbours.
 - T: what S still misses (classes are no Gaussians, responsibilities are no truths) makes the likelihood overconfident,
   and the more so the fewer samples a class has.
 
@@ -34,7 +34,7 @@ from torch.nn.functional import one_hot
 # Pseudo-samples that hold a class mean at its anchor.
 KAPPA = 4.0
 # T with plenty of samples per class; it grows by the factor 1 + TEMPERATURE_GROWTH * classes / samples.
-TEMPERATURE, TEMPERATURE_GROWTH = 10.0, 8.0
+TEMPERATURE, TEMPERATURE_GROWTH = 12.0, 8.0
 # T where all samples are labelled: with one sample a class, and the power of classes / samples by which it falls to 1.
 # Means from one or two samples say little against the texts; with 16 only S is left to be doubted.
 LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 100.0, 1.4
@@ -51,9 +51,12 @@ FREQUENCY_VARIANCE, FREQUENCY_PRIOR_CLASSES, FREQUENCY_DAMPING = 0.1, 10.0, 0.6
 LEFT_OUT = 0.8
 # Scale from text offsets to video offsets, kept in a sane range.
 ANCHOR_SCALE_RANGE = (0.2, 3.0)
-# Pseudo-samples per dimension that hold S at a diagonal. Of that, the share that is the same for all axes, with many
-# samples, and the pseudo-samples by which the rest is held there too: one sample has hardly any variance on most axes.
-COVARIANCE_PRIOR_SAMPLES, EQUAL_VARIANCE_SHARE, VARIANCE_PRIOR_SAMPLES = 4.0, 0.5, 2.0
+# Pseudo-samples per dimension that hold S at a diagonal, and the largest share of the samples' own covariance in S
+# where no class is known: with guessed classes it contains differences between them, which S must not explain away.
+COVARIANCE_PRIOR_SAMPLES, UNLABELLED_COVARIANCE_SHARE = 1.0, 0.25
+# Share of that diagonal that is the same for all axes, with many samples, and the pseudo-samples by which the rest is
+# held there too: one sample has hardly any variance on most axes.
+EQUAL_VARIANCE_SHARE, VARIANCE_PRIOR_SAMPLES = 0.5, 2.0
 # Added to all variances so that S can be inverted: relative to their mean, and what rounding of unit vectors may hide.
 RELATIVE_VARIANCE_FLOOR, ROUNDING_VARIANCE = 1e-3, 1e-6
 NUM_ROUNDS = 15
@@ -106,10 +109,6 @@ class DomainStatistics:
     def __add__(self, other: "DomainStatistics") -> "DomainStatistics":
         """Of both sets of samples."""
         return DomainStatistics(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    def weighted(self, weight: float) -> "DomainStatistics":
-        """As if each sample counted `weight` times."""
-        return DomainStatistics(*(weight * getattr(self, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -295,7 +294,10 @@ def _shrunk_covariance(statistics: DomainStatistics, moments: Tensor, means: Ten
     mean_variance = variances.mean()
     trust = (1 - EQUAL_VARIANCE_SHARE) * num_samples / (num_samples + VARIANCE_PRIOR_SAMPLES)
     held = trust * variances + (1 - trust) * mean_variance
-    own_share = num_samples / (num_samples + COVARIANCE_PRIOR_SAMPLES * num_axes)
+    labelled = statistics.num_labelled / num_samples
+    num_seen = num_samples - statistics.num_labelled * (1 - 1 / LABELLED_WEIGHT)
+    own_share = num_seen / (num_seen + COVARIANCE_PRIOR_SAMPLES * num_axes)
+    own_share = own_share * (labelled + (1 - labelled) * UNLABELLED_COVARIANCE_SHARE)
     floor = RELATIVE_VARIANCE_FLOOR * mean_variance + ROUNDING_VARIANCE
     return own_share * scatter + torch.diag((1 - own_share) * held + floor)
 

@@ -24,6 +24,7 @@ from modeling_dkd.class_mixture import (
     SPREAD_PRIOR_SAMPLES,
     TEMPERATURE,
     TEMPERATURE_GROWTH,
+    UNLABELLED_COVARIANCE_SHARE,
     VARIANCE_PRIOR_SAMPLES,
     DomainStatistics,
     debias_texts,
@@ -112,7 +113,10 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     own, dim = covariance.diagonal(), videos.shape[1]
     apart = (1 - EQUAL_VARIANCE_SHARE) * num_samples / (num_samples + VARIANCE_PRIOR_SAMPLES)
     held = torch.diag((1 - apart) * own.mean() + apart * own)
-    trust = num_samples / (num_samples + COVARIANCE_PRIOR_SAMPLES * dim)
+    labelled = (labels >= 0).double().mean()
+    num_seen = (labels < 0).sum() + (labels >= 0).sum() / LABELLED_WEIGHT
+    trust = num_seen / (num_seen + COVARIANCE_PRIOR_SAMPLES * dim)
+    trust = trust * (labelled + (1 - labelled) * UNLABELLED_COVARIANCE_SHARE)
     covariance = trust * covariance + (1 - trust) * held
     covariance += (RELATIVE_VARIANCE_FLOOR * own.mean() + ROUNDING_VARIANCE) * torch.eye(dim)
     prior_counts, log_frequency = expected.sum(0), mixture.log_frequency.double()
@@ -359,7 +363,7 @@ def test_one_class():
     assert float(mixture.counts) == pytest.approx(len(videos), rel=1e-5)
     torch.testing.assert_close(mixture.means[0], videos.mean(0))
     own, (num_videos, dim) = videos.var(0, correction=0), videos.shape
-    held = COVARIANCE_PRIOR_SAMPLES * dim / (COVARIANCE_PRIOR_SAMPLES * dim + num_videos)
+    held = 1 - UNLABELLED_COVARIANCE_SHARE * num_videos / (num_videos + COVARIANCE_PRIOR_SAMPLES * dim)
     equal = 1 - (1 - EQUAL_VARIANCE_SHARE) * num_videos / (num_videos + VARIANCE_PRIOR_SAMPLES)
     expected = own + held * equal * (own.mean() - own) + RELATIVE_VARIANCE_FLOOR * own.mean() + ROUNDING_VARIANCE
     torch.testing.assert_close(mixture.variances, expected, rtol=1e-4, atol=1e-6)

@@ -50,9 +50,8 @@ SAME_CLASS_COSINE = 0.999
 SAMPLES_PER_COMPONENT, MAX_COMPONENTS = 16, 64
 # Videos of a shard that are made ready at once, and how many numbers of them are kept ready from round to round.
 SHARD_CHUNK, KEPT_NUMBERS = 4096, 2**26
-# Rounds over each batch of a stream, and the power of its share of all samples that it counts for: below 1, for what
-# came early was read with a mixture that knew less.
-UPDATE_ROUNDS, UPDATE_POWER = 3, 0.8
+# Rounds over each batch of a stream.
+UPDATE_ROUNDS = 3
 # Everything that is fitted and its shape: K components, D dimensions.
 BUFFER_AXES = {
     # The mixture: its shares of samples, the fields of ClassMixture, and whether components are classes (1, else 0).
@@ -277,17 +276,12 @@ class DKDHead(nn.Module):
         labels = torch.full((len(videos),), -1, device=videos.device)
         seen = DomainStatistics(*(self.get_buffer(field.name).double() for field in fields(DomainStatistics)))
         scale, mixture = self._scale(), self._mixture()
-        # Weights of a seen and of a new sample; the total stays the number of samples.
-        num_seen, num_new = float(self.num_samples), len(videos)
-        share = (num_new / (num_seen + num_new)) ** UPDATE_POWER
-        old, new = (1 - share) * (num_seen + num_new) / num_seen, share * (num_seen + num_new) / num_new
         with torch.autocast(videos.device.type, enabled=False):
-            moments = old * self.null_moments.double() + new * null_moments(videos, self.fitted_texts, scale)
-            outer = old * self.second_moments.double() + new * second_moments(videos, labels, self.fitted_texts)
+            moments = self.null_moments.double() + null_moments(videos, self.fitted_texts, scale)
+            outer = self.second_moments.double() + second_moments(videos, labels, self.fitted_texts)
             prior = debias_texts(self.fitted_texts, moments)
             for _ in range(UPDATE_ROUNDS):
-                batch = gather_statistics(mixture, prior, videos, labels, scale)
-                statistics = seen.weighted(old) + batch.weighted(new)
+                statistics = seen + gather_statistics(mixture, prior, videos, labels, scale)
                 # What was seen before is not looked at again: its counts hold for the frequencies they were gathered
                 # with only, and Newton steps on them would run away.
                 mixture = replace(maximise(mixture, prior, statistics, outer), log_frequency=self.log_frequency)
