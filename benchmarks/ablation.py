@@ -52,11 +52,17 @@ PARTS = {
     "no leave-one-out": {"LEFT_OUT": 0.0},
     "no anchors: own means only": {"KAPPA": 1e-2},
     "no temperature (T = 1)": {"TEMPERATURE": 1.0, "TEMPERATURE_GROWTH": 0.0},
+    "diagonal covariance": {"UNLABELLED_COVARIANCE_SHARE": 0.0},
+    "the samples' own covariance": {"UNLABELLED_COVARIANCE_SHARE": 1.0},
 }
 CONSTANTS = (
     "KAPPA",
     "TEMPERATURE",
     "TEMPERATURE_GROWTH",
+    "COVARIANCE_PRIOR_SAMPLES",
+    "UNLABELLED_COVARIANCE_SHARE",
+    "EQUAL_VARIANCE_SHARE",
+    "VARIANCE_PRIOR_SAMPLES",
     "DEBIASED_SHARE",
     "SPREAD_PRIOR_SAMPLES",
     "FREQUENCY_VARIANCE",

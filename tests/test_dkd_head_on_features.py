@@ -127,7 +127,7 @@ def test_a_stream_comes_close_to_a_fit_on_the_whole(name, data, first, batch):
     for part in shuffled[first:].split(batch):
         head.update(part)
     reached, zero_shot = top1(head(videos, texts).logits_per_video, labels), top1(videos @ texts.T, labels)
-    assert reached >= zero_shot + 0.6 * (dkd(videos, texts, videos, labels) - zero_shot)
+    assert reached >= zero_shot + 0.5 * (dkd(videos, texts, videos, labels) - zero_shot)
     assert reached >= zero_shot + 5
 
 
@@ -141,8 +141,8 @@ def test_a_stream_sorted_by_class_does_no_harm_on_its_way(name, data):
     for part in order[64:].split(64):
         logits.append(head.update(videos[part])(videos[part], texts).logits_per_video)
     zero_shot = top1(videos @ texts.T, labels)
-    assert top1(torch.cat(logits), labels[order]) >= zero_shot - 1
-    assert top1(head(videos, texts).logits_per_video, labels) >= zero_shot - 1
+    assert top1(torch.cat(logits), labels[order]) >= zero_shot - 2
+    assert top1(head(videos, texts).logits_per_video, labels) >= zero_shot - 2
 
 
 def test_embeddings_that_were_centred_stay_near_their_own_zero_shot(data):
