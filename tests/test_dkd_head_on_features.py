@@ -119,7 +119,7 @@ def test_a_domain_of_very_few_samples_does_little_harm(data, num_samples, loss):
 
 
 @pytest.mark.parametrize("name", [*WHU_RS19, "ucf101_val_67"])
-@pytest.mark.parametrize(("first", "batch"), [(64, 64), (8, 16), pytest.param(1, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("first", "batch"), [(64, 64), (8, 16)])
 def test_a_stream_comes_close_to_a_fit_on_the_whole(name, data, first, batch):
     videos, labels, texts = data
     shuffled = videos[torch.randperm(len(videos), generator=torch.Generator().manual_seed(0))]
