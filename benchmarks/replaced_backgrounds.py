@@ -58,7 +58,7 @@ class CheckpointEncoder:
 
     def embed(self, frames: Tensor) -> Tensor:
         """Frames (T, 3, H, W) uint8, RGB -> embeddings (T, D)."""
-        return self.encoder.embed(self.encoder.processor.image_processor.preprocess_videos([[frames]]))[0].float()
+        return self.encoder.embed(self.encoder.processor.image_processor.crop_videos([[frames]]))[0].float()
 
 
 class Replacement(NamedTuple):

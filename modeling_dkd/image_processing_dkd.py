@@ -183,7 +183,13 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         return pixels
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixel values (factor * x - mean) / std, float32, of pixels (..., 3, H, W) uint8, 0-255."""
+        """Pixel values (factor * x - mean) / std, float32, of pixels (..., 3, H, W) uint8, 0-255.
+
+        Raises:
+            TypeError: The pixels are of another dtype; they may have been normalised already.
+        """
+        if pixels.dtype != torch.uint8:
+            raise TypeError(f"pixels are {pixels.dtype}, not torch.uint8; normalise frames once, as they were cropped")
         factor = self.rescale_factor if self.do_rescale else 1.0
         mean = torch.tensor(self.image_mean if self.do_normalize else [0.0] * 3, dtype=torch.float64)
         std = torch.tensor(self.image_std if self.do_normalize else [1.0] * 3, dtype=torch.float64)

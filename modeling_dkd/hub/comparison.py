@@ -85,7 +85,7 @@ class ClipComparer:
             VideoReadError: It cannot be read, is too large or takes too long.
         """
         decoded = self.decoder(path)
-        frames = torch.from_numpy(decoded.pixel_values)[None].to(self.encoder.model.device)
+        frames = torch.from_numpy(decoded.frames)[None].to(self.encoder.model.device)
         embeds = self.encoder.embed(frames)[0].float().cpu()
         return Clip(Path(path).name, embeds, decoded.thumbnails, decoded.times, decoded.damage)
 

@@ -28,7 +28,6 @@ MAX_SECONDS = 30.0
 MAX_WORKER_MEMORY_BYTES = 4 << 30
 
 ArrayOfUint8 = np.ndarray[Any, np.dtype[np.uint8]]
-ArrayOfFloat32 = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,13 @@ class DecodedClip:
     """Frames of one file.
 
     Attributes:
-        pixel_values: Frames as the encoder takes them, (T, 3, H, W) float32.
+        frames: Resized and cropped frames, RGB, (T, 3, H, W) uint8, as `ClipEncoder.embed` takes them.
         thumbnails: The same frames to look at, RGB, (T, h, w, 3) uint8, the longer side at most 160 pixels.
         times: Time of each frame since the first one of the file, (T,) seconds; NaN where the file does not tell.
         damage: What is wrong with the file, in a few words; "" for a sound one.
     """
 
-    pixel_values: ArrayOfFloat32
+    frames: ArrayOfUint8
     thumbnails: ArrayOfUint8
     times: np.ndarray[Any, np.dtype[np.float64]]
     damage: str
@@ -153,11 +152,11 @@ def _decode(path: str, num_frames: int, image_processor: DKDCLIPImageProcessor) 
     found = read_frames(path, num_frames)
     height, width = found.pixels.shape[-2:]
     try:
-        pixel_values = image_processor.preprocess_videos([[found.pixels]])[0]
+        frames = image_processor.crop_videos([[found.pixels]])[0]
     except (RuntimeError, MemoryError) as error:  # torch's way to say that there is no memory left
         reason = f"its frames of {width} x {height} pixels take too much memory"
         raise VideoReadError(f"cannot read video {path!r}: {reason}") from error
     scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     thumbnails = interpolate(found.pixels, size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
-    return DecodedClip(pixel_values.numpy(), np.ascontiguousarray(thumbnails.numpy()), found.times, found.damage)
+    return DecodedClip(frames.numpy(), np.ascontiguousarray(thumbnails.numpy()), found.times, found.damage)

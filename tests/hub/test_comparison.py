@@ -31,7 +31,8 @@ def frames() -> torch.Tensor:
 
 @pytest.fixture
 def embeds(encoder, frames) -> torch.Tensor:
-    return encoder.embed(encoder.processor(videos=list(frames.numpy()), num_frames=4)["pixel_values"]).float()
+    clips = [[clip.permute(0, 3, 1, 2)] for clip in frames]
+    return encoder.embed(encoder.processor.image_processor.crop_videos(clips)).float()
 
 
 def clip_of(embeds: torch.Tensor, name: str = "clip.mp4") -> Clip:

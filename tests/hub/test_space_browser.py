@@ -197,7 +197,7 @@ def test_what_cannot_be_read_is_told_in_one_sentence(page, address, clip_files, 
     text = page.locator("#frames [role=alert]").inner_text()
     assert text.startswith("cannot read video 'broken.mp4'")
     assert str(address[1]) not in text
-    assert page.locator("#result").get_by_text("Choose a clip first").count() == 1
+    page.locator("#result").get_by_text("Choose a clip first").wait_for()
     assert alert.count() == 0
     screenshot(page, "broken")
     # The domain keeps what can be read.
