@@ -67,7 +67,7 @@ def run_isolated(code: str, folder: Path) -> subprocess.CompletedProcess:
     workplace.mkdir(exist_ok=True)
     repository = str(Path(modeling_dkd.__file__).parents[1])
     environment = {"PATH": os.environ["PATH"], "HOME": str(workplace), "HF_HOME": str(folder / "hf_home")}
-    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.run(
         [sys.executable, "-I", "-c", HIDE_PACKAGE.format(entries=["", repository]) + code],
         cwd=workplace,
