@@ -1,27 +1,21 @@
-"""DKD: domain-aware knowledge debiasing for CLIP-like dual encoders."""
+"""DKD: domain-aware knowledge debiasing for CLIP-like dual encoders.
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
+Importing the package makes its classes known to the Auto classes of `transformers`, which takes seconds. A process
+that is asked for --help does not wait for that: it imports them when one is used.
+"""
 
-# The name in `transformers` itself is a placeholder that wants torchvision in older releases.
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
-
-from .configuration_dkd import DKDCLIPConfig
-from .dkd_head import DKDHead, DKDHeadOutput
-from .image_processing_dkd import DKDCLIPImageProcessor
-from .modeling_dkd import DKDCLIPModel, DKDCLIPOutput
-from .processing_dkd import DKDCLIPProcessor
-from .video_pipelines import VideoClassificationPipeline, ZeroShotVideoClassificationPipeline
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 
-AutoConfig.register(DKDCLIPConfig.model_type, DKDCLIPConfig, exist_ok=True)
-AutoModel.register(DKDCLIPConfig, DKDCLIPModel, exist_ok=True)
-AutoImageProcessor.register(DKDCLIPConfig, image_processor_classes={"pil": DKDCLIPImageProcessor}, exist_ok=True)
-AutoProcessor.register(DKDCLIPConfig, DKDCLIPProcessor, exist_ok=True)
-# What is saved carries its own code, so that it loads with trust_remote_code=True where this package is not installed.
-DKDCLIPConfig.register_for_auto_class()
-DKDCLIPModel.register_for_auto_class("AutoModel")
-DKDCLIPImageProcessor.register_for_auto_class("AutoImageProcessor")
-DKDCLIPProcessor.register_for_auto_class("AutoProcessor")
+if TYPE_CHECKING:
+    from .configuration_dkd import DKDCLIPConfig
+    from .dkd_head import DKDHead, DKDHeadOutput
+    from .image_processing_dkd import DKDCLIPImageProcessor
+    from .modeling_dkd import DKDCLIPModel, DKDCLIPOutput
+    from .processing_dkd import DKDCLIPProcessor
+    from .video_pipelines import VideoClassificationPipeline, ZeroShotVideoClassificationPipeline
 
 __all__ = [
     "DKDCLIPConfig",
@@ -34,3 +28,14 @@ __all__ = [
     "VideoClassificationPipeline",
     "ZeroShotVideoClassificationPipeline",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A class of `__all__`, imported and registered now (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(".auto_classes", __name__), name)
+
+
+if not {"-h", "--help"} & set(sys.argv[1:]):
+    import_module(".auto_classes", __name__)

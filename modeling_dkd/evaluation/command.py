@@ -1,31 +1,12 @@
 """The command line of evaluate.py."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from tqdm import tqdm
-
-from ..data.embedding_cache import EmbeddingSet
-from .ablations import ABLATIONS, ON_PARTS, ablation, dkd
-from .baselines import BASELINES, Method, both_centred, zero_shot
-from .measurement import GIVEN, Measurement, Plan, measure_set
-from .protocols import PROTOCOLS
-from .report import (
-    REFERENCE,
-    Line,
-    against_best,
-    environment,
-    results,
-    set_table,
-    summarise,
-    summary_table,
-    write_results,
-)
-from .sources import Sources, add_embedding_arguments, load_sources
-from .videos import add_video_arguments, chance_notes
+from ..data.prompts import TEMPLATE_SETS
+from .names import ABLATIONS, BASELINES, DATASETS, DTYPES, GIVEN, PROTOCOLS
 
 
 DESCRIPTION = """\
@@ -97,6 +78,58 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the embeddings come from."""
+    group = parser.add_argument_group("embeddings")
+    group.add_argument(
+        "--embeddings", nargs="+", metavar="FILE", help="caches (.safetensors) or .npz files, FILE or FILE+TEXTFILE"
+    )
+    group.add_argument("--text_embeddings", metavar="FILE", help="class texts for every --embeddings file")
+    group.add_argument("--domain", metavar="FILE", help="domain clips of their own, instead of the protocols")
+    for flag, meaning in (
+        ("--video_key", "array of the video embeddings"),
+        ("--label_key", "array of the labels"),
+        ("--text_key", "array of the class texts"),
+        ("--domain_video_key", "array of the video embeddings in the --domain file"),
+        ("--domain_label_key", "array of the labels in the --domain file"),
+    ):
+        group.add_argument(flag, metavar="NAME", help=f"{meaning} (default: guessed)")
+
+
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the videos are and what embeds them."""
+    group = parser.add_argument_group("videos", "embed clips with a model instead of reading --embeddings")
+    group.add_argument("--model", metavar="NAME", help="Hub repository or folder of a DKD checkpoint or dual encoder")
+    group.add_argument("--revision", metavar="COMMIT", help="branch, tag or commit of the --model repository")
+    group.add_argument("--dataset", choices=DATASETS, help="how --data_dir is laid out")
+    group.add_argument("--data_dir", metavar="DIR", help="folder of the videos; csv: the CSV file; hub: the data set")
+    group.add_argument("--annotations", metavar="DIR", help="official split lists (default: in or beside --data_dir)")
+    group.add_argument("--split", choices=("1", "2", "3", "all"), default="1", help="official split (default: 1)")
+    group.add_argument("--half_split", type=int, metavar="N", help="only the classes of half-class split N (0 to 9)")
+    group.add_argument(
+        "--transductive",
+        action="store_true",
+        help="the test clips, unlabelled, are the domain (default: the training clips)",
+    )
+    group.add_argument("--allow_missing", action="store_true", help="go on without missing and damaged clips")
+    group.add_argument("--frames", default="8x1x1", metavar="TxCxV", help="frames x crops x clips (default: 8x1x1)")
+    group.add_argument(
+        "--templates",
+        default="single",
+        metavar="NAME",
+        help=f"prompt templates: {', '.join(TEMPLATE_SETS)} or a file of your own (default: single)",
+    )
+    group.add_argument(
+        "--descriptions", metavar="FILE", help="JSON with descriptions of the classes, instead of templates"
+    )
+    group.add_argument(
+        "--cache_dir", type=Path, default=Path("runs/embeddings"), metavar="DIR", help="(default: runs/embeddings)"
+    )
+    group.add_argument("--batch_size", type=int, default=16, metavar="N", help="clips a batch (default: 16)")
+    group.add_argument("--num_workers", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
+    group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the encoders (default: float32)")
+
+
 def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     """Which clips are the domain and which are tested."""
     group = parser.add_argument_group("protocols")
@@ -123,14 +156,14 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--baselines",
         nargs="*",
-        choices=tuple(BASELINES),
+        choices=BASELINES,
         metavar="NAME",
         help=f"peers of DKD, all or those named: {', '.join(BASELINES)} (gda needs --shots)",
     )
     group.add_argument(
         "--ablations",
         nargs="*",
-        choices=tuple(ABLATIONS),
+        choices=ABLATIONS,
         metavar="NAME",
         help=f"DKD with a part taken away, all or those named: {', '.join(ABLATIONS)}",
     )
@@ -160,15 +193,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run evaluate.py; 0 when done, 2 with one line on standard error when the user has to change something."""
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
+    from .evaluate_sets import run  # seconds of imports, which --help need not wait for
+
     try:
-        check_outputs(args)
-        sources = load_sources(args)
-        if sources is None:  # a helping process of a shared run: the main one reports
-            return 0
-        measurements = evaluate_sets(sources, args)
-        if args.output or args.update_card:
-            described = environment(["evaluate.py", *argv], sources.files)
-            keep_results(results(measurements, summarise(measurements), described), args)
+        run(args, ["evaluate.py", *argv])
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -176,112 +204,6 @@ def main(argv: list[str] | None = None) -> int:
         print("error: interrupted, nothing written", file=sys.stderr)
         return 130
     return 0
-
-
-def keep_results(contents: dict[str, Any], args: argparse.Namespace) -> None:
-    """Write the results where --output and --update_card say."""
-    if args.output:
-        write_results(args.output, contents)
-        print(f"results: {args.output}", file=sys.stderr)
-    if args.update_card:
-        from ..hub.card_target import update_card  # imports the Hub's cards, which --help need not wait for
-
-        print(f"card: {update_card(args.update_card, contents, args.model)}", file=sys.stderr)
-
-
-def check_outputs(args: argparse.Namespace) -> None:
-    """Make the folders of all output, and find the card, before anything is computed, not after."""
-    if args.update_card:
-        from ..hub.card_target import require_card
-
-        require_card(args.update_card)
-    folders = {"--output": args.output and args.output.parent, "--figures": args.figures, "--explain": args.explain}
-    for option, folder in folders.items():
-        if folder is None:
-            continue
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"{option}: the folder {folder} cannot be made ({error.strerror})") from error
-        if not os.access(folder, os.W_OK):
-            raise ValueError(f"{option}: the folder {folder} cannot be written to")
-    if args.output and args.output.is_dir():
-        raise ValueError(f"--output: {args.output} is a folder; name a file")
-
-
-def evaluate_sets(sources: Sources, args: argparse.Namespace) -> list[Measurement]:
-    """Measure every set, print its table as soon as it is there, then the summary and the figures."""
-    sets, domain_set = sources.sets, sources.domain
-    plan = Plan(args.protocols or sources.protocols, args.seeds, args.shots)
-    chosen = {name: choose_methods(args, embedding_set) for name, embedding_set in sets.items()}
-    total = sum(plan.num_tasks(domain_set is not None) * len(methods) for methods in chosen.values())
-    measurements: list[Measurement] = []
-    with tqdm(total=total, unit="run", file=sys.stderr, disable=None) as progress:
-        for name, embedding_set in sets.items():
-            own = []
-            for measured in measure_set(
-                name, embedding_set, chosen[name], plan, domain_set, on_start=progress.set_description_str
-            ):
-                own.append(measured)
-                progress.update()
-            with tqdm.external_write_mode(file=sys.stdout):
-                print(f"{_title(name, embedding_set)}\n{set_table(summarise(own))}\n", flush=True)
-            measurements += own
-    print_summary(summarise(measurements))
-    if args.model:  # of files it is known what they are; a model may be an unfit or untrained one
-        for note in chance_notes(measurements):
-            print(f"note: {note}", file=sys.stderr)
-    if args.figures:
-        from .figures import write_figures  # matplotlib is needed for nothing else
-
-        for path in write_figures(args.figures, measurements, {n: s.class_names for n, s in sets.items()}):
-            print(f"figure: {path}", file=sys.stderr)
-    if args.explain:
-        from .explanation_report import explain_sets  # matplotlib again
-
-        for path in explain_sets(args.explain, sets, plan, domain_set):
-            print(f"explanation: {path}", file=sys.stderr)
-    return measurements
-
-
-def print_summary(lines: list[Line]) -> None:
-    """The table over all sets and protocols, where there is more than one row to summarise."""
-    if len({(line.data, line.protocol) for line in lines}) < 2:
-        return
-    print(
-        f"all rows: gain over {REFERENCE} in points, by protocol; ECE: change against {REFERENCE}, below 0 is better; "
-        "s: mean time of a run, fit and test; MiB: largest growth of memory in one"
-    )
-    print(summary_table(lines))
-    gap = against_best(lines, "dkd", ("transclip", "stata"))
-    if gap:
-        print(gap)
-
-
-def choose_methods(args: argparse.Namespace, embedding_set: EmbeddingSet) -> dict[str, Method]:
-    """Row names and functions, in the order of the table."""
-    methods: dict[str, Method] = {REFERENCE: zero_shot, "both_centred": both_centred}
-    if args.baselines is not None:
-        if "gda" in args.baselines and not args.shots:
-            raise ValueError("gda learns from labelled clips: give their number a class with --shots")
-        named = args.baselines or [name for name in BASELINES if name != "gda" or args.shots]
-        methods |= {name: BASELINES[name] for name in named}
-    methods["dkd"] = dkd
-    if args.ablations is not None:
-        texts = embedding_set.text_embeds
-        has_parts = embedding_set.video_embeds.dim() == 3 or (texts is not None and texts.dim() == 3)
-        named = args.ablations or [name for name in ABLATIONS if name not in ON_PARTS or has_parts]
-        methods |= {f"dkd/{name}": ablation(name) for name in named}
-    return methods
-
-
-def _title(name: str, embedding_set: EmbeddingSet) -> str:
-    """One line that says what the table below is about."""
-    known = embedding_set.metadata
-    clips, dim = len(embedding_set.labels), embedding_set.video_embeds.shape[-1]
-    parts = [name, f"{clips} clips", f"{len(embedding_set.class_names)} classes", f"{dim} dimensions"]
-    parts += [f"{key} {known[key]}" for key in ("backbone", "split", "frames", "texts") if known.get(key) is not None]
-    return ", ".join(parts)
 
 
 def _positive(text: str) -> int:

@@ -16,10 +16,10 @@ from torch.nn.functional import normalize
 
 from ..data.embedding_cache import EmbeddingSet
 from .baselines import Method
+from .names import GIVEN
 from .protocols import Split, Task, choose_shots, splits
 
 
-GIVEN = "given"  # the protocol's name where domain and test are files of their own
 DOMAINS = {
     "full": "the test clips, unlabelled (transductive)",
     "induct": "a random half, unlabelled; tested on the other half (inductive)",

@@ -11,14 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .names import PROTOCOLS
 
-PROTOCOLS = {
-    "full": "all clips are the unlabelled domain data and the test (transductive)",
-    "induct": "a random half is the domain, the other half the test (inductive)",
-    "quarter": "only a random quarter of the classes occurs, texts of all are asked (transductive)",
-    "few": "64 random clips are the domain, the rest the test (inductive)",
-    "imbal": "a long tail: of class k a share u**3 is kept, u uniform in [0, 1] (transductive)",
-}
+
 FEW_CLIPS = 64
 
 

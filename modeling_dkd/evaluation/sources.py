@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.embedding_cache import EmbeddingSet, array_names, read_embeddings, read_with_texts
-from .protocols import PROTOCOLS
+from .names import PROTOCOLS
 from .videos import embed_for_evaluation
 
 
@@ -25,24 +25,6 @@ class Sources:
     domain: EmbeddingSet | None
     files: list[Path]
     protocols: Sequence[str] = tuple(PROTOCOLS)
-
-
-def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the embeddings come from."""
-    group = parser.add_argument_group("embeddings")
-    group.add_argument(
-        "--embeddings", nargs="+", metavar="FILE", help="caches (.safetensors) or .npz files, FILE or FILE+TEXTFILE"
-    )
-    group.add_argument("--text_embeddings", metavar="FILE", help="class texts for every --embeddings file")
-    group.add_argument("--domain", metavar="FILE", help="domain clips of their own, instead of the protocols")
-    for flag, meaning in (
-        ("--video_key", "array of the video embeddings"),
-        ("--label_key", "array of the labels"),
-        ("--text_key", "array of the class texts"),
-        ("--domain_video_key", "array of the video embeddings in the --domain file"),
-        ("--domain_label_key", "array of the labels in the --domain file"),
-    ):
-        group.add_argument(flag, metavar="NAME", help=f"{meaning} (default: guessed)")
 
 
 def load_sources(args: argparse.Namespace) -> Sources | None:

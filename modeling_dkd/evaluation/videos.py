@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..data.embedding_cache import EmbeddingSet, write_embeddings
-from ..data.prompts import TEMPLATE_SETS, class_prompts, description_prompts, load_templates
+from ..data.prompts import class_prompts, description_prompts, load_templates
 from ..frame_sampling import Views
 from .measurement import Measurement
 
@@ -32,10 +32,6 @@ if TYPE_CHECKING:  # these take seconds to import, which --help need not wait fo
     from ..data.clip_encoder import ClipEncoder
     from ..data.clip_shards import ClipShards
     from ..data.video_index import VideoIndex
-
-
-DATASETS = ("ucf101", "hmdb51", "folder", "csv", "hub")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -53,40 +49,6 @@ class VideoSets:
     test: EmbeddingSet
     domain: EmbeddingSet | None
     files: list[Path]
-
-
-def add_video_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the videos are and what embeds them."""
-    group = parser.add_argument_group("videos", "embed clips with a model instead of reading --embeddings")
-    group.add_argument("--model", metavar="NAME", help="Hub repository or folder of a DKD checkpoint or dual encoder")
-    group.add_argument("--revision", metavar="COMMIT", help="branch, tag or commit of the --model repository")
-    group.add_argument("--dataset", choices=DATASETS, help="how --data_dir is laid out")
-    group.add_argument("--data_dir", metavar="DIR", help="folder of the videos; csv: the CSV file; hub: the data set")
-    group.add_argument("--annotations", metavar="DIR", help="official split lists (default: in or beside --data_dir)")
-    group.add_argument("--split", choices=("1", "2", "3", "all"), default="1", help="official split (default: 1)")
-    group.add_argument("--half_split", type=int, metavar="N", help="only the classes of half-class split N (0 to 9)")
-    group.add_argument(
-        "--transductive",
-        action="store_true",
-        help="the test clips, unlabelled, are the domain (default: the training clips)",
-    )
-    group.add_argument("--allow_missing", action="store_true", help="go on without missing and damaged clips")
-    group.add_argument("--frames", default="8x1x1", metavar="TxCxV", help="frames x crops x clips (default: 8x1x1)")
-    group.add_argument(
-        "--templates",
-        default="single",
-        metavar="NAME",
-        help=f"prompt templates: {', '.join(TEMPLATE_SETS)} or a file of your own (default: single)",
-    )
-    group.add_argument(
-        "--descriptions", metavar="FILE", help="JSON with descriptions of the classes, instead of templates"
-    )
-    group.add_argument(
-        "--cache_dir", type=Path, default=Path("runs/embeddings"), metavar="DIR", help="(default: runs/embeddings)"
-    )
-    group.add_argument("--batch_size", type=int, default=16, metavar="N", help="clips a batch (default: 16)")
-    group.add_argument("--num_workers", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
-    group.add_argument("--dtype", choices=tuple(DTYPES), default="float32", help="of the encoders (default: float32)")
 
 
 def embed_for_evaluation(args: argparse.Namespace) -> VideoSets | None:
@@ -170,7 +132,7 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     asked = index if args.half_split is None else index.half_classes(args.half_split)
     parts = _parts(args, asked, index.split)
     prompts, prompt_name = _prompts(args, asked)
-    encoder = ClipEncoder.load(args.model, args.frames, args.revision, DTYPES[args.dtype], accelerator.device)
+    encoder = ClipEncoder.load(args.model, args.frames, args.revision, getattr(torch, args.dtype), accelerator.device)
     folder = args.cache_dir / _folder_name(encoder)
     shards = ClipShards(folder / "shards")
     run = embed_clips(

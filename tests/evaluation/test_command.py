@@ -190,7 +190,9 @@ def test_sets_that_cannot_be_tested_are_refused(cache, capsys, changes, message)
 
 
 def test_a_method_that_breaks_is_named(cache, capsys, monkeypatch):
-    monkeypatch.setattr("modeling_dkd.evaluation.command.dkd", lambda task: torch.full((len(task.test), 5), torch.nan))
+    monkeypatch.setattr(
+        "modeling_dkd.evaluation.evaluate_sets.dkd", lambda task: torch.full((len(task.test), 5), torch.nan)
+    )
     code, _, err = run(capsys, "--embeddings", cache(), "--protocols", "full")
     assert (code, err) == (2, "error: dkd gives NaN on toy, protocol full, seed 0\n")
 
@@ -226,7 +228,9 @@ def test_zero_shot_figures_of_the_real_files_come_out(
     data_dir, tmp_path, capsys, monkeypatch, file, options, expected
 ):
     monkeypatch.chdir(data_dir / "features")
-    monkeypatch.setattr("modeling_dkd.evaluation.command.dkd", lambda task: task.pooled().test @ task.pooled().text.T)
+    monkeypatch.setattr(
+        "modeling_dkd.evaluation.evaluate_sets.dkd", lambda task: task.pooled().test @ task.pooled().text.T
+    )
     output = tmp_path / "results.json"
     code, _, err = run(capsys, "--embeddings", file, *options, "--protocols", "full", "--output", output)
     assert code == 0, err

@@ -15,9 +15,9 @@ import torch
 from modeling_dkd.data.embedding_cache import read_embeddings
 from modeling_dkd.data.official_splits import half_class_split
 from modeling_dkd.evaluation.baselines import zero_shot
-from modeling_dkd.evaluation.command import main
+from modeling_dkd.evaluation.command import add_video_arguments, main
 from modeling_dkd.evaluation.measurement import Plan, measure_set
-from modeling_dkd.evaluation.videos import add_video_arguments, chance_notes, embed_for_evaluation
+from modeling_dkd.evaluation.videos import chance_notes, embed_for_evaluation
 from modeling_dkd.modeling_dkd import DKDCLIPModel
 from modeling_dkd.processing_dkd import DKDCLIPProcessor
 
@@ -253,7 +253,8 @@ def test_videos_are_explained_by_their_names(model_folder, video_folder, tmp_pat
 
 SCRIPT = """
 import argparse, sys
-from modeling_dkd.evaluation.videos import add_video_arguments, embed_for_evaluation
+from modeling_dkd.evaluation.command import add_video_arguments
+from modeling_dkd.evaluation.videos import embed_for_evaluation
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

@@ -38,6 +38,33 @@ for method, logits in (("fine-tuned", plain), ("fine-tuned/dkd", moved)):
 print(json.dumps(found))
 """
 
+PIPELINES = """
+import json
+from pathlib import Path
+from transformers import pipeline
+
+name, revision = {name!r}, {revision!r}
+clips = sorted(Path({clips!r}).glob("*/*.avi"))
+videos, truth = [str(clip) for clip in clips], [clip.parent.name for clip in clips]
+asked = {{"video-classification": {{}}, "zero-shot-video-classification": {{"candidate_labels": {labels!r}}}}}
+found = {{}}
+for task, options in asked.items():
+    pipe = pipeline(task, model=name, revision=revision, trust_remote_code=True)
+    for loaded in (pipe, pipe.model, pipe.processor):
+        assert type(loaded).__module__.startswith("transformers_modules."), type(loaded)
+    answers = pipe(videos, batch_size=4, **options)
+    hits = [answer[0]["label"] == label for answer, label in zip(answers, truth)]
+    found[task] = {{
+        "n": len(hits),
+        "top1": sum(hits) / len(hits),
+        "per_class": {{name: sum(hit for hit, label in zip(hits, truth) if label == name) / truth.count(name)
+                       for name in set(truth)}},
+        "labels": sorted({{guess["label"] for guess in answers[0]}}),
+        "sums": [sum(guess["score"] for guess in answer) for answer in answers],
+    }}
+print(json.dumps(found))
+"""
+
 
 def isolated(code: str) -> str:
     return HIDE_PACKAGE.format(entries=["", str(ROOT)]) + code
@@ -72,6 +99,25 @@ def test_the_published_model_has_the_figures_of_its_card(published, measured):
             assert top1 == pytest.approx(figures[f"top-1, {method}"], abs=1e-6)
             assert sum(per_class) / 3 == pytest.approx(figures[f"mean class, {method}"], abs=1e-6)
             assert re.search(rf"{method}\*{{0,2}} \| \*{{0,2}}{100 * top1:.2f}", card)
+
+
+def test_both_pipelines_have_the_figures_of_the_card(published, tmp_path):
+    figures = figures_of(published.hub.files(published.repo_id, published.commit)["README.md"].decode())
+    code = PIPELINES.format(
+        name=published.repo_id,
+        revision=published.commit,
+        clips=str(published.clips / "test"),
+        labels=["Blue", "Grey", "Red 1"],
+    )
+    done = published.run("-I", "-c", isolated(code), cwd=tmp_path / "elsewhere", HF_HOME=str(tmp_path / "hf"))
+    found = json.loads(done.stdout.splitlines()[-1])
+    own, zero_shot = found["video-classification"], found["zero-shot-video-classification"]
+    assert own["labels"] == ["Blue", "Grey", "Red_1"]
+    assert zero_shot["labels"] == ["Blue", "Grey", "Red 1"]
+    assert own["n"] == zero_shot["n"] == 30
+    assert own["sums"] == pytest.approx([1] * 30, abs=1e-5)
+    assert own["top1"] == pytest.approx(figures["top-1, fine-tuned/dkd"], abs=1e-6)
+    assert sum(own["per_class"].values()) / 3 == pytest.approx(figures["mean class, fine-tuned/dkd"], abs=1e-6)
 
 
 def test_training_and_evaluation_stand_side_by_side_in_the_card(published):

@@ -1,0 +1,23 @@
+"""What evaluate.py can be asked for by name; apart from the code behind the names, which takes seconds to import."""
+
+PROTOCOLS = {
+    "full": "all clips are the unlabelled domain data and the test (transductive)",
+    "induct": "a random half is the domain, the other half the test (inductive)",
+    "quarter": "only a random quarter of the classes occurs, texts of all are asked (transductive)",
+    "few": "64 random clips are the domain, the rest the test (inductive)",
+    "imbal": "a long tail: of class k a share u**3 is kept, u uniform in [0, 1] (transductive)",
+}
+GIVEN = "given"  # the protocol's name where domain and test are files of their own
+BASELINES = ("transclip", "stata", "gmm", "mean_shift", "gda")
+ABLATIONS = (
+    "video_only",
+    "text_only",
+    "unanchored",
+    "averaged_first",
+    "kernel_none",
+    "kernel_imq",
+    "three_steps",
+    "full_video_step",
+)
+DATASETS = ("ucf101", "hmdb51", "folder", "csv", "hub")
+DTYPES = ("float32", "float16", "bfloat16")

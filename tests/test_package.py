@@ -1,0 +1,85 @@
+"""What importing the package does, and what its commands do not wait for."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import modeling_dkd
+from modeling_dkd.evaluation import ablations, baselines, names
+
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINT = ROOT / "hub_configs" / "dkd-tiny"
+# Runs a command as `python ARGUMENTS` would, and says which of the slow libraries it has imported.
+IMPORTED = """
+import runpy, sys
+command, sys.argv = sys.argv[1:], sys.argv[1:]
+try:
+    if command[0] == "-m":
+        sys.argv = command[1:]
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(command[0], run_name="__main__")
+except SystemExit as left:
+    assert left.code in (0, None), left.code
+print("imported:", *sorted({"torch", "transformers", "numpy", "datasets", "huggingface_hub"} & set(sys.modules)))
+"""
+
+
+def run(code, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train.py", "--help"],
+        ["evaluate.py", "--help"],
+        ["-m", "modeling_dkd.hub", "--help"],
+        ["-m", "modeling_dkd.hub", "publish", "-h"],
+        ["-m", "modeling_dkd.hub.app", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_help_waits_for_no_slow_library(command):
+    shown = run(IMPORTED, *command)
+    assert "usage:" in shown
+    assert shown.splitlines()[-1] == "imported:"
+
+
+def test_names_of_the_parser_are_those_of_the_code():
+    assert tuple(baselines.BASELINES) == names.BASELINES
+    assert tuple(ablations.ABLATIONS) == names.ABLATIONS
+
+
+@pytest.mark.slow
+def test_importing_the_package_is_enough_for_the_auto_classes():
+    code = f"""
+import modeling_dkd
+from transformers import AutoModel, AutoProcessor
+for auto in (AutoModel, AutoProcessor):
+    print(type(auto.from_pretrained({str(CHECKPOINT)!r})).__module__)
+"""
+    assert run(code).split() == ["modeling_dkd.modeling_dkd", "modeling_dkd.processing_dkd"]
+
+
+@pytest.mark.slow
+def test_classes_are_there_in_a_process_that_was_asked_for_help(tmp_path):
+    code = f"""
+from modeling_dkd import DKDCLIPModel, DKDHead
+DKDCLIPModel.from_pretrained({str(CHECKPOINT)!r}).save_pretrained({str(tmp_path)!r})
+"""
+    run(code, "--help")
+    assert (tmp_path / "svgd.py").is_file()
+
+
+def test_other_names_are_refused():
+    assert all(hasattr(modeling_dkd, name) for name in modeling_dkd.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'DKDModel'"):
+        _ = modeling_dkd.DKDModel
