@@ -70,10 +70,21 @@ def update_card(where: str, contents: Mapping[str, Any], model: str | None = Non
         CommitOperationDelete(name) if text is None else CommitOperationAdd(name, text.encode())
         for name, text in sorted(changes.items())
     ]
-    done = with_retries(
-        lambda: api.create_commit(where, operations, commit_message="Update results", parent_commit=head), where
-    )
-    return f"{done.commit_url}"
+
+    def commit() -> str:
+        return api.create_commit(where, operations, commit_message="Update results", parent_commit=head).commit_url
+
+    def arrived() -> str | None:
+        """Address of the commit, where an answer was lost on its way though the Hub had taken it."""
+        sha = _head(api, where)
+        files = _card_files(api, where, sha) if sha != head else []
+        is_ours = sha != head and all(
+            name not in files if text is None else name in files and _read(api, where, name, sha) == text
+            for name, text in changes.items()
+        )
+        return f"{api.endpoint}/{where}/commit/{sha}" if is_ours else None
+
+    return with_retries(commit, where, arrived)
 
 
 def _head(api: HfApi, repo_id: str) -> str:

@@ -387,7 +387,7 @@ def explain(error: Exception, repo_id: str) -> str:
         401: "the Hub does not accept the token: log in again with `hf auth login`, or set HF_TOKEN",
         403: f"the token has no right to write to {owner}: use one with write access, or another --repo_id",
         404: f"there is no repository or revision of that name for {repo_id}, or the token may not see it",
-        409: f"{repo_id} exists already",
+        409: f"the Hub reports a conflict at {repo_id}, as when somebody else writes to it: look at it and try again",
         412: f"{repo_id} was changed by somebody else meanwhile: look at it and publish again",
         413: "the Hub says that a file is too large",
         429: "the Hub asks for patience (too many requests): try again later",

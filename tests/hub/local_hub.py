@@ -70,7 +70,11 @@ class LocalHub:
         self.server.server_close()
 
     def fail(self, pattern: str, status: int | str, times: int = 1, **headers: str) -> None:
-        """The next calls "METHOD path" that match fail: a status, "cut" before, or "cut after" they were done."""
+        """The next calls "METHOD path" that match fail.
+
+        By a status, or a connection that is "cut" before, "cut after" they were done, or "cut in the middle" of the
+        answer.
+        """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.faults.append(Fault(pattern, status, times, named))
 
@@ -97,9 +101,9 @@ class Handler(BaseHTTPRequestHandler):
             fault.times -= 1
             if fault.status == "cut":
                 return self.cut()
-            if fault.status != "cut after":
+            if not isinstance(fault.status, str):
                 return self.answer({"error": "injected"}, fault.status, fault.headers)
-        self.cut_after = fault is not None
+        self.cut_where = fault.status if fault is not None else None
         for pattern, handle in ROUTES:
             found = re.fullmatch(pattern, call)
             if found:
@@ -119,17 +123,21 @@ class Handler(BaseHTTPRequestHandler):
         return b"".join(chunks)
 
     def cut(self) -> None:
+        self.wfile.flush()
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def answer(self, content: object, status: int = 200, headers: dict | None = None) -> None:
-        if getattr(self, "cut_after", False):
+        if getattr(self, "cut_where", None) == "cut after":
             return self.cut()
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
+        if getattr(self, "cut_where", None) == "cut in the middle":
+            self.wfile.write(data[: len(data) // 2])
+            return self.cut()
         if self.command != "HEAD":
             self.wfile.write(data)
         return None

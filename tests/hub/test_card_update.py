@@ -112,6 +112,16 @@ def test_a_repository_is_updated_by_one_commit(folder, hub, api):
         update_card(NAME, results_file(), api=api)
 
 
+def test_a_card_whose_answer_was_lost_is_not_written_twice(folder, hub, api, pauses):
+    publish(plan_publication(folder, NAME), api, PublishOptions())
+    hub.fail("/commit/", "cut after")
+    done = update_card(NAME, results_file(backbone=NAME), api=api)
+    repository = hub.repositories["models", NAME]
+    assert done.endswith(f"/commit/{repository.refs['main']}")
+    assert len(repository.commits) == 3
+    assert "results/20260102T030405-ucf101.json" in hub.files(NAME)
+
+
 def test_a_reader_cannot_update_and_somebody_elses_commit_is_not_lost(folder, hub, api):
     publish(plan_publication(folder, NAME), api, PublishOptions())
     before = hub.files(NAME)

@@ -66,6 +66,19 @@ print(json.dumps(found))
 """
 
 
+LOAD = """
+import hashlib
+from transformers import AutoModel
+
+try:
+    model = AutoModel.from_pretrained({name!r}, revision={revision!r}, trust_remote_code=True)
+    weights = b"".join(tensor.numpy().tobytes() for _, tensor in sorted(model.state_dict().items()))
+    print("loaded", hashlib.sha256(weights).hexdigest())
+except Exception as error:
+    print("refused", type(error).__name__, error)
+"""
+
+
 def isolated(code: str) -> str:
     return HIDE_PACKAGE.format(entries=["", str(ROOT)]) + code
 
@@ -118,6 +131,25 @@ def test_both_pipelines_have_the_figures_of_the_card(published, tmp_path):
     assert own["sums"] == pytest.approx([1] * 30, abs=1e-5)
     assert own["top1"] == pytest.approx(figures["top-1, fine-tuned/dkd"], abs=1e-6)
     assert sum(own["per_class"].values()) / 3 == pytest.approx(figures["mean class, fine-tuned/dkd"], abs=1e-6)
+
+
+def test_weights_cut_off_on_their_way_never_load(published, tmp_path):
+    code = isolated(LOAD.format(name=published.repo_id, revision=published.commit))
+
+    def load(home, **variables):
+        run = published.run("-I", "-c", code, cwd=tmp_path / "work", HF_HOME=str(tmp_path / home), **variables)
+        return run.stdout.splitlines()[-1]
+
+    weights = r"GET .*/resolve/.*/model\.safetensors"
+    published.hub.fail(weights, "cut in the middle", times=1000)
+    assert load("lasting").startswith("refused")
+    assert load("lasting", HF_HUB_OFFLINE="1").startswith("refused")
+    published.hub.faults.clear()
+    whole = load("lasting")
+    assert whole.startswith("loaded")
+    published.hub.fail(weights, "cut in the middle")
+    assert load("passing") == whole
+    assert not published.hub.faults.pop().times
 
 
 def test_training_and_evaluation_stand_side_by_side_in_the_card(published):

@@ -165,6 +165,16 @@ def test_rights_that_end_in_the_middle_publish_nothing(folder, hub, api):
     assert hub.files(NAME).keys() == {".gitattributes"}
 
 
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "does not accept the token"), (409, "reports a conflict at owner/tiny")]
+)
+def test_a_refusal_in_the_middle_publishes_nothing(folder, hub, api, status, message):
+    hub.fail("/commit/", status, times=9)
+    with pytest.raises(PublishError, match=f"{message}.*nothing was published"):
+        send(folder, api)
+    assert hub.files(NAME).keys() == {".gitattributes"}
+
+
 def test_weights_that_arrive_changed_are_withdrawn(folder, hub, api):
     hub.corrupt_uploads = True
     with pytest.raises(PublishError, match=r"model\.safetensors arrived at owner/tiny changed.*removed again"):

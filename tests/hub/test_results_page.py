@@ -37,6 +37,15 @@ def test_figures_are_those_of_the_json_files(docs):
         assert f"| {line['n']:g} | {line['num_seeds']} |" in row
 
 
+def test_the_nearest_measured_set_stands_beside_the_papers_table(docs):
+    beside = write_results_page(docs).read_text().split("### Zero-shot")[1].split("### Fine-tuned")[0]
+    lines = json.loads((docs / "development_rows.json").read_text())["summary"]
+    for line in lines:
+        if "object_prompts" in line["data"] and line["protocol"] in ("full", "induct"):
+            figure = f"{100 * line['top1']:.2f}"
+            assert (figure in beside) == (line["method"] in ("zero-shot", "dkd")), line
+
+
 def test_changed_figures_change_the_page(docs):
     before = write_results_page(docs).read_text()
     contents = json.loads((docs / "development_rows.json").read_text())
