@@ -26,14 +26,15 @@ CSS = """
 .dkd .zero-shot .bar { background: #8c8c8c; }
 .dkd .known .bar { background: #1b7837; }
 .dkd .share { font-size: 0.85em; }
-.dkd .frames { display: flex; flex-wrap: wrap; gap: 0.4rem; }
+.dkd .frames { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 0.4rem; max-width: 30rem; }
 .dkd figure { margin: 0; text-align: center; font-size: 0.8em; }
-.dkd figure img { display: block; width: 84px; height: 84px; object-fit: contain; background: #000; }
+.dkd figure img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: #000; }
 .dkd .note { margin: 0.4rem 0; }
 .dkd .error { color: #b2182b; font-weight: 600; }
 .dark .dkd .error { color: #ff8a80; }
 .dark .dkd .known .bar { background: #5aae61; }
 #examples .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)) !important; }
+#examples .caption-label { max-width: 100%; font-size: 0.7rem; padding: 0.15rem 0.4rem; }
 #examples .grid-wrap { height: auto !important; min-height: 0 !important; max-height: none !important; }
 @media (max-width: 520px) {
   .dkd th, .dkd td { padding: 0.3rem 0.2rem; }
