@@ -24,7 +24,7 @@ given first.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ KAPPA = 4.0
 TEMPERATURE, TEMPERATURE_GROWTH = 12.0, 8.0
 # T where all samples are labelled: with one sample a class, and the power of classes / samples by which it falls to 1.
 # Means from one or two samples say little against the texts; with 16 only S is left to be doubted.
-LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 100.0, 1.4
+LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 64.0, 1.5
 # Unlabelled samples that a labelled one is worth.
 LABELLED_WEIGHT = 4.0
 # Share of the classes' differences in the mean and the log spread of their logits that counts as bias.
@@ -106,9 +106,30 @@ class DomainStatistics:
     prior_counts: Tensor
     sums: Tensor
 
+    @property
+    def seen_share(self) -> Tensor:
+        """Samples per unit of weight, (): 1 where none is labelled."""
+        return 1 - self.num_labelled / self.num_samples * (1 - 1 / LABELLED_WEIGHT)
+
     def __add__(self, other: "DomainStatistics") -> "DomainStatistics":
         """Of both sets of samples."""
         return DomainStatistics(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class OlderSamples:
+    """What remains of samples that cannot be looked at again.
+
+    Attributes:
+        statistics: Theirs.
+        second_moments: Theirs, (D, D), float64.
+        log_frequency: (K,), w_k they were gathered under. It stays: Newton steps on counts that do not answer to it
+            would run away.
+    """
+
+    statistics: DomainStatistics
+    second_moments: Tensor
+    log_frequency: Tensor
 
 
 @dataclass(frozen=True)
@@ -158,6 +179,7 @@ def fit_class_mixture(
     logit_scale: float,
     num_rounds: int | None = None,
     all_reduce: AllReduce = lambda sums: sums,
+    older: OlderSamples | None = None,
 ) -> tuple[ClassMixture, DomainStatistics, Tensor]:
     """Fit the class-anchored mixture to a domain.
 
@@ -168,15 +190,21 @@ def fit_class_mixture(
         logit_scale: s > 0, the factor of cosines that makes logits.
         num_rounds: EM rounds, the first of which knows the texts only; at least 1; None: NUM_ROUNDS.
         all_reduce: Sums a tensor over processes that each hold a part of the samples.
+        older: Further samples of the domain, of which only this is left.
 
     Returns:
         The mixture, and the statistics and second moments it was made from.
     """
-    mixture = text_only_mixture(prior)
+    held = {} if older is None else {"log_frequency": older.log_frequency}
+    mixture = replace(text_only_mixture(prior), **held)
     moments = all_reduce(second_moments(video_embeds, labels, prior.offsets))
+    if older is not None:
+        moments = moments + older.second_moments
     for _ in range(NUM_ROUNDS if num_rounds is None else num_rounds):
         statistics = gather_statistics(mixture, prior, video_embeds, labels, logit_scale, all_reduce)
-        mixture = maximise(mixture, prior, statistics, moments)
+        if older is not None:
+            statistics += older.statistics
+        mixture = replace(maximise(mixture, prior, statistics, moments), **held)
     return mixture, statistics, moments
 
 
@@ -247,8 +275,13 @@ def second_moments(video_embeds: Videos, labels: Tensor, like: Tensor) -> Tensor
     return moments
 
 
-def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatistics, moments: Tensor) -> ClassMixture:
-    """M step: the mixture that the statistics and `second_moments` ask for, given the one they were gathered under."""
+def maximise(
+    mixture: ClassMixture, prior: TextPrior, statistics: DomainStatistics, moments: Tensor | None
+) -> ClassMixture:
+    """M step: the mixture that the statistics and `second_moments` ask for, given the one they were gathered under.
+
+    Without moments S stays what it is.
+    """
     num_samples, counts = statistics.num_samples, statistics.counts
     directions = prior.directions.double()
     # Anchors: the texts, shifted and scaled into the cone of the videos as the classes with samples ask for.
@@ -263,9 +296,12 @@ def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatisti
     anchors = domain_mean + scale * text_spread
     # Means and their common covariance.
     means = anchors + (counts / (counts + KAPPA))[:, None] * (own_means - anchors)
-    covariance = _shrunk_covariance(statistics, moments, means)
-    factor = torch.linalg.cholesky(covariance)
-    whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
+    variances, whitening = mixture.variances, mixture.whitening
+    if moments is not None:
+        covariance = _shrunk_covariance(statistics, moments, means)
+        factor = torch.linalg.cholesky(covariance)
+        whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
+        variances = covariance.diagonal()
     # Frequencies: a damped Newton step on sum_i log p(x_i) - w^2 / (2 v).
     variance = _frequency_variance(mixture.log_frequency.double(), statistics.prior_counts)
     surplus = counts - statistics.prior_counts - mixture.log_frequency / variance
@@ -276,7 +312,6 @@ def maximise(mixture: ClassMixture, prior: TextPrior, statistics: DomainStatisti
     falling = (LABELLED_WEIGHT * classes_per_sample).pow(LABELLED_TEMPERATURE_POWER)
     labelled_temperature = (LABELLED_TEMPERATURE * falling).clamp_min(1)
     temperature = 1 / ((1 - labelled) / unlabelled_temperature + labelled / labelled_temperature)
-    variances = covariance.diagonal()
     new = (log_frequency, domain_mean, mean_direction, scale, means, variances, whitening, counts, temperature)
     return ClassMixture(*(value.float() for value in new))
 
@@ -295,7 +330,7 @@ def _shrunk_covariance(statistics: DomainStatistics, moments: Tensor, means: Ten
     trust = (1 - EQUAL_VARIANCE_SHARE) * num_samples / (num_samples + VARIANCE_PRIOR_SAMPLES)
     held = trust * variances + (1 - trust) * mean_variance
     labelled = statistics.num_labelled / num_samples
-    num_seen = num_samples - statistics.num_labelled * (1 - 1 / LABELLED_WEIGHT)
+    num_seen = num_samples * statistics.seen_share
     own_share = num_seen / (num_seen + COVARIANCE_PRIOR_SAMPLES * num_axes)
     own_share = own_share * (labelled + (1 - labelled) * UNLABELLED_COVARIANCE_SHARE)
     floor = RELATIVE_VARIANCE_FLOOR * mean_variance + ROUNDING_VARIANCE

@@ -28,6 +28,7 @@ from .class_mixture import (
     AllReduce,
     ClassMixture,
     DomainStatistics,
+    OlderSamples,
     TextPrior,
     Videos,
     debias_texts,
@@ -39,6 +40,7 @@ from .class_mixture import (
 )
 from .configuration_dkd import DKDCLIPConfig
 from .gaussian_mixture import fit_gaussian_mixture
+from .recent_samples import MAX_RECENT, RecentSamples
 from .svgd import svgd
 from .text_frame import TextFrame, place_fitted_texts, place_new_texts
 
@@ -50,8 +52,6 @@ SAME_CLASS_COSINE = 0.999
 SAMPLES_PER_COMPONENT, MAX_COMPONENTS = 16, 64
 # Videos of a shard that are made ready at once, and how many numbers of them are kept ready from round to round.
 SHARD_CHUNK, KEPT_NUMBERS = 4096, 2**26
-# Rounds over each batch of a stream.
-UPDATE_ROUNDS = 3
 # Everything that is fitted and its shape: K components, D dimensions.
 BUFFER_AXES = {
     # The mixture: its shares of samples, the fields of ClassMixture, and whether components are classes (1, else 0).
@@ -90,6 +90,7 @@ NO_VIDEO = "video_embeds has no shard; give at least one video."
 # Named here, for torch.compile cannot look into a dataclass.
 MIXTURE_FIELDS = tuple(field.name for field in fields(ClassMixture))
 FRAME_FIELDS = tuple(field.name for field in fields(TextFrame))
+STATISTICS_FIELDS = tuple(field.name for field in fields(DomainStatistics))
 
 
 @dataclass
@@ -161,6 +162,7 @@ class DKDHead(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale), dtype=torch.float32).log())
         self.register_buffer("logit_bias", torch.tensor(float(config.logit_bias), dtype=torch.float32))
         self.class_names: list[str] | None = None
+        self._recent: RecentSamples | None = None
         self._make_buffers(config.num_components)
 
     def _buffer_shapes(self, num_components: int) -> dict[str, tuple[int, ...]]:
@@ -189,6 +191,11 @@ class DKDHead(nn.Module):
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
         return super()._apply(keep_dtype, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Take over buffers of another domain, to which the kept samples do not belong."""
+        self._recent = None
+        super()._load_from_state_dict(*args, **kwargs)
 
     @property
     def is_fitted(self) -> bool:
@@ -252,6 +259,9 @@ class DKDHead(nn.Module):
             prior = debias_texts(texts, moments)
             mixture, statistics, outer = fit_class_mixture(videos, prior, labels, scale, all_reduce=total)
             self._store(texts, prior, mixture, moments, statistics, outer)
+        if isinstance(videos, list) and len(videos[0]) <= MAX_RECENT and all_reduce is None:
+            num_samples = float(self.num_samples)
+            self._recent = RecentSamples(videos[0], labels, None, num_samples, num_samples)
         self.class_names = None
         return self
 
@@ -259,7 +269,9 @@ class DKDHead(nn.Module):
     def update(self, video_embeds: Tensor) -> "DKDHead":
         """Go on learning from the next batch of a stream; memory does not grow with its length.
 
-        Means, variances and texts go on; the frequencies of the classes stay those of `fit`.
+        The last 4096 videos are kept in memory, never in a file, and looked at again whenever the domain has grown by an
+        eighth: up to so many the head becomes what `fit` to all of them makes. Of those before, and of a domain that
+        was loaded, the statistics go on, and the frequencies of the classes stay.
 
         Args:
             video_embeds: (N, D) or (N, T, D), unlabelled.
@@ -273,25 +285,32 @@ class DKDHead(nn.Module):
         if not self.is_fitted or not bool(self.anchored):
             raise ValueError("update goes on from a fit with class texts; call fit(video_embeds, text_embeds) first.")
         videos = self._pooled(video_embeds, "video_embeds")
-        labels = torch.full((len(videos),), -1, device=videos.device)
-        seen = DomainStatistics(*(self.get_buffer(field.name).double() for field in fields(DomainStatistics)))
         scale, mixture = self._scale(), self._mixture()
         with torch.autocast(videos.device.type, enabled=False):
             moments = self.null_moments.double() + null_moments(videos, self.fitted_texts, scale)
-            outer = self.second_moments.double() + second_moments(videos, labels, self.fitted_texts)
             prior = debias_texts(self.fitted_texts, moments)
-            for _ in range(UPDATE_ROUNDS):
-                statistics = seen + gather_statistics(mixture, prior, videos, labels, scale)
-                # What was seen before is not looked at again: its counts hold for the frequencies they were gathered
-                # with only, and Newton steps on them would run away.
-                mixture = replace(maximise(mixture, prior, statistics, outer), log_frequency=self.log_frequency)
+            recent = self._recent_samples().followed_by(videos, mixture, prior, scale)
+            if recent.is_due:
+                mixture, statistics, outer = fit_class_mixture(
+                    recent.videos, prior, recent.labels, scale, older=recent.older
+                )
+                recent = replace(recent, num_fitted=recent.num_samples)
+            else:
+                labels = torch.full((len(videos),), -1, device=videos.device)
+                statistics = self._statistics() + gather_statistics(mixture, prior, videos, labels, scale)
+                outer = self.second_moments.double() + second_moments(videos, labels, self.fitted_texts)
+                # S, whose factorisation is what costs, and the frequencies wait for the next fit.
+                moved = maximise(mixture, prior, statistics, None)
+                mixture = replace(moved, log_frequency=mixture.log_frequency)
             self._store(self.fitted_texts, prior, mixture, moments, statistics, outer)
+        self._recent = recent
         return self
 
     def reset(self) -> "DKDHead":
         """Forget the domain: plain CLIP again."""
         self.config.num_components = 0
         self.class_names = None
+        self._recent = None
         self._make_buffers(0)
         return self
 
@@ -452,12 +471,25 @@ class DKDHead(nn.Module):
         outer: Tensor,
     ) -> None:
         """Write what was fitted, and place the class texts."""
-        frame = place_fitted_texts(texts, prior, mixture, self._scale())
+        frame = place_fitted_texts(texts, prior, mixture, statistics.seen_share.float(), self._scale())
         fitted = vars(mixture) | vars(statistics) | vars(frame)
         fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.evidence}
         fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias}
         fitted |= {"null_moments": moments, "second_moments": outer}
         self._set_buffers(fitted | {"anchored": torch.ones(())})
+
+    def _recent_samples(self) -> RecentSamples:
+        """Samples to look at again; a domain that was loaded, or is too large, has none."""
+        if self._recent is not None:
+            return self._recent
+        num_samples = float(self.num_samples)
+        older = OlderSamples(self._statistics(), self.second_moments.double(), self.log_frequency)
+        none = self.means[:0]
+        return RecentSamples(none, torch.empty(0, dtype=torch.int64).to(none.device), older, num_samples, num_samples)
+
+    def _statistics(self) -> DomainStatistics:
+        """What was summed up of all samples, from the buffers."""
+        return DomainStatistics(*(self.get_buffer(name).double() for name in STATISTICS_FIELDS))
 
     def _mixture(self) -> ClassMixture:
         """The fitted mixture from the buffers."""
@@ -469,6 +501,7 @@ class DKDHead(nn.Module):
 
     def _set_buffers(self, tensors: dict[str, Tensor]) -> None:
         """Replace the fitted buffers, in float32 and on this head's device."""
+        self._recent = None
         # A domain fitted under inference_mode can still take part in training.
         with torch.inference_mode(False):
             for name in self._buffer_shapes(0):

@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .class_mixture import DEBIASED_SHARE, ClassMixture, TextPrior, relative_length
+from .class_mixture import DEBIASED_SHARE, KAPPA, ClassMixture, TextPrior, relative_length
 
 
 # The common norm is so much above the longest text, squared.
 NORM_MARGIN = 1.05
+# By how much the posterior claims more than it knows, where each class has many samples: text and mixture are two
+# readings of one embedding, and their evidence is added up as if they were independent.
+OVERCONFIDENCE = 2.0
 # A class that was not fitted: share of the way from the domain's mean to its anchor that its mean is taken to go, and
 # log prior, nats, which makes up for fitted classes whose means are known better.
 NEW_CLASS_ANCHOR, NEW_CLASS_LOG_PRIOR = 0.5, 1.0
@@ -47,10 +50,13 @@ class TextFrame:
     text_targets: Tensor
 
 
-def place_fitted_texts(text_embeds: Tensor, prior: TextPrior, mixture: ClassMixture, logit_scale: float) -> TextFrame:
+def place_fitted_texts(
+    text_embeds: Tensor, prior: TextPrior, mixture: ClassMixture, seen_share: Tensor, logit_scale: float
+) -> TextFrame:
     """The frame of a fitted domain and its class texts (K, D) in it.
 
     A class's text is (1 - evidence) base + evidence * target, and all such texts have the norm `text_norm`.
+    `seen_share` is that of the `DomainStatistics` the mixture was made from.
     """
     mean = mixture.domain_mean
     # Least squares: of all u, the one with the smallest mean of (x.u - 1)^2 for x around the mean with covariance S.
@@ -62,7 +68,9 @@ def place_fitted_texts(text_embeds: Tensor, prior: TextPrior, mixture: ClassMixt
     placed = _carry_posterior(prior.directions, mixture.means, log_prior, mixture, unit_axis, logit_scale)
     centre = placed.mean(0)
     placed = placed - centre
-    norm = (NORM_MARGIN * placed.square().sum(1).max()).clamp_min(1).sqrt()
+    counts = seen_share * mixture.counts
+    evidence = (mixture.counts / mixture.counts.sum()) @ (counts / (counts + KAPPA))
+    norm = (NORM_MARGIN * placed.square().sum(1).max()).sqrt().clamp_min(1 + OVERCONFIDENCE * evidence.square())
     texts = placed + _filling(placed, norm_axis, norm) * norm_axis
     # Own samples move the mean from the anchor to mixture.means, and with it the text.
     moved = mixture.precision_times(mixture.means - mixture.anchors(prior.directions))

@@ -14,7 +14,7 @@ def fit(videos, texts, labels=None):
     labels = torch.full((len(videos),), -1) if labels is None else labels
     prior = debias_texts(texts, null_moments(videos, texts, SCALE))
     mixture, *_ = fit_class_mixture(videos, prior, labels, SCALE)
-    return prior, mixture, place_fitted_texts(texts, prior, mixture, SCALE)
+    return prior, mixture, place_fitted_texts(texts, prior, mixture, torch.ones(()), SCALE)
 
 
 def fitted_texts(mixture, frame):
