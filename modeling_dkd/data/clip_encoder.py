@@ -92,11 +92,13 @@ class ClipEncoder:
             else:
                 model = DKDCLIPModel.from_backbone(name_or_folder, dtype=dtype, **options)
                 processor = DKDCLIPProcessor.from_backbone(name_or_folder, **options)
-        except OSError as error:
-            # The hub's messages run over many lines; the first says what is wrong.
-            raise ValueError(
-                f"cannot load the model {name_or_folder}: {str(error).strip().splitlines()[0]}"
-            ) from error
+        except Exception as error:
+            # A damaged file of the checkpoint shows in transformers as whatever it happens to lead to. The hub's
+            # messages run over many lines; the first says what is wrong.
+            lines = str(error).strip().splitlines() or [""]
+            reason = lines[0] if isinstance(error, OSError) else " ".join(" ".join(lines).split())[:300]
+            kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+            raise ValueError(f"cannot load the model {name_or_folder}: {kind}{reason}") from error
         commit = getattr(config, "_commit_hash", None)
         name = Path(name_or_folder).resolve().name if Path(name_or_folder).is_dir() else name_or_folder
         return cls(model.to(device).eval(), processor, name, commit, views)

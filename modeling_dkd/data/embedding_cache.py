@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from .tensor_files import write_tensors
 
 
 # What an .npz calls its arrays when nobody says so: the first that is there is taken.
@@ -56,6 +57,11 @@ class EmbeddingSet:
             raise ValueError(f"logit_scale {scale!r} in the metadata: it must be a number above 0")
         if self.labels.min() < -1:
             raise ValueError(f"label {int(self.labels.min())} is below -1, which stands for an unlabelled clip")
+        for key in ("names", "class_names"):
+            listed = self.metadata.get(key)
+            is_list = isinstance(listed, list | tuple) and all(isinstance(name, str) for name in listed)
+            if listed is not None and not is_list:
+                raise ValueError(f"{key} in the metadata must be a list of texts, not {str(listed)[:60]!r}")
         if self.text_embeds is not None:
             _check_embeddings("text_embeds", self.text_embeds)
             self._check_classes(self.text_embeds)
@@ -175,13 +181,7 @@ def write_embeddings(path: str | os.PathLike, embedding_set: EmbeddingSet) -> No
     if embedding_set.text_embeds is not None:
         tensors["text_embeds"] = embedding_set.text_embeds
     metadata = {key: json.dumps(value) for key, value in embedding_set.metadata.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_tensors(path, tensors, metadata)
 
 
 def _read_text_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -277,7 +277,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"not a readable safetensors file ({error})") from error
     try:
         return tensors, {key: json.loads(value) for key, value in raw.items() if key != "format"}
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the metadata is not JSON ({error}): write caches with write_embeddings") from error
 
 

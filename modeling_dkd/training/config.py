@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from ..data.plain_files import parse_yaml, read_yaml
 from ..frame_sampling import Views
 
 
@@ -249,10 +250,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
         ValueError: The file cannot be read, an option is unknown (the nearest known one is named) or lacking, or a
             value has the wrong type or range.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read the config {path}: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"the config {path} must hold sections such as model: and data:")
     for override in overrides:
@@ -281,9 +279,9 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or not name:
         raise ValueError(f"--set {override!r} must read section.option=value, for example recipe.epochs=5")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--set {name}: {text!r} is not a YAML value") from error
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"--set {name}: {text[:100]!r} is not a YAML value") from error
     *sections, option = name.split(".")
     for section in sections:
         inner = content.setdefault(section, {})

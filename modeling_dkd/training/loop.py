@@ -34,7 +34,7 @@ from .parameters import (
     merged_state,
     optimizer_groups,
 )
-from .processes import Stopped, StopRequest, start_processes
+from .processes import Stopped, StopRequest, only_run_in, start_processes
 from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, gather_clips, refuse_damaged
 from .repository import describe_repository, save_best, save_repository
 from .step_bar import StepBar
@@ -96,7 +96,7 @@ def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> 
         Stopped: A signal came; a checkpoint has been written.
     """
     accelerator = start_processes(config)
-    with StopRequest() as stop:
+    with StopRequest() as stop, only_run_in(Path(config.run.output_dir), accelerator):
         run = prepare(config, accelerator, resume)
         progress = (run.checkpoints.resume(as_plain(config)) if resume else None) or begin(run)
         describe(run, progress)
@@ -213,6 +213,8 @@ def find_towers(
 def begin(run: Run) -> Progress:
     """The state before the first step: the domain of the weights as they come."""
     progress = Progress(num_processes=run.accelerator.num_processes, config=as_plain(run.config))
+    if run.accelerator.is_main_process:
+        run.checkpoints.folder.mkdir(parents=True, exist_ok=True)  # says until its end that the run has begun
     if run.config.recipe.epochs:
         run.fit_domain()
         run.checkpoints.save(progress)

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from modeling_dkd.data.clip_embedding import embed_clips, embed_texts
-from modeling_dkd.data.clip_shards import ClipShards, clip_identity, sort_metadata
+from modeling_dkd.data.clip_shards import ClipShards, clip_identity
+from modeling_dkd.data.tensor_files import sort_metadata
 from modeling_dkd.data.video_index import folder_index
 from modeling_dkd.data.worker_processes import NEEDED_BY_WORKERS, worker_context
 from modeling_dkd.video_frames import VideoReadError

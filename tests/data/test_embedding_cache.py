@@ -157,7 +157,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("modeling_dkd.data.embedding_cache.save_file", torn)
+    monkeypatch.setattr("modeling_dkd.data.tensor_files.save_file", torn)
     with pytest.raises(OSError, match="disk full"):
         write_embeddings(path, random_set(dataset="new"))
     assert read_embeddings(path).metadata["dataset"] == "old"
