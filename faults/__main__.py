@@ -3,6 +3,7 @@
 import argparse
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     torch.set_num_threads(1)  # no thread of torch may be running where children are forked
     tqdm.monitor_interval = 0
+    tqdm.set_lock(threading.RLock())  # its own is shared with the children, which are killed while they hold it
     started = time.monotonic()
     tallies: list[Tally] = []
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
@@ -109,9 +111,9 @@ def main(argv: list[str] | None = None) -> int:
             folder = Path(scratch) / name
             folder.mkdir()
             tallies += CLASSES[name](args.scale, args.seed, folder)
+            if args.output:  # of what is done so far: the whole may take long
+                write_report(args.output, tallies, args, time.monotonic() - started)
     print(table(tallies))
-    if args.output:
-        write_report(args.output, tallies, args, time.monotonic() - started)
     return int(any(tally.lost or tally.wrong_message for tally in tallies))
 
 

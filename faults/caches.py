@@ -54,7 +54,7 @@ class Cache(NamedTuple):
     read: Callable[[Path], Any]
 
 
-def tensors_of(parts: int) -> dict[str, torch.Tensor]:
+def tensors_of(parts: int) -> dict[str, Any]:
     """Embeddings of nine clips, drawn anew each time alike."""
     drawn = torch.Generator().manual_seed(parts)
     shape = (NUM_CLIPS, parts, DIM) if parts else (NUM_CLIPS, DIM)

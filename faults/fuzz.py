@@ -4,7 +4,7 @@
     python -m faults.fuzz --seconds 60
 
 A finding is an exception other than a ValueError or OSError; it is noted, and the fuzzer goes on. atheris has wheels
-for CPython 3.11 to 3.13 on Linux, so it is no dependency of the tests.
+for some versions of CPython on Linux alone, so it is no dependency of the tests.
 """
 
 import argparse

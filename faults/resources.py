@@ -200,8 +200,8 @@ def clock_set_back(
         true_time, true_ns = time.time, time.time_ns
         started = true_time()
         # The clock is set back once more, by as much, while the run goes on.
-        time.time = lambda: true_time() - back * (1 + (true_time() > started + 0.3))  # type: ignore[assignment]
-        time.time_ns = lambda: true_ns() - int(back * 1e9)  # type: ignore[assignment]
+        time.time = lambda: true_time() - back * (1 + (true_time() > started + 0.3))
+        time.time_ns = lambda: true_ns() - int(back * 1e9)
         return operation.run(scratch, True)
 
     return compare(operation, in_child(earlier), scratch, expected)

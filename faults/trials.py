@@ -23,6 +23,8 @@ import psutil
 from tqdm import tqdm
 
 
+# Trials that run side by side.
+JOBS = os.cpu_count() or 1
 SURVIVED, LOST, WRONG_MESSAGE, SKIPPED = "survived", "lost", "wrong message", "skipped"
 
 
@@ -130,7 +132,8 @@ class Child:
             os.close(self.reader)
             return Ended("hung", seconds, shown)
         if received:
-            return Ended(*json.loads(received), shown)
+            how, value = json.loads(received)
+            return Ended(how, value, shown)
         return Ended("died", os.waitstatus_to_exitcode(status), shown)
 
 
@@ -182,14 +185,12 @@ def refused(ended: Ended, *names: str) -> Verdict:
     return Verdict(SURVIVED)
 
 
-def run_trials(
-    fault: str, trials: Iterable[tuple[str, Trial]], total: int, seconds: float = 120.0, jobs: int = 2
-) -> Tally:
+def run_trials(fault: str, trials: Iterable[tuple[str, Trial]], total: int, seconds: float = 120.0) -> Tally:
     """Run each trial in a child with a scratch folder of its own, several at a time, and count the verdicts."""
     tally, started = Tally(fault), time.monotonic()
     gc.freeze()  # else the collector of every child would copy all memory of this process
     with tqdm(total=total, desc=fault, unit="trial") as progress:
-        for name, verdict in _verdicts(trials, seconds, jobs):
+        for name, verdict in _verdicts(trials, seconds, JOBS):
             tally.count(name, verdict)
             if verdict.kind in (LOST, WRONG_MESSAGE):
                 progress.write(f"{fault}: {name}: {verdict.kind}: {verdict.detail}", file=sys.stderr)
@@ -202,7 +203,8 @@ def run_trials(
 
 def _verdicts(trials: Iterable[tuple[str, Trial]], seconds: float, jobs: int) -> Iterator[tuple[str, Verdict]]:
     """Verdicts in the order in which the trials end."""
-    waiting, running = iter(trials), {}
+    waiting = iter(trials)
+    running: dict[Any, tuple[str, Child, Path]] = {}
     while True:
         while len(running) < jobs and (following := next(waiting, None)) is not None:
             name, trial = following
@@ -215,7 +217,7 @@ def _verdicts(trials: Iterable[tuple[str, Trial]], seconds: float, jobs: int) ->
         ready = wait(list(running), max(0.0, oldest + seconds - time.monotonic()))
         late = [r for r, (_, child, _) in running.items() if time.monotonic() - child.started >= seconds]
         for reader in {*ready, *late}:
-            name, child, scratch = running.pop(reader)  # type: ignore[call-overload]
+            name, child, scratch = running.pop(reader)
             ended = child.wait(0.0 if reader in late and reader not in ready else seconds)
             shutil.rmtree(scratch, ignore_errors=True)
             yield name, _verdict_of(ended)

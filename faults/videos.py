@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -32,12 +33,12 @@ def write_clip(path: Path, codec: str, seed: int, frames: int = 9) -> None:
     rng = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(10))
-        stream.width, stream.height, stream.pix_fmt = 40, 34, "yuv420p"  # type: ignore[attr-defined]
+        stream: Any = container.add_stream(codec, rate=Fraction(10))
+        stream.width, stream.height, stream.pix_fmt = 40, 34, "yuv420p"
         for number in range(frames):
             pixels = np.clip(rng.normal(40 + 15 * number, 40, (34, 40, 3)), 0, 255).astype(np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))  # type: ignore[attr-defined]
-        container.mux(stream.encode(None))  # type: ignore[attr-defined]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def originals(scratch: Path) -> list[Path]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from torch import Tensor
 from transformers import AutoConfig
 
@@ -79,7 +81,7 @@ class ClipEncoder:
         Raises:
             ValueError: There is no such model, it is no dual encoder, or its processor is missing.
         """
-        if not Path(name_or_folder).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name_or_folder):
+        if not Path(name_or_folder).is_dir() and not is_repository_name(name_or_folder):
             raise ValueError(
                 f"no model folder {name_or_folder}; give one, or a repository such as openai/clip-vit-base-patch16"
             )
@@ -140,6 +142,15 @@ class ClipEncoder:
         limit = self.processor.max_text_length or tokenizer.model_max_length
         lengths = [len(ids) for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
         return sum(length > limit for length in lengths)
+
+
+def is_repository_name(name: str) -> bool:
+    """Whether this can be a repository of the Hub: a name, with its owner or without."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is not None
 
 
 def _hash_of_weights(model: DKDCLIPModel) -> str:
