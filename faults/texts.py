@@ -46,8 +46,10 @@ def ucf101_lists() -> dict[str, str]:
     """Lists with the official counts, of made-up clips."""
     classes = [f"Class{k:03d}" for k in range(101)]
     lists = {"classInd.txt": "".join(f"{k + 1} {name}\n" for k, name in enumerate(classes))}
-    for part, count in (("train", 9537), ("test", 3783)):
-        names = [f"{classes[i % 101]}/v_{classes[i % 101]}_g{i % 25:02d}_c{i // 101:02d}.avi" for i in range(count)]
+    for part, count, first in (("train", 9537, 0), ("test", 3783, 500)):
+        names = [
+            f"{classes[i % 101]}/v_{classes[i % 101]}_g{i % 25:02d}_c{first + i // 101:03d}.avi" for i in range(count)
+        ]
         label = (lambda i: f" {i % 101 + 1}") if part == "train" else (lambda i: "")
         lists[f"{part}list01.txt"] = "".join(f"{name}{label(i)}\n" for i, name in enumerate(names))
     return lists

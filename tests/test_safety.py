@@ -233,9 +233,9 @@ def test_official_lists_cannot_lead_out_of_the_folder(tmp_path, outside):
         (tmp_path / name).write_text(text)
     (tmp_path / "videos/Class000").mkdir(parents=True)
     (tmp_path / "videos/Class001").mkdir()
-    (tmp_path / "videos/Class001/v_Class001_g01_c00.avi").write_bytes(b"x")
+    (tmp_path / "videos/Class001/v_Class001_g01_c000.avi").write_bytes(b"x")
     index = ucf101_index(tmp_path / "videos", tmp_path, 1, allow_missing=True)
-    assert [record.name for record in index.records] == ["Class001/v_Class001_g01_c00.avi"]
+    assert [record.name for record in index.records] == ["Class001/v_Class001_g01_c000.avi"]
     assert len(index.missing) == 13319
 
 

@@ -7,6 +7,7 @@ write_embeddings("copy.safetensors", embedding_set)
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ VIDEO_KEYS = ("video_embeds", "image_f", "val_f", "test_f", "conse", "features")
 LABEL_KEYS = ("labels", "label", "targets")
 TEXT_KEYS = ("text_embeds", "text_avg", "text", "text_mapped_from_minilm", "text14", "text_f")
 CLASS_NAME_KEYS = ("class_names", "classnames", "class_name")
+
+# What numpy, zipfile and zlib raise on a damaged .npz: features that no .npz has, sizes that nothing holds.
+NPZ_ERRORS = (ValueError, OSError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -261,7 +265,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except NPZ_ERRORS as error:
         raise ValueError(f"not a readable .npz without pickled objects ({error})") from error
 
 
@@ -300,7 +304,7 @@ def _first(arrays: dict[str, Any], candidates: tuple[str, ...]) -> str | None:
 
 def _names(arrays: dict[str, np.ndarray], candidates: tuple[str, ...]) -> list[str] | None:
     key = _first(arrays, candidates)
-    return None if key is None else [str(name) for name in arrays[key].tolist()]
+    return None if key is None else [str(name) for name in np.atleast_1d(arrays[key]).tolist()]
 
 
 def _listed(arrays: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ ROW_FIELDS = {"method": str, "data": dict, "protocol": str, "seed": int} | dict.
     ("top1", "top5", "mean_class", "ece", "n", "seconds", "shots"), NUMBER
 )
 SUMMARY_FIELDS = {"data": str, "protocol": str, "method": str, "gain": NUMBER, "gain_error": NUMBER}
+KINDS = {str: "text", dict: "object"}
 OPTIONAL = {"seconds", "shots", "gain", "gain_error"}
 
 
@@ -127,9 +128,7 @@ def _check_fields(place: str, part: Any, expected: Mapping[str, Any]) -> None:
         value = part.get(field)
         absent = field in OPTIONAL and value is None
         if not absent and (not isinstance(value, kind) or isinstance(value, bool) or value != value):
-            raise ValueError(
-                f"{place} has {field} {str(value)[:60]!r}, which is no {'text' if kind is str else 'number'}"
-            )
+            raise ValueError(f"{place} has {field} {str(value)[:60]!r}, which is no {KINDS.get(kind, 'number')}")
 
 
 def rows_of(contents: Mapping[str, Any], source: str) -> list[MeasuredRow]:
@@ -171,8 +170,8 @@ def _row_of(
         top5=mean("top5"),
         mean_class=mean("mean_class"),
         ece=mean("ece"),
-        gain=None if line is None or is_reference else line["gain"],
-        gain_error=None if line is None or is_reference else line["gain_error"],
+        gain=None if line is None or is_reference else line.get("gain"),
+        gain_error=None if line is None or is_reference else line.get("gain_error"),
         seconds=round(statistics.fmean(seconds), 4) if seconds else None,
         source=source,
         environment=environment,

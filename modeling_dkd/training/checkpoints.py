@@ -225,7 +225,7 @@ def _check_same(progress: Progress, config: dict[str, Any], num_processes: int) 
     for name in sorted(old.keys() | new.keys()):
         if name not in free and old.get(name) != new.get(name):
             raise ValueError(
-                f"the run was started with {name}={old.get(name)!r} and cannot go on with {new.get(name)!r}; "
+                f"the run was started with {name}={str(old.get(name))[:200]} and cannot go on with {new.get(name)!r}; "
                 "leave it as it was, or start anew with another run.output_dir"
             )
 

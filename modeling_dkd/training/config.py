@@ -74,7 +74,10 @@ class DataOptions:
         _require(self.num_frames >= 1, "data.num_frames", self.num_frames, "at least 1")
         _require(self.num_workers >= 0, "data.num_workers", self.num_workers, "at least 0")
         _require(self.split in (1, 2, 3), "data.split", self.split, "1, 2 or 3")
-        Views.parse(self.test_views)
+        try:
+            Views.parse(self.test_views)
+        except ValueError as error:
+            raise ValueError(f"data.test_views: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -338,4 +341,5 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
 def _require(condition: bool, name: str, value: Any, expected: str) -> None:
     """Raise the sentence that names the option, its value and what it must be."""
     if not condition:
-        raise ValueError(f"{name} is {value!r}, but must be {expected}")
+        shown = repr(value)
+        raise ValueError(f"{name} is {shown if len(shown) < 200 else shown[:200] + ' ...'}, but must be {expected}")
