@@ -4,10 +4,11 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from modeling_dkd.evaluation.report import environment
 
@@ -47,14 +48,23 @@ def table(tallies: Sequence[Tally]) -> str:
     return "\n".join([line(HEADER), f"| {' | '.join(rule)} |", *(line(row) for row in rows)])
 
 
-def write_report(folder: Path, tallies: Sequence[Tally], args: argparse.Namespace, seconds: float) -> None:
-    """Write both files."""
+def merged(before: Mapping[str, Any], now: Sequence[Tally]) -> list[Tally]:
+    """The rows of now in the places of the earlier ones of the same faults, new ones at the end."""
+    rows = {row["fault"]: Tally(**row) for row in before.get("faults", ())} | {tally.fault: tally for tally in now}
+    return list(rows.values())
+
+
+def write_report(folder: Path, tallies: Sequence[Tally], args: argparse.Namespace) -> None:
+    """Write both files; rows of faults that were not tried now stay as an earlier run wrote them."""
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "faults.json"
+    tallies = merged(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, tallies)
+    seconds = sum(tally.seconds for tally in tallies)
     command = " ".join(["python -m faults", *(f"--scale {args.scale:g}" for _ in [0] if args.scale != 1)])
     notes = "".join(f"\n{t.fault}: {t.note}.\n" for t in tallies if t.note)
     described = environment(["faults"], []) | {"seed": args.seed, "scale": args.scale, "seconds": round(seconds, 1)}
     contents = {"environment": described, "faults": [asdict(t) for t in tallies]}
-    (folder / "faults.json").write_text(json.dumps(contents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(contents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     page = PAGE.format(
         command=f"`{command}`",
         seed=args.seed,

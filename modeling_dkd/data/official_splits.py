@@ -92,8 +92,8 @@ def read_hmdb51_split(folder: str | Path, split: int) -> tuple[list[str], list[S
     _check_counts("HMDB51", root, split, counts, HMDB51_COUNTS[split])
     if len(entries) != HMDB51_TOTAL or len(classes) != 51:
         raise ValueError(
-            f"{root}: HMDB51 split {split} lists {len(entries)} clips of {len(classes)} classes, not {HMDB51_TOTAL} of 51; "
-            "fetch the official lists anew"
+            f"{root}: HMDB51 split {split} lists {len(entries)} clips of {len(classes)} classes, not "
+            f"{HMDB51_TOTAL} of 51; fetch the official lists anew"
         )
     return classes, entries
 

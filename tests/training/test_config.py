@@ -37,7 +37,7 @@ def test_overrides_and_types(config_file, tmp_path):
         ("recipe.epochs.x=3", "--set recipe.epochs.x: epochs holds no options"),
         ("recipe.epochs", "--set 'recipe.epochs' must read section.option=value, for example recipe.epochs=5"),
         ("data.classes=Red", "data.classes is 'Red', but must be a list"),
-        ("data.test_views=8x2x1", "views '8x2x1' must read FRAMESxCROPSxCLIPS"),
+        ("data.test_views=8x2x1", "data.test_views: views '8x2x1' must read FRAMESxCROPSxCLIPS"),
         ("domain.loss_weight=2", "domain.loss_weight is 2.0, but must be 0 to 1"),
     ],
 )
