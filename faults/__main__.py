@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="DIR",
-        help="write faults.json and faults.md here; rows of faults that --only leaves out stay",
+        help="write faults.json and .md here; of what is left out, rows stay",
     )
     return parser
 
