@@ -267,7 +267,7 @@ def require_inside(roots: Sequence[str | Path], paths: Iterable[str], place: str
             raise ValueError(f"{place}: {path[:200]!r} is no path ({error})") from error
         if not any(target == part or target.startswith(part.rstrip(os.sep) + os.sep) for part in allowed):
             raise ValueError(
-                f"{place}: {path[:200]} leads to {target[:200]}, out of the folder {roots[0]}; copy the clip into it"
+                f"{place}: {path[:200]} leads to {target[:200]}, out of the folder {roots[0]}; keep the clips in it"
             )
 
 

@@ -213,8 +213,6 @@ def find_towers(
 def begin(run: Run) -> Progress:
     """The state before the first step: the domain of the weights as they come."""
     progress = Progress(num_processes=run.accelerator.num_processes, config=as_plain(run.config))
-    if run.accelerator.is_main_process:
-        run.checkpoints.folder.mkdir(parents=True, exist_ok=True)  # says until its end that the run has begun
     if run.config.recipe.epochs:
         run.fit_domain()
         run.checkpoints.save(progress)
@@ -405,6 +403,8 @@ def finish(run: Run, command: Sequence[str]) -> None:
         described = environment(["train.py", *command], []) | {"seed": config.run.seed, "config": as_plain(config)}
         lines = summarise(measured)
         contents = results(measured, lines, described)
+        # Until the card is there the run is unfinished, also one without steps, which has no checkpoint.
+        run.checkpoints.folder.mkdir(exist_ok=True)
         describe_repository(config, run.index.class_names, contents, run.output)
         print(f"{set_table(lines)}\nsaved: {run.output}")
         shutil.rmtree(run.checkpoints.folder, ignore_errors=True)

@@ -1,6 +1,7 @@
 """The processes of a run: that as many run as were asked for, and that they stop when they are told to."""
 
 import gc
+import logging
 import os
 import re
 import signal
@@ -18,6 +19,8 @@ from filelock import FileLock, Timeout
 
 from .config import TrainingConfig
 
+
+logger = logging.getLogger(__name__)
 
 # What accelerate launch sets for ways to share out the weights; on a CPU it would pass over FSDP in silence.
 SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
@@ -146,6 +149,8 @@ def only_run_in(folder: Path, accelerator: Accelerator) -> Iterator[None]:
             lock.acquire(blocking=False)
         except Timeout:
             taken = True
+        except NotImplementedError:
+            logger.warning("the file system of %s has no locks: see that no other run writes to it", folder)
     if any(gather_object([taken])):
         raise ValueError(f"another run is going on in {folder}; wait for its end or give another run.output_dir")
     try:
