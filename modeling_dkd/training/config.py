@@ -4,6 +4,7 @@ config = load_config("hub_configs/dkd-tiny.yaml", ["recipe.epochs=3"])
 """
 
 import difflib
+import math
 import types
 from collections.abc import Sequence
 from contextlib import suppress
@@ -331,10 +332,11 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
         _require(isinstance(value, list | tuple), name, value, "a list")
         return tuple(_typed(choices[0], item, name) for item in value)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             value = float(value)  # YAML reads 1e-4 without a point as text
     expected = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[hint]
     _require(isinstance(value, hint) and not (hint is int and isinstance(value, bool)), name, value, expected)
+    _require(hint is not float or math.isfinite(value), name, value, "a finite number")
     return value
 
 

@@ -32,6 +32,8 @@ def test_overrides_and_types(config_file, tmp_path):
         ("recipe.epochs=true", "recipe.epochs is True, but must be a whole number"),
         ("recipe.epochs=-1", "recipe.epochs is -1, but must be at least 0"),
         ("recipe.learning_rate=fast", "recipe.learning_rate is 'fast', but must be a number"),
+        ("recipe.learning_rate=.inf", "recipe.learning_rate is inf, but must be a finite number"),
+        ("recipe.learning_rate=1" + "0" * 400, "recipe.learning_rate is 1000000"),
         ("recipe.trainable=most", "recipe.trainable is 'most', but must be one of all, last_blocks, lora, head"),
         ("recipe=3", "recipe must be a section with options below it, not 3"),
         ("recipe.epochs.x=3", "--set recipe.epochs.x: epochs holds no options"),
