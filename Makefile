@@ -47,6 +47,16 @@ test: $(READY)  ## the fast tests, under 5 minutes
 test-all: $(READY)  ## every test, the slow ones too
 	$(BIN)/python -m pytest -n 2
 
+faults: $(READY)  ## damage, kill, starve and race everything, count what survives; about 20 minutes
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m faults --output docs
+
+fuzz: $(READY)  ## 10 minutes of coverage-guided fuzzing of the readers with atheris (Linux)
+	$(BIN)/python -m pip install --quiet atheris==3.0.0
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m faults.fuzz
+
+test-matrix: $(READY)  ## the fast tests with the oldest and the newest allowed versions, on every Python there is
+	$(BIN)/python tests/version_matrix.py
+
 quality: $(READY)  ## what CI checks besides the tests: format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -57,6 +67,6 @@ style: $(READY)  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment and everything generated
-	rm -rf $(VENV) demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-matrix demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo card publish results bench space test test-all quality style clean
+.PHONY: help setup demo card publish results bench space test test-all faults fuzz test-matrix quality style clean

@@ -4,6 +4,7 @@ Batches are drawn from the index alone, so that an interrupted run, a resumed on
 all encode the same batches and end in the same bytes.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -98,12 +100,16 @@ def embed_clips(
         embed: Frames of a batch (n, T, C, H, W) -> embeddings (n, T, D).
         shards: Where finished batches are kept.
         accelerator: Batches go to its processes in turn.
-        batch_size: Clips in a batch.
+        batch_size: Clips in a batch. Where memory does not hold one, this one and all that follow are encoded in two
+            halves, with a word; each is still one shard.
         num_workers: Decoding processes for each of them; 0 decodes in the process itself. `load_clip` goes there,
             so it must be picklable, and a script needs its `if __name__ == "__main__":`.
 
     Returns:
         The run as all processes together made it, the same on each.
+
+    Raises:
+        ValueError: Memory does not hold half a batch.
     """
     known = shards.known()
     identities = {record.name: clip_identity(record) for record in wanted}
@@ -129,6 +135,7 @@ def embed_clips(
         worker_init_fn=prepare_worker,
         multiprocessing_context=worker_context(workers),
     )
+    embed_batch = _WithinMemory(embed, accelerator.device)
     damaged: dict[str, str] = {}
     num_embedded = 0
     clips_of = {shards.path_of(ids).name: len(ids) for ids in shard_ids}
@@ -138,7 +145,7 @@ def embed_clips(
             if batch.clips is not None:
                 ids = my_ids[batch.number]
                 read = [(ids[at], remark) for at, remark in zip(batch.positions, batch.remarks, strict=True)]
-                shards.write(ids, read, embed(batch.clips.to(accelerator.device)))
+                shards.write(ids, read, embed_batch(batch.clips))
                 num_embedded += len(read)
             progress.refresh(len(batch.damaged))
         accelerator.wait_for_everyone()
@@ -153,6 +160,36 @@ def embed_clips(
         {name: remark for name, remark in remarks.items() if remark},
         identities,
     )
+
+
+class _WithinMemory:
+    """Embeds whole batches, and from the first for which memory is short halves of them."""
+
+    def __init__(self, embed: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self.embed = embed
+        self.device = device
+        self.halved = False
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """Embeddings (n, T, D) of the frames (n, T, C, H, W) of a batch."""
+        size = len(clips)
+        try:
+            if not self.halved:
+                return self.embed(clips.to(self.device))
+            return torch.cat([self.embed(half.to(self.device)) for half in clips.split((size + 1) // 2)])
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            if self.halved or size == 1:
+                raise ValueError(
+                    f"out of memory: not even {(size + 1) // 2} of {size} clips of a batch can be encoded at once; "
+                    "what is embedded is kept, go on with a smaller --batch_size"
+                ) from error
+        # Only now is what the failed attempt held set free.
+        self.halved = True
+        clear_device_cache()
+        tqdm.write(f"note: {size} clips at once are out of memory, so batches are encoded in halves", file=sys.stderr)
+        return self(clips)
 
 
 class _Progress:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from torch import Tensor
 from transformers import AutoConfig
 
@@ -79,7 +81,7 @@ class ClipEncoder:
         Raises:
             ValueError: There is no such model, it is no dual encoder, or its processor is missing.
         """
-        if not Path(name_or_folder).is_dir() and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name_or_folder):
+        if not Path(name_or_folder).is_dir() and not is_repository_name(name_or_folder):
             raise ValueError(
                 f"no model folder {name_or_folder}; give one, or a repository such as openai/clip-vit-base-patch16"
             )
@@ -92,11 +94,13 @@ class ClipEncoder:
             else:
                 model = DKDCLIPModel.from_backbone(name_or_folder, dtype=dtype, **options)
                 processor = DKDCLIPProcessor.from_backbone(name_or_folder, **options)
-        except OSError as error:
-            # The hub's messages run over many lines; the first says what is wrong.
-            raise ValueError(
-                f"cannot load the model {name_or_folder}: {str(error).strip().splitlines()[0]}"
-            ) from error
+        except Exception as error:
+            # A damaged file of the checkpoint shows in transformers as whatever it happens to lead to. The hub's
+            # messages run over many lines; the first says what is wrong.
+            lines = str(error).strip().splitlines() or [""]
+            reason = lines[0] if isinstance(error, OSError) else " ".join(" ".join(lines).split())[:300]
+            kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+            raise ValueError(f"cannot load the model {name_or_folder}: {kind}{reason}") from error
         commit = getattr(config, "_commit_hash", None)
         name = Path(name_or_folder).resolve().name if Path(name_or_folder).is_dir() else name_or_folder
         return cls(model.to(device).eval(), processor, name, commit, views)
@@ -138,6 +142,15 @@ class ClipEncoder:
         limit = self.processor.max_text_length or tokenizer.model_max_length
         lengths = [len(ids) for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
         return sum(length > limit for length in lengths)
+
+
+def is_repository_name(name: str) -> bool:
+    """Whether this can be a repository of the Hub: a name, with its owner or without."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is not None
 
 
 def _hash_of_weights(model: DKDCLIPModel) -> str:

@@ -8,7 +8,6 @@ its clips alone.
 import hashlib
 import json
 import os
-import struct
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,9 +16,9 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from .tensor_files import write_tensors
 from .video_index import VideoRecord
 
 
@@ -60,15 +59,11 @@ class ClipShards:
         return {entry.name for entry in os.scandir(self.folder) if entry.name.endswith(".safetensors")}
 
     def known(self) -> dict[str, ShardRow]:
-        """Every embedded clip by its identity; a shard that cannot be read counts as absent."""
+        """Every embedded clip by its identity; a shard that cannot be read or is none counts as absent."""
         rows: dict[str, ShardRow] = {}
         for name in sorted(self.written()):
             path = self.folder / name
-            try:
-                with safe_open(path, framework="pt") as shard:
-                    clips = json.loads((shard.metadata() or {})["clips"])
-            except (SafetensorError, OSError, KeyError, json.JSONDecodeError):
-                continue
+            clips = _clips_of(path)
             rows.update({identity: ShardRow(path, row, remark) for row, (identity, remark) in enumerate(clips)})
         return rows
 
@@ -80,16 +75,7 @@ class ClipShards:
             embedded: Identity and remark of the clips that could be read, in the order of the rows.
             video_embeds: Their embeddings, (n, T, D) float32.
         """
-        path = self.path_of(planned)
-        unfinished = path.with_suffix(f".unfinished-{os.getpid()}")
-        # One metadata key only: safetensors writes several in an order that changes from process to process.
-        save_file(
-            {"video_embeds": video_embeds.detach().cpu().float().contiguous()},
-            unfinished,
-            {"clips": json.dumps(embedded)},
-        )
-        _flush(unfinished)
-        os.replace(unfinished, path)
+        write_tensors(self.path_of(planned), {"video_embeds": video_embeds.float()}, {"clips": json.dumps(embedded)})
 
     def gather(self, identities: Sequence[str]) -> Tensor:
         """Embeddings of these clips in this order, (N, T, D) float32.
@@ -118,27 +104,15 @@ class ClipShards:
                     path.unlink()
 
 
-def sort_metadata(path: str | Path) -> None:
-    """Rewrite the header of a safetensors file with its metadata in alphabetical order.
-
-    The library writes metadata in an order that differs between processes; sorted, equal contents have equal bytes.
-    """
-    with open(path, "r+b") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(size))
-        if "__metadata__" in header:
-            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        if len(encoded) > size:
-            raise ValueError(f"{path}: the header does not fit its place when written again")
-        file.seek(8)
-        file.write(encoded.ljust(size))
-
-
-def _flush(path: Path) -> None:
-    """Have the file on the disk before it gets its name, so that a power cut leaves no empty shard."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _clips_of(path: Path) -> list[tuple[str, str]]:
+    """Identity and remark of each row of a shard; none where it is torn, or no shard at all."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with safe_open(path, framework="pt") as shard:
+            shape = shard.get_slice("video_embeds").get_shape()
+            clips = json.loads((shard.metadata() or {})["clips"])
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError):
+        return []
+    whole = isinstance(clips, list) and len(shape) == 3 and len(clips) == shape[0] and 0 not in shape
+    if not whole or not all(isinstance(clip, list) and [type(part) for part in clip] == [str, str] for clip in clips):
+        return []
+    return [(identity, remark) for identity, remark in clips]

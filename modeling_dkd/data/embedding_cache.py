@@ -7,6 +7,7 @@ write_embeddings("copy.safetensors", embedding_set)
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from .tensor_files import write_tensors
 
 
 # What an .npz calls its arrays when nobody says so: the first that is there is taken.
@@ -23,6 +25,9 @@ VIDEO_KEYS = ("video_embeds", "image_f", "val_f", "test_f", "conse", "features")
 LABEL_KEYS = ("labels", "label", "targets")
 TEXT_KEYS = ("text_embeds", "text_avg", "text", "text_mapped_from_minilm", "text14", "text_f")
 CLASS_NAME_KEYS = ("class_names", "classnames", "class_name")
+
+# What numpy, zipfile and zlib raise on a damaged .npz: features that no .npz has, sizes that nothing holds.
+NPZ_ERRORS = (ValueError, OSError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,11 @@ class EmbeddingSet:
             raise ValueError(f"logit_scale {scale!r} in the metadata: it must be a number above 0")
         if self.labels.min() < -1:
             raise ValueError(f"label {int(self.labels.min())} is below -1, which stands for an unlabelled clip")
+        for key in ("names", "class_names"):
+            listed = self.metadata.get(key)
+            is_list = isinstance(listed, list | tuple) and all(isinstance(name, str) for name in listed)
+            if listed is not None and not is_list:
+                raise ValueError(f"{key} in the metadata must be a list of texts, not {str(listed)[:60]!r}")
         if self.text_embeds is not None:
             _check_embeddings("text_embeds", self.text_embeds)
             self._check_classes(self.text_embeds)
@@ -175,13 +185,7 @@ def write_embeddings(path: str | os.PathLike, embedding_set: EmbeddingSet) -> No
     if embedding_set.text_embeds is not None:
         tensors["text_embeds"] = embedding_set.text_embeds
     metadata = {key: json.dumps(value) for key, value in embedding_set.metadata.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_tensors(path, tensors, metadata)
 
 
 def _read_text_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -261,7 +265,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except NPZ_ERRORS as error:
         raise ValueError(f"not a readable .npz without pickled objects ({error})") from error
 
 
@@ -277,7 +281,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"not a readable safetensors file ({error})") from error
     try:
         return tensors, {key: json.loads(value) for key, value in raw.items() if key != "format"}
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the metadata is not JSON ({error}): write caches with write_embeddings") from error
 
 
@@ -300,7 +304,7 @@ def _first(arrays: dict[str, Any], candidates: tuple[str, ...]) -> str | None:
 
 def _names(arrays: dict[str, np.ndarray], candidates: tuple[str, ...]) -> list[str] | None:
     key = _first(arrays, candidates)
-    return None if key is None else [str(name) for name in arrays[key].tolist()]
+    return None if key is None else [str(name) for name in np.atleast_1d(arrays[key]).tolist()]
 
 
 def _listed(arrays: dict[str, Any]) -> str:

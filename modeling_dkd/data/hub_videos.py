@@ -12,12 +12,14 @@ from datasets import (
     IterableDataset,
     Value,
     Video,
+    config,
     get_dataset_split_names,
     load_dataset,
 )
 from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub import constants
 
-from .video_index import PARTS, VideoIndex, VideoRecord, video_features
+from .video_index import PARTS, VideoIndex, VideoRecord, require_inside, video_features
 
 
 def hub_dataset(
@@ -81,13 +83,14 @@ def hub_index(name: str, store: str | Path, revision: str | None = None) -> Vide
         revision: Branch, tag or commit of the repository.
 
     Raises:
-        ValueError: As in `hub_dataset`.
+        ValueError: As in `hub_dataset`; or a row names a file outside of the data set and of the caches.
     """
     try:
         available = get_dataset_split_names(name, revision=revision)
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         raise ValueError(f"cannot load the data set {name}: {error}") from error
     divided = set(PARTS) <= set(available)
+    places = [name] if os.path.isdir(name) else [constants.HF_HUB_CACHE, config.HF_CACHE_HOME]
     records: list[VideoRecord] = []
     class_names: list[str] = []
     for split in PARTS if divided else available:
@@ -95,7 +98,9 @@ def hub_index(name: str, store: str | Path, revision: str | None = None) -> Vide
         names = dataset.features["label"].names
         class_names += [class_name for class_name in names if class_name not in class_names]
         for row in dataset:
-            path = row["path"] if os.path.isfile(row["path"]) else _stored(row["video"], Path(store))
+            path = _stored(row["video"], Path(store))
+            if row["video"]["bytes"] is None:
+                require_inside(places, [path], name)  # a table may name any file of this machine
             label = class_names.index(names[row["label"]]) if row["label"] is not None and row["label"] >= 0 else -1
             part = split if divided else ""
             records.append(VideoRecord(path, f"{split}/{row['name']}", label, row["group"], part))

@@ -52,7 +52,7 @@ def read_ucf101_split(folder: str | Path, split: int) -> tuple[list[str], list[S
             class_name = name.split("/")[0]
             if class_name not in known:
                 raise ValueError(
-                    f"{path}: the class of {name!r} is not in classInd.txt; fetch the official lists anew"
+                    f"{path}: the class of {name[:100]!r} is not in classInd.txt; fetch the official lists anew"
                 )
             entries[part].append(SplitEntry(name, class_name, part))
     counts = len(entries["train"]), len(entries["test"])
@@ -83,15 +83,17 @@ def read_hmdb51_split(folder: str | Path, split: int) -> tuple[list[str], list[S
             # File names hold #;&!() and brackets; the tag is what stands behind the last space.
             file_name, _, tag = line.rpartition(" ")
             if tag not in HMDB51_TAGS or not file_name:
-                raise ValueError(f"{path}: {line!r} does not end in the tag 0, 1 or 2; fetch the official lists anew")
+                raise ValueError(
+                    f"{path}: {line[-100:]!r} does not end in the tag 0, 1 or 2; fetch the official lists anew"
+                )
             entries.append(SplitEntry(f"{class_name}/{file_name.strip()}", class_name, HMDB51_TAGS[tag]))
     classes = sorted({entry.class_name for entry in entries})
     counts = tuple(sum(entry.split == part for entry in entries) for part in ("train", "test"))
     _check_counts("HMDB51", root, split, counts, HMDB51_COUNTS[split])
     if len(entries) != HMDB51_TOTAL or len(classes) != 51:
         raise ValueError(
-            f"{root}: split {split} lists {len(entries)} clips of {len(classes)} classes, not {HMDB51_TOTAL} of 51; "
-            "fetch the official lists anew"
+            f"{root}: HMDB51 split {split} lists {len(entries)} clips of {len(classes)} classes, not "
+            f"{HMDB51_TOTAL} of 51; fetch the official lists anew"
         )
     return classes, entries
 
@@ -154,6 +156,8 @@ def _folder_with(file_name: str, folder: Path, places: Sequence[str], dataset: s
 
 def _lines(path: Path) -> list[str]:
     """Lines of a text file that are not blank, without line ends."""
+    if not path.is_file():  # a pipe among the lists would be waited for
+        raise ValueError(f"cannot read the split list {path}: there is no such file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

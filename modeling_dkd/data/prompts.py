@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .class_names import name_key, readable_class_name
+from .plain_files import read_json, read_text
 
 
 SINGLE_TEMPLATE = "a photo of a person doing {}."
@@ -37,14 +38,14 @@ def load_templates(name_or_file: str | Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"no template file {path}; give a file or one of {', '.join(TEMPLATE_SETS)}")
     if path.suffix.lower() == ".json":
-        templates = _read_json(path)
+        templates = read_json(path)
     else:
-        templates = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+        templates = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not isinstance(templates, list) or not templates or not all(isinstance(item, str) for item in templates):
         raise ValueError(f"{path} must hold a list of templates, such as {SINGLE_TEMPLATE!r}")
     for template in templates:
         if template.count("{}") != 1:
-            raise ValueError(f"{path}: template {template!r} must hold {{}} exactly once, for the class name")
+            raise ValueError(f"{path}: template {template[:100]!r} must hold {{}} exactly once, for the class name")
     return templates
 
 
@@ -65,7 +66,7 @@ def description_prompts(class_names: Sequence[str], json_file: str | Path, datas
         ValueError: The file cannot be read or has another form, or a class has no description (five are named).
     """
     path = Path(json_file)
-    content = _read_json(path)
+    content = read_json(path)
     if isinstance(content, dict) and dataset in content and isinstance(content[dataset], dict | list):
         content = content[dataset]
     texts = {name_key(name): _texts(path, name, value) for name, value in _described(path, content)}
@@ -95,19 +96,3 @@ def _texts(path: Path, name: str, value: Any) -> list[str]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{path}: the description of {name!r} is neither a text nor a list of texts")
     return [text.strip() for text in texts if text.strip()]
-
-
-def _read_text(path: Path) -> str:
-    """Text of a UTF-8 file."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-
-
-def _read_json(path: Path) -> Any:
-    """Content of a JSON file."""
-    try:
-        return json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error

@@ -153,8 +153,8 @@ def ucf101_index(data_dir: str | Path, annotations: str | Path, split: int, allo
     compared without case.
 
     Raises:
-        ValueError: No class folder there, lists unreadable or not the official ones, or clips missing (how many of
-            how many, five of them named) without `allow_missing`.
+        ValueError: No class folder there, lists unreadable or not the official ones, a link that leads out of the
+            folder, or clips missing (how many of how many, five of them named) without `allow_missing`.
     """
     class_names, entries = read_ucf101_split(annotations, split)
     root = _root_of_classes(Path(data_dir), class_names, ("", "UCF-101", "UCF101", "ucf101", "videos"), "UCF101")
@@ -183,7 +183,7 @@ def folder_index(data_dir: str | Path) -> VideoIndex:
     files are passed over, files without a video extension are listed in `ignored`.
 
     Raises:
-        ValueError: The folder does not exist or holds no class folder with a video.
+        ValueError: The folder does not exist or holds no class folder with a video, or a link in it leads out of it.
     """
     root = Path(data_dir)
     if not root.is_dir():
@@ -212,6 +212,7 @@ def folder_index(data_dir: str | Path) -> VideoIndex:
         )
         for part, class_folder, file in videos
     ]
+    require_inside([root], (record.path for record in records), str(root))
     kept = {file for _, _, file in videos}
     ignored = tuple(sorted(file.relative_to(root).as_posix() for _, _, file in found if file not in kept))
     return VideoIndex(
@@ -222,12 +223,12 @@ def folder_index(data_dir: str | Path) -> VideoIndex:
 def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_missing: bool = False) -> VideoIndex:
     """Clips listed in a CSV with the columns path and label, and if wanted group and split (train, test, unused).
 
-    Paths are absolute or relative to `data_dir` (default: the CSV's folder). Labels are class names; classes are
-    numbered in alphabetical order.
+    Paths are relative to `data_dir` (default: the CSV's folder), or absolute, but lead to files in it. Labels are
+    class names; classes are numbered in alphabetical order.
 
     Raises:
-        ValueError: The file cannot be read, a column or value is missing, a split is not one of the three names, or
-            files are missing without `allow_missing`.
+        ValueError: The file cannot be read, a column or value is missing, a split is not one of the three names, a
+            path leads out of `data_dir`, or files are missing without `allow_missing`.
     """
     csv_file = Path(csv_file)
     root = Path(data_dir) if data_dir is not None else csv_file.parent
@@ -238,6 +239,7 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
     missing: list[VideoRecord] = []
     for row in rows:
         path = os.path.abspath(root / row["path"])
+        require_inside([root], [path], str(csv_file))
         record = VideoRecord(path, row["path"], label[row["label"]], row.get("group") or "", row.get("split") or "")
         (records if os.path.isfile(path) else missing).append(record)
     divided = {row.get("split") for row in rows} >= set(PARTS)
@@ -246,8 +248,33 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
     return index.require_complete(allow_missing)
 
 
+def require_inside(roots: Sequence[str | Path], paths: Iterable[str], place: str) -> None:
+    """Refuse files that a list, or a link in the folder, has somewhere else: neither is looked through for surprises.
+
+    A snapshot in the Hub's cache is a folder of links to the blobs of its repository, which are part of it.
+
+    Raises:
+        ValueError: A path, with its links followed, lies outside of all `roots` (the message names both and `place`).
+    """
+    allowed = [os.path.realpath(root) for root in roots]
+    for folder in map(Path, tuple(allowed)):
+        blobs = (p.parent.parent / "blobs" for p in (folder, *folder.parents) if p.parent.name == "snapshots")
+        allowed += map(str, blobs)
+    for path in paths:
+        try:
+            target = os.path.realpath(path)
+        except ValueError as error:  # a null byte
+            raise ValueError(f"{place}: {path[:200]!r} is no path ({error})") from error
+        if not any(target == part or target.startswith(part.rstrip(os.sep) + os.sep) for part in allowed):
+            raise ValueError(
+                f"{place}: {path[:200]} leads to {target[:200]}, out of the folder {roots[0]}; keep the clips in it"
+            )
+
+
 def _read_csv(csv_file: Path) -> list[dict[str, str]]:
     """Rows of the CSV with their values checked."""
+    if not csv_file.is_file():
+        raise ValueError(f"cannot read the CSV {csv_file}: there is no such file")
     try:
         with csv_file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
@@ -267,9 +294,11 @@ def _read_csv(csv_file: Path) -> list[dict[str, str]]:
         if not row["path"] or not row["label"]:
             raise ValueError(f"{csv_file}, line {line}: path or label is empty")
         if row.get("split") not in (None, "", "unused", *PARTS):
-            raise ValueError(f"{csv_file}, line {line}: split {row['split']!r} is not train, test, unused or empty")
+            raise ValueError(
+                f"{csv_file}, line {line}: split {row['split'][:100]!r} is not train, test, unused or empty"
+            )
         if row["path"] in seen:
-            raise ValueError(f"{csv_file}, line {line}: lists {row['path']!r} twice")
+            raise ValueError(f"{csv_file}, line {line}: lists {row['path'][:200]!r} twice")
         seen.add(row["path"])
     return rows
 
@@ -302,6 +331,7 @@ def _official_index(
             entry.split,
         )
         (missing if file is None else records).append(record)
+    require_inside([root], (record.path for record in records), str(root))
     index = VideoIndex(dataset, str(split), tuple(class_names), _sorted(records), tuple(missing), root=str(root))
     return index.require_complete(allow_missing)
 
@@ -332,11 +362,14 @@ def _visible(folder: Path, folders: bool) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path, above: tuple[str, ...] = ()) -> list[Path]:
     """All visible files below a folder, sorted."""
+    here = os.path.realpath(folder)
+    if here in above:
+        raise ValueError(f"{folder} is a link to a folder that it lies in; remove it")
     files = _visible(folder, folders=False)
     for sub_folder in _visible(folder, folders=True):
-        files += _files_below(sub_folder)
+        files += _files_below(sub_folder, (*above, here))
     return files
 
 

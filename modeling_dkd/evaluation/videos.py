@@ -10,17 +10,20 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..data.embedding_cache import EmbeddingSet, write_embeddings
 from ..data.prompts import class_prompts, description_prompts, load_templates
+from ..data.tensor_files import write_tensors
 from ..frame_sampling import Views
 from .measurement import Measurement
 
@@ -161,7 +164,7 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     half = "" if args.half_split is None else f"-half-{args.half_split}"
     files = [folder / f"{asked.dataset}-{args.split}-{name}{half}.safetensors" for name, _ in parts]
     for file, embedding_set in zip(files, sets, strict=True):
-        _write(file, embedding_set)
+        write_embeddings(file, embedding_set)
     return VideoSets(asked.dataset, sets[0], None if args.transductive else sets[1], files)
 
 
@@ -251,17 +254,16 @@ def _texts(encoder: "ClipEncoder", prompts: list[list[str]], folder: Path) -> Te
 
     digest = hashlib.sha256(json.dumps(prompts).encode()).hexdigest()
     path = folder / "texts" / f"{digest[:24]}.safetensors"
-    if path.is_file():
-        return load_file(path)["text_embeds"]
+    with suppress(SafetensorError, OSError, KeyError):  # absent or torn
+        found = load_file(path)["text_embeds"]
+        if found.shape[:-1] == (len(prompts), len(prompts[0])):
+            return found
     distinct = sorted({prompt for row in prompts for prompt in row})
     num_cut = encoder.num_cut(distinct)
     if num_cut:
         print(f"note: {num_cut} of {len(distinct)} prompts are too long for the text encoder and cut", file=sys.stderr)
     embeds = embed_texts(prompts, encoder.encode)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".unfinished-{os.getpid()}")
-    save_file({"text_embeds": embeds}, unfinished)
-    os.replace(unfinished, path)
+    write_tensors(path, {"text_embeds": embeds})
     return embeds
 
 
@@ -300,13 +302,3 @@ def _embedding_set(
     embeds = shards.gather([run.identities[record.name] for record in records])
     labels = torch.tensor([record.label for record in records], dtype=torch.int64)
     return EmbeddingSet(embeds, labels, texts, metadata)
-
-
-def _write(path: Path, embedding_set: EmbeddingSet) -> None:
-    """Write a finished cache whose bytes depend on its contents alone."""
-    from ..data.clip_shards import sort_metadata
-
-    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
-    write_embeddings(unfinished, embedding_set)
-    sort_metadata(unfinished)
-    os.replace(unfinished, path)

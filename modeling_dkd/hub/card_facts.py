@@ -3,7 +3,6 @@
 facts = read_facts(Path("runs/clip-vit-b16-ucf101"), "dkd/clip-vit-b16-ucf101")
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError, safe_open
 
 from ..class_mixture import LABELLED_WEIGHT
+from ..data.plain_files import read_json, read_text, read_yaml
 from .measured_rows import RESULTS_FILE, MeasuredRow, newest_rows, read_folder, rows_of
 
 
@@ -216,10 +215,7 @@ def read_options(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: It cannot be read or holds none.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)  # JSON is YAML
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no options")
     return content
@@ -232,7 +228,7 @@ def flattened(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= flattened(value, f"{prefix}{name}.")
         elif value not in (None, "", []):
-            flat[prefix + name] = value
+            flat[f"{prefix}{name}"] = value
     return flat
 
 
@@ -243,17 +239,14 @@ def _num_frames(folder: Path) -> int | None:
 
 def _notes(folder: Path) -> str:
     path = folder / NOTES_FILE
-    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    return read_text(path).strip() if path.is_file() else ""
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file of the repository."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path.parent} holds no {path.name}: give the folder of a saved model") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+    if not path.is_file():
+        raise ValueError(f"{path.parent} holds no {path.name}: give the folder of a saved model")
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object")
     return content

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard
 
+from ..data.plain_files import read_text
 from .card_facts import read_facts
 from .eval_results import ENTRIES_FOLDER, merge_entry_files, merged_eval_results
 from .measured_rows import (
@@ -72,7 +73,7 @@ def _loaded(name: str, text: str) -> dict[str, Any]:
     """A results file of the repository."""
     try:
         contents = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} in the repository is not valid JSON: {error}") from error
     check_results(contents, name)
     return dict(contents)
@@ -82,7 +83,7 @@ def read_texts(folder: Path) -> dict[str, str]:
     """The files of a folder that results are read from or written to."""
     patterns = (CARD, RESULTS_FILE, f"{RESULTS_FOLDER}/*.json", f"{ENTRIES_FOLDER}/*.yaml")
     found = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in found}
+    return {path.relative_to(folder).as_posix(): read_text(path) for path in found}
 
 
 def update_folder(folder: Path, contents: Mapping[str, Any]) -> list[str]:

@@ -51,8 +51,9 @@ def merged_eval_results(present: Iterable[EvalResult], new: Iterable[EvalResult]
     return list(merged.values())
 
 
-def _identity(result: EvalResult) -> tuple:
-    return (
+def _identity(result: EvalResult) -> tuple[str, ...]:
+    """What a figure is of; as text, for a card that somebody has edited may hold lists."""
+    parts = (
         result.task_type,
         result.dataset_type,
         result.dataset_config,
@@ -61,6 +62,7 @@ def _identity(result: EvalResult) -> tuple:
         result.metric_name,
         result.metric_config,
     )
+    return tuple(map(str, parts))
 
 
 def entry_files(rows: Iterable[MeasuredRow]) -> dict[str, list[EvalResultEntry]]:

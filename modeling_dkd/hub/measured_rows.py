@@ -13,12 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.plain_files import read_json
+
 
 RESULTS_FILE = "results.json"
 RESULTS_FOLDER = "results"
 REFERENCE = "zero-shot"
 # Fields of a row's `data` that make two figures comparable.
 DATA_FIELDS = ("name", "split", "classes", "frames", "prompts", "domain")
+# What a results file must hold, and may leave out or leave empty.
+NAMED = {"name": str}
+NUMBER = int | float
+ROW_FIELDS = {"method": str, "data": dict, "protocol": str, "seed": int} | dict.fromkeys(
+    ("top1", "top5", "mean_class", "ece", "n", "seconds", "shots"), NUMBER
+)
+SUMMARY_FIELDS = {"data": str, "protocol": str, "method": str, "gain": NUMBER, "gain_error": NUMBER}
+KINDS = {str: "text", dict: "object"}
+OPTIONAL = {"seconds", "shots", "gain", "gain_error"}
 
 
 @dataclass(frozen=True)
@@ -82,10 +93,7 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: It cannot be read or is not one (the message names what is missing).
     """
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"cannot read the results file {path}: {error}") from error
+    contents = read_json(path)
     check_results(contents, str(path))
     return dict(contents)
 
@@ -94,13 +102,33 @@ def check_results(contents: Any, name: str) -> None:
     """Raise a ValueError unless these are results as evaluate.py writes them."""
     if not isinstance(contents, dict) or not {"environment", "rows"} <= contents.keys():
         raise ValueError(f"{name} is no results file: evaluate.py --output, train.py and make demo write one")
-    for row in contents["rows"]:
-        lacking = {"method", "data", "protocol", "seed", "top1", "top5", "mean_class", "ece", "n"} - row.keys()
-        if lacking:
-            raise ValueError(f"{name}: a row lacks {', '.join(sorted(lacking))}")
+    rows, lines = contents["rows"], contents.get("summary", [])
+    for kind, found, expected in (
+        ("environment", [contents["environment"]], {}),
+        ("a row", rows, ROW_FIELDS),
+        ("data", [row.get("data") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else [], NAMED),
+        ("a line of the summary", lines, SUMMARY_FIELDS),
+    ):
+        for part in found if isinstance(found, list) else [found]:
+            _check_fields(f"{name}: {kind}", part, expected)
+    for row in rows:
         for metric in ("top1", "top5", "mean_class"):
             if not 0 <= row[metric] <= 1:
                 raise ValueError(f"{name}: {metric} is {row[metric]}, but accuracies are fractions from 0 to 1")
+
+
+def _check_fields(place: str, part: Any, expected: Mapping[str, Any]) -> None:
+    """Raise a ValueError unless this is an object that has these fields, of these types."""
+    if not isinstance(part, dict):
+        raise ValueError(f"{place} is no JSON object but {str(part)[:60]!r}")
+    lacking = expected.keys() - part.keys() - OPTIONAL
+    if lacking:
+        raise ValueError(f"{place} lacks {', '.join(sorted(lacking))}")
+    for field, kind in expected.items():
+        value = part.get(field)
+        absent = field in OPTIONAL and value is None
+        if not absent and (not isinstance(value, kind) or isinstance(value, bool) or value != value):
+            raise ValueError(f"{place} has {field} {str(value)[:60]!r}, which is no {KINDS.get(kind, 'number')}")
 
 
 def rows_of(contents: Mapping[str, Any], source: str) -> list[MeasuredRow]:
@@ -142,8 +170,8 @@ def _row_of(
         top5=mean("top5"),
         mean_class=mean("mean_class"),
         ece=mean("ece"),
-        gain=None if line is None or is_reference else line["gain"],
-        gain_error=None if line is None or is_reference else line["gain_error"],
+        gain=None if line is None or is_reference else line.get("gain"),
+        gain_error=None if line is None or is_reference else line.get("gain_error"),
         seconds=round(statistics.fmean(seconds), 4) if seconds else None,
         source=source,
         environment=environment,

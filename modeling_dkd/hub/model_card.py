@@ -100,7 +100,7 @@ def with_results(text: str, rows: Sequence[MeasuredRow], new: Sequence[MeasuredR
     """
     try:
         card = ModelCard(text)
-    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"the metadata of the card cannot be read: {' '.join(str(error).split())}") from error
     data: Any = card.data
     data.model_name = data.model_name or "DKD"

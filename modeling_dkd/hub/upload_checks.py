@@ -90,6 +90,8 @@ def _problems(folder: Path, path: Path, name: str, kind: str) -> list[str]:
     suffix = path.suffix.lower()
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
         return ["is a link that leads out of the folder; put the file itself there"]
+    if not path.is_file():
+        return ["is no file that can be read; remove it"]
     if SECRET_NAMES.search(name):
         return ["is named like a secret; move it out of the folder"]
     if suffix in PICKLES:

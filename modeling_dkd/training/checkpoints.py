@@ -129,19 +129,17 @@ class Checkpoints:
         """
         for folder in self._complete():
             try:
-                stored = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+                progress, scaler = _read_progress(folder / "progress.json")
                 files = {
                     name: load_file(folder / f"{name}.safetensors") for name in ("weights", "optimizer", "random")
                 }
             except (OSError, ValueError, SafetensorError) as error:
                 logger.warning("checkpoint %s cannot be read (%s); trying an older one", folder, error)
                 continue
-            scaler = stored.pop("scaler")
-            progress = Progress(**stored)
             _check_same(progress, config, self.accelerator.num_processes)
             self._restore(files["weights"], files["optimizer"])
             _set_random_state(files["random"], self.accelerator)
-            if scaler:
+            if scaler and self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(scaler)
             return progress
         return None
@@ -194,6 +192,27 @@ class Checkpoints:
             states[name][what] = tensor.to(device)
 
 
+def _read_progress(path: Path) -> tuple[Progress, dict[str, Any] | None]:
+    """How far the run was, and the state of the gradient scaler.
+
+    Raises:
+        ValueError: The file holds something else.
+        OSError: There is none.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        scaler = stored.pop("scaler")
+        progress = Progress(**stored)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path.name} does not say how far the run was: {error}") from error
+    for name, usual in asdict(Progress()).items():
+        if type(getattr(progress, name)) is not type(usual):
+            raise ValueError(f"{path.name}: {name} is {getattr(progress, name)!r}")
+    if not isinstance(scaler, dict | None):
+        raise ValueError(f"{path.name}: scaler is {scaler!r}")
+    return progress, scaler
+
+
 def _check_same(progress: Progress, config: dict[str, Any], num_processes: int) -> None:
     """Refuse to go on under options that would make another run of it."""
     if progress.num_processes != num_processes:
@@ -206,7 +225,7 @@ def _check_same(progress: Progress, config: dict[str, Any], num_processes: int) 
     for name in sorted(old.keys() | new.keys()):
         if name not in free and old.get(name) != new.get(name):
             raise ValueError(
-                f"the run was started with {name}={old.get(name)!r} and cannot go on with {new.get(name)!r}; "
+                f"the run was started with {name}={str(old.get(name))[:200]} and cannot go on with {new.get(name)!r}; "
                 "leave it as it was, or start anew with another run.output_dir"
             )
 

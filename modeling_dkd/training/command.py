@@ -84,6 +84,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(config: "TrainingConfig", resume: bool, argv: list[str]) -> int:
     """Train, and turn what may end it early into an exit code."""
+    from accelerate.utils.memory import should_reduce_batch_size
+    from safetensors import SafetensorError
+
     from .loop import train
     from .processes import Stopped
 
@@ -93,7 +96,15 @@ def _run(config: "TrainingConfig", resume: bool, argv: list[str]) -> int:
         if os.environ.get("RANK", "0") == "0":
             print(stop, file=sys.stderr)
         return 128 + (stop.signal_number or signal.SIGTERM)
+    except SafetensorError as error:
+        return _fail(f"{config.run.output_dir} cannot be written to ({error}); make room, then go on with --resume")
     except RuntimeError as error:
+        if should_reduce_batch_size(error):
+            reason = str(error).strip().splitlines()[0]
+            return _fail(
+                f"out of memory ({reason}); begin anew with a lower recipe.batch_size (and more "
+                "recipe.accumulation_steps), or with recipe.activation_checkpointing=true"
+            )
         if "DataLoader worker" not in str(error):
             raise
         # torch raises it wherever the run happens to be when the signal of the dead process comes.

@@ -4,6 +4,7 @@ config = load_config("hub_configs/dkd-tiny.yaml", ["recipe.epochs=3"])
 """
 
 import difflib
+import math
 import types
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from ..data.plain_files import parse_yaml, read_yaml
 from ..frame_sampling import Views
 
 
@@ -73,7 +75,10 @@ class DataOptions:
         _require(self.num_frames >= 1, "data.num_frames", self.num_frames, "at least 1")
         _require(self.num_workers >= 0, "data.num_workers", self.num_workers, "at least 0")
         _require(self.split in (1, 2, 3), "data.split", self.split, "1, 2 or 3")
-        Views.parse(self.test_views)
+        try:
+            Views.parse(self.test_views)
+        except ValueError as error:
+            raise ValueError(f"data.test_views: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -249,10 +254,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
         ValueError: The file cannot be read, an option is unknown (the nearest known one is named) or lacking, or a
             value has the wrong type or range.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read the config {path}: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ValueError(f"the config {path} must hold sections such as model: and data:")
     for override in overrides:
@@ -281,9 +283,9 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or not name:
         raise ValueError(f"--set {override!r} must read section.option=value, for example recipe.epochs=5")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"--set {name}: {text!r} is not a YAML value") from error
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"--set {name}: {text[:100]!r} is not a YAML value") from error
     *sections, option = name.split(".")
     for section in sections:
         inner = content.setdefault(section, {})
@@ -330,14 +332,16 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
         _require(isinstance(value, list | tuple), name, value, "a list")
         return tuple(_typed(choices[0], item, name) for item in value)
     if hint is float and isinstance(value, int | str) and not isinstance(value, bool):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             value = float(value)  # YAML reads 1e-4 without a point as text
     expected = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[hint]
     _require(isinstance(value, hint) and not (hint is int and isinstance(value, bool)), name, value, expected)
+    _require(hint is not float or math.isfinite(value), name, value, "a finite number")
     return value
 
 
 def _require(condition: bool, name: str, value: Any, expected: str) -> None:
     """Raise the sentence that names the option, its value and what it must be."""
     if not condition:
-        raise ValueError(f"{name} is {value!r}, but must be {expected}")
+        shown = repr(value)
+        raise ValueError(f"{name} is {shown if len(shown) < 200 else shown[:200] + ' ...'}, but must be {expected}")

@@ -34,7 +34,7 @@ from .parameters import (
     merged_state,
     optimizer_groups,
 )
-from .processes import Stopped, StopRequest, start_processes
+from .processes import Stopped, StopRequest, only_run_in, start_processes
 from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, gather_clips, refuse_damaged
 from .repository import describe_repository, save_best, save_repository
 from .step_bar import StepBar
@@ -96,7 +96,7 @@ def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> 
         Stopped: A signal came; a checkpoint has been written.
     """
     accelerator = start_processes(config)
-    with StopRequest() as stop:
+    with StopRequest() as stop, only_run_in(Path(config.run.output_dir), accelerator):
         run = prepare(config, accelerator, resume)
         progress = (run.checkpoints.resume(as_plain(config)) if resume else None) or begin(run)
         describe(run, progress)
@@ -403,6 +403,8 @@ def finish(run: Run, command: Sequence[str]) -> None:
         described = environment(["train.py", *command], []) | {"seed": config.run.seed, "config": as_plain(config)}
         lines = summarise(measured)
         contents = results(measured, lines, described)
+        # Until the card is there the run is unfinished, also one without steps, which has no checkpoint.
+        run.checkpoints.folder.mkdir(exist_ok=True)
         describe_repository(config, run.index.class_names, contents, run.output)
         print(f"{set_table(lines)}\nsaved: {run.output}")
         shutil.rmtree(run.checkpoints.folder, ignore_errors=True)

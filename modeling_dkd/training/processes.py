@@ -1,9 +1,12 @@
 """The processes of a run: that as many run as were asked for, and that they stop when they are told to."""
 
 import gc
+import logging
 import os
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -11,9 +14,13 @@ from types import FrameType
 import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import gather_object
+from filelock import FileLock, Timeout
 
 from .config import TrainingConfig
 
+
+logger = logging.getLogger(__name__)
 
 # What accelerate launch sets for ways to share out the weights; on a CPU it would pass over FSDP in silence.
 SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
@@ -123,6 +130,33 @@ def _check_trackers(names: tuple[str, ...]) -> None:
             raise ValueError(f"run.trackers names {name!r}; known are {', '.join(known)}")
         if name not in available:
             raise ValueError(f"the tracker {name!r} is not installed: pip install {name}")
+
+
+@contextmanager
+def only_run_in(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Keep other runs out of an output folder; whatever ends this one, the system then lets the next one in.
+
+    Raises:
+        ValueError: Another run is in it (in every process alike).
+        OSError: The folder cannot be written to.
+    """
+    # Publishing leaves .cache/ out.
+    lock = FileLock(folder / ".cache" / "run.lock")
+    taken = False
+    if accelerator.is_main_process:
+        (folder / ".cache").mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            taken = True
+        except NotImplementedError:
+            logger.warning("the file system of %s has no locks: see that no other run writes to it", folder)
+    if any(gather_object([taken])):
+        raise ValueError(f"another run is going on in {folder}; wait for its end or give another run.output_dir")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class StopRequest:

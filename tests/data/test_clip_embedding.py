@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from modeling_dkd.data.clip_embedding import embed_clips, embed_texts
-from modeling_dkd.data.clip_shards import ClipShards, clip_identity, sort_metadata
+from modeling_dkd.data.clip_shards import ClipShards, clip_identity
+from modeling_dkd.data.tensor_files import sort_metadata
 from modeling_dkd.data.video_index import folder_index
 from modeling_dkd.data.worker_processes import NEEDED_BY_WORKERS, worker_context
 from modeling_dkd.video_frames import VideoReadError
@@ -168,6 +169,43 @@ def test_equal_prompts_are_encoded_once():
     assert sorted(asked) == ["aa", "b", "ccc"]
     assert embeds.dtype == torch.float32
     assert embeds.tolist() == [[[2, 97], [1, 98]], [[3, 99], [2, 97]]]
+
+
+class Memory:
+    """An encoder that has room for so many clips at a time; it notes how many it was given."""
+
+    def __init__(self, room, error="CUDA out of memory. Tried to allocate 1 GiB"):
+        self.room, self.error, self.given = room, error, []
+
+    def __call__(self, clips):
+        self.given.append(len(clips))
+        if len(clips) > self.room:
+            raise RuntimeError(self.error)
+        return embed(clips)
+
+
+def embed_with(memory, index, folder):
+    return embed_clips(index.records, index.records, load_clip, memory, ClipShards(folder), Accelerator(cpu=True), 5)
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_once_with_a_word(tmp_path, capsys):
+    index = make_folder(tmp_path / "videos", 12)
+    memory = Memory(3)
+    done = embed_with(memory, index, tmp_path / "shards")
+    assert memory.given == [5, 3, 2, 3, 2, 1, 1]
+    assert done.num_embedded == 12
+    assert capsys.readouterr().err.count("5 clips at once are out of memory, so batches are encoded in halves") == 1
+    embed_with(Memory(5), index, tmp_path / "whole")
+    assert bytes_of(tmp_path / "shards") == bytes_of(tmp_path / "whole")
+
+
+def test_memory_that_does_not_hold_half_a_batch_is_told_of_and_nothing_is_lost(tmp_path):
+    index = make_folder(tmp_path / "videos", 12)
+    with pytest.raises(ValueError, match=r"not even 3 of 5 clips .* go on with a smaller --batch_size"):
+        embed_with(Memory(2), index, tmp_path / "shards")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        embed_with(Memory(2, "shapes cannot be multiplied"), index, tmp_path / "shards")
+    assert embed_with(Memory(5), index, tmp_path / "shards").num_embedded == 12
 
 
 def multiply():

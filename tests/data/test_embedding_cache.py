@@ -68,6 +68,8 @@ def test_class_names_that_occur_twice_are_told_apart():
         ({"metadata": {"class_names": ["one"]}}, "1 class names for 4 class texts"),
         ({"metadata": {"names": ["one"]}}, "1 clip names for 7 clips"),
         ({"metadata": {"logit_scale": "big"}}, "logit_scale 'big'"),
+        ({"metadata": {"class_names": 3.0}}, "class_names in the metadata must be a list of texts, not '3.0'"),
+        ({"metadata": {"names": [["a"]] * 7}}, "names in the metadata must be a list of texts"),
     ],
 )
 def test_bad_contents_are_refused(changes, message):
@@ -149,6 +151,25 @@ def test_files_that_are_no_source_are_refused(tmp_path):
         read_embeddings(tmp_path / "a.safetensors")
 
 
+def test_damaged_npz_files_are_named(tmp_path):
+    path = tmp_path / "toy.npz"
+    np.savez(path, image_f=np.ones((2, 4)), labels=np.array([0, 1]), classnames=np.array(3.0))
+    whole = path.read_bytes()
+    central = whole.index(b"PK\1\2")
+    # Flags that say encrypted or strongly encrypted, a version and a compression that nobody knows.
+    for position, value in ((8, 1), (8, 64), (6, 210), (10, 99)):
+        damaged = bytearray(whole)
+        damaged[central + position] = value
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"toy\.npz: not a readable"):
+            read_embeddings(path)
+
+
+def test_names_that_are_no_list_are_one_name(tmp_path):
+    np.savez(tmp_path / "toy.npz", image_f=np.ones((2, 4)), labels=np.array([0, 0]), classnames=np.array("a"))
+    assert read_embeddings(tmp_path / "toy.npz").class_names == ["a"]
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "cache.safetensors"
     write_embeddings(path, random_set(dataset="old"))
@@ -157,7 +178,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("modeling_dkd.data.embedding_cache.save_file", torn)
+    monkeypatch.setattr("modeling_dkd.data.tensor_files.save_file", torn)
     with pytest.raises(OSError, match="disk full"):
         write_embeddings(path, random_set(dataset="new"))
     assert read_embeddings(path).metadata["dataset"] == "old"

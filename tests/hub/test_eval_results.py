@@ -31,6 +31,12 @@ def test_only_what_measures_the_same_is_replaced():
     assert values == [0.3, 0.71, 0.61]
 
 
+def test_fields_that_somebody_made_lists_do_not_stand_in_the_way():
+    odd = EvalResult(["video"], "kinetics", "Kinetics", "accuracy", 0.3, dataset_config=["a"])
+    new = eval_results(rows_of(results_file(), "a"))
+    assert merged_eval_results([odd], new) == [odd, *new]
+
+
 def test_entries_are_read_back_by_the_hub_library():
     (text,) = merge_entry_files({}, rows_of(results_file(), "results.json")).values()
     entries = parse_eval_result_entries(yaml.safe_load(text))

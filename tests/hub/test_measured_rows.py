@@ -83,3 +83,27 @@ def test_what_is_no_results_file(change, message):
     change(contents)
     with pytest.raises(ValueError, match=message):
         check_results(contents, "x.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(environment=[]), "environment is no JSON object"),
+        (lambda c: c.update(rows=None), "a row is no JSON object but 'None'"),
+        (lambda c: c["rows"].append(3), "a row is no JSON object but '3'"),
+        (lambda c: c["rows"][0].update(data="x"), "a row has data 'x', which is no object"),
+        (lambda c: c["rows"][0].update(top1=[0.5]), r"a row has top1 '\[0.5\]', which is no number"),
+        (lambda c: c["rows"][0].update(seed=None), "a row has seed 'None', which is no number"),
+        (lambda c: c["rows"][0].update(ece=float("nan")), "a row has ece 'nan', which is no number"),
+        (lambda c: c["rows"][0].update(seconds="long"), "a row has seconds 'long', which is no number"),
+        (lambda c: c["rows"][0]["data"].update(name=["a"]), r"data has name .*, which is no text"),
+        (lambda c: c["summary"][0].update(method=["a"]), "a line of the summary has method"),
+        (lambda c: c["summary"][0].pop("method"), "a line of the summary lacks method"),
+    ],
+)
+def test_fields_of_another_kind_are_named(change, message):
+    contents = results_file()
+    check_results(contents, "results.json")
+    change(contents)
+    with pytest.raises(ValueError, match=rf"results\.json: {message}"):
+        check_results(contents, "results.json")

@@ -140,7 +140,7 @@ def test_weights_in_shards_are_counted(folder):
     ("name", "content", "message"),
     [
         ("config.json", "{}", "not a dkd_clip one"),
-        ("config.json", "[", "cannot read"),
+        ("config.json", "[", "is not valid JSON"),
         ("config.json", None, r"holds no config\.json"),
         ("model.safetensors", None, r"holds no \*\.safetensors"),
         ("model.safetensors", "x", "no readable safetensors file"),

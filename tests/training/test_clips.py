@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -153,10 +155,11 @@ def test_missing_clips_and_parts(clips_dir, tmp_path):
     with pytest.raises(ValueError, match=r"--set data\.data_dir=DIR"):
         open_index(DataOptions("folder"))
     assert len(open_index(DataOptions("folder", str(clips_dir), classes=("Red",))).records) == 9
-    table = tmp_path / "clips.csv"
+    copy = shutil.copytree(clips_dir, tmp_path / "copy")
+    table = copy / "clips.csv"
     rows = [
-        f"{clips_dir}/train/Red/Red_0.avi,Red,train",
-        f"{clips_dir}/test/Red/Red_0.avi,Red,test",
+        f"{copy}/train/Red/Red_0.avi,Red,train",
+        f"{copy}/test/Red/Red_0.avi,Red,test",
         "gone.avi,Red,test",
     ]
     table.write_text("path,label,split\n" + "\n".join(rows))

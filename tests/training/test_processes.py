@@ -1,15 +1,17 @@
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
-from accelerate import DistributedType
+from accelerate import Accelerator, DistributedType
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from safetensors import SafetensorError
 
 from modeling_dkd.training.command import main
 from modeling_dkd.training.config import load_config
-from modeling_dkd.training.processes import StopRequest, processes_asked_of_launcher, start_processes
+from modeling_dkd.training.processes import StopRequest, only_run_in, processes_asked_of_launcher, start_processes
 
 
 @pytest.mark.parametrize(
@@ -79,3 +81,35 @@ def test_a_signal_is_remembered_once():
         # A second one acts as it would without.
         assert signal.getsignal(signal.SIGTERM) == before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_two_runs_in_one_folder(config_file, tmp_path, capsys):
+    accelerator = Accelerator(cpu=True)
+    with only_run_in(tmp_path / "out", accelerator):
+        with (
+            pytest.raises(ValueError, match=r"another run is going on in .*out; wait for its end or give another"),
+            only_run_in(tmp_path / "out", accelerator),
+        ):
+            pytest.fail("both were let in")
+        with only_run_in(tmp_path / "other", accelerator):
+            pass
+        assert main(["--config", str(config_file())]) == 2
+        assert "another run is going on" in capsys.readouterr().err
+    with only_run_in(tmp_path / "out", accelerator):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory .* lower recipe.batch_size"),
+        (SafetensorError("No space left on device"), "cannot be written to .*No space left.*--resume"),
+    ],
+)
+def test_what_a_machine_runs_out_of_is_one_line(config_file, monkeypatch, capsys, error, message):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("modeling_dkd.training.loop.train", fail)
+    assert main(["--config", str(config_file())]) == 2
+    assert re.search(message, capsys.readouterr().err)

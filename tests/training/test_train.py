@@ -301,3 +301,22 @@ def test_schedule():
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[99] < 0.001
     assert schedule(0, 1, 0.0) == 1
+
+
+def test_a_fit_that_ends_before_its_card_goes_on(config_file, options, monkeypatch, capsys):
+    options["recipe"]["epochs"] = 0
+    card = "modeling_dkd.training.repository.write_card"
+
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr(card, fail)
+        assert main(["--config", str(config_file())]) == 2
+    output = Path(options["run"]["output_dir"])
+    assert (output / "results.json").is_file()
+    assert main(["--config", str(config_file())]) == 2
+    assert "holds an unfinished run; go on with it with --resume" in capsys.readouterr().err
+    assert main(["--config", str(config_file()), "--resume"]) == 0
+    assert (output / "README.md").is_file()
+    assert not (output / "checkpoints").exists()

@@ -1,0 +1,62 @@
+"""Texts, JSON and YAML that users write and programs damage: their contents, or a sentence that names the file."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Text of a UTF-8 file.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        ValueError: It cannot be read or is no JSON.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    except ValueError as error:  # of numbers with thousands of digits, json says nothing of the place
+        raise ValueError(str(error) if str(path) in str(error) else f"{path} is not valid JSON: {error}") from error
+
+
+def read_yaml(path: str | os.PathLike) -> Any:
+    """Content of a YAML file, plain values alone.
+
+    Raises:
+        ValueError: It cannot be read or is no YAML.
+    """
+    text = read_text(path)
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Value of a YAML text, plain values alone.
+
+    Raises:
+        ValueError: It is no YAML, in one line.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())[:500]) from error
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        # What PyYAML lets through where a tag or a date promises something else than follows.
+        raise ValueError(f"a value in it is not what it is written as ({str(error)[:200]})") from error

@@ -1,0 +1,60 @@
+"""Write safetensors files whole or not at all, with equal bytes for equal contents."""
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a file in one go: a reader sees the old one or the whole new one, never a part, even after a power cut.
+
+    Raises:
+        OSError: The disk refuses (it is full, read-only ...); the message names the file, and nothing is left of it.
+    """
+    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            unfinished,
+            dict(metadata or {}),
+        )
+        sort_metadata(unfinished)
+        flush(unfinished)
+        os.replace(unfinished, path)
+    except SafetensorError as error:  # no OSError, though it tells of one
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def sort_metadata(path: str | Path) -> None:
+    """Rewrite the header of a safetensors file with its metadata in alphabetical order.
+
+    The library writes metadata in an order that differs between processes; sorted, equal contents have equal bytes.
+    """
+    with open(path, "r+b") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(encoded) > size:
+            raise ValueError(f"{path}: the header does not fit its place when written again")
+        file.seek(8)
+        file.write(encoded.ljust(size))
+
+
+def flush(path: Path) -> None:
+    """Have a file on the disk before it gets its name, so that a power cut leaves no empty one."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,95 @@
+"""The fast tests in environments of their own: oldest and newest allowed versions, every Python on the machine.
+
+    python tests/version_matrix.py                    # all of it, as `make test-matrix` does
+    python tests/version_matrix.py --versions oldest  # one row
+
+"oldest" takes the lower bounds in pyproject.toml of the packages below, "newest" what the registry has within the
+ranges; everything else is as in constraints.txt. Environments are kept in .venv-matrix/.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parents[1]
+VARIED = ("transformers", "datasets", "accelerate")
+# What the packages above bring along and bound themselves; a pin of the tested set could contradict them.
+FREED = {
+    *VARIED,
+    "huggingface_hub",
+    "tokenizers",
+    "safetensors",
+    "pyarrow",
+    "dill",
+    "multiprocess",
+    "fsspec",
+    "hf-xet",
+}
+PYTHONS = tuple(f"python3.{minor}" for minor in range(11, 16))
+
+
+def lower_bounds() -> dict[str, str]:
+    """Package -> oldest version that pyproject.toml allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = (re.match(r"([\w-]+)>=([\d.]+)", dependency) for dependency in project["dependencies"])
+    return {match[1]: match[2] for match in found if match and match[1] in VARIED}
+
+
+def constraints(versions: str) -> str:
+    """Text of the constraints of one environment."""
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in pinned if line.split("==")[0] not in FREED]
+    oldest = [f"{name}=={version}" for name, version in lower_bounds().items()] if versions == "oldest" else []
+    return "\n".join([*kept, *oldest]) + "\n"
+
+
+def make_environment(python: str, versions: str) -> Path:
+    """Python of an environment with these versions, made or brought up to date."""
+    folder = ROOT / ".venv-matrix" / f"{python}-{versions}"
+    executable = folder / "bin" / "python"
+    if not executable.is_file():
+        subprocess.run([python, "-m", "venv", str(folder)], check=True)
+    file = folder / "constraints.txt"
+    file.write_text(constraints(versions), encoding="utf-8")
+    install = [str(executable), "-m", "pip", "install", "--quiet", "--upgrade", "-c", str(file), "-e", f"{ROOT}[test]"]
+    subprocess.run(install, check=True, cwd=ROOT)
+    return executable
+
+
+def installed(executable: Path) -> str:
+    """The varied packages with their versions, and Python's."""
+    code = f"from importlib.metadata import version; print(*(f'{{n}} {{version(n)}}' for n in {VARIED}), sep=', ')"
+    shown = subprocess.run([str(executable), "-c", code], check=True, capture_output=True, text=True).stdout
+    return f"{executable.parents[1].name.split('-')[0]}, {shown.strip()}"
+
+
+def main() -> int:
+    """Run the matrix; 0 when every environment passes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--versions", nargs="+", choices=("oldest", "newest"), default=["oldest", "newest"])
+    parser.add_argument("--jobs", default="2", metavar="N", help="test processes (default: 2)")
+    args = parser.parse_args()
+    pythons = [python for python in PYTHONS if shutil.which(python)]
+    results = []
+    for python in pythons:
+        for versions in args.versions:
+            executable = make_environment(python, versions)
+            title = f"{versions}: {installed(executable)}"
+            print(f"== {title}", flush=True)
+            command = [str(executable), "-m", "pytest", "-q", "-n", args.jobs, "-m", "not slow"]
+            done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+            results.append((title, done.returncode))
+    absent = [python for python in PYTHONS if python not in pythons]
+    print("\n".join(f"{'passed' if not code else 'FAILED':8}{title}" for title, code in results))
+    print(f"not on this machine: {', '.join(absent)}")
+    return int(any(code for _, code in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
