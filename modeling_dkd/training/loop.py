@@ -101,7 +101,7 @@ def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> 
     sharded = take_sharding_request(config)
     accelerator = start_processes(config)
     with StopRequest() as stop:
-        run = prepare(config, accelerator, resume, sharded)
+        run = prepare(config, accelerator, resume, sharded and accelerator.num_processes > 1)
         progress = (run.checkpoints.resume(as_plain(config)) if resume else None) or begin(run)
         describe(run, progress)
         if config.run.trackers:
