@@ -185,7 +185,13 @@ def load_encoder(config: TrainingConfig, accelerator: Accelerator) -> ClipEncode
     options, device = config.model, accelerator.device
     encoder = ClipEncoder.load(options.backbone, config.data.test_views, options.revision, torch.float32, device)
     if options.attn_implementation is not None:
-        encoder.model.backbone.set_attn_implementation(options.attn_implementation)
+        try:
+            encoder.model.backbone.set_attn_implementation(options.attn_implementation)
+        except (ImportError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"model.attn_implementation={options.attn_implementation} is not possible: {reason}"
+            ) from error
     if options.temporal_layers and encoder.model.temporal is None:
         with torch.random.fork_rng():
             torch.manual_seed(config.run.seed)  # the same wherever a run loads its start
