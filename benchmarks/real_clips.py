@@ -212,9 +212,9 @@ def keep_rows(path: Path, rows: list[dict[str, Any]], config: TrainingConfig, nu
         "protocol": protocol,
         "n": n,
         "standard_error": round((0.4 * 0.6 / n) ** 0.5, 4),
-        "options": as_plain(config),
+        "options": {name: as_plain(config)[name] for name in ("augmentation", "recipe", "domain")},
         "trainer_learning_rate": TRAINER_LEARNING_RATE,
-        "environment": environment(sys.argv, []),
+        "environment": environment(["benchmarks/real_clips.py"], []),
         "rows": rows,
     }
     write_results(path, contents)
