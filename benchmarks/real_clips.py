@@ -190,7 +190,7 @@ def validation_set(options: DataOptions, groups: set[str], folder: Path) -> Path
         writer = csv.writer(stream)
         writer.writerow(("path", "label", "split"))
         for record in index.part("train").records:
-            part = "test" if record.group.removeprefix("g") in groups else "train"
+            part = "test" if record.group.rpartition("_g")[2] in groups else "train"
             writer.writerow((record.path, index.class_names[record.label], part))
     return path
 
@@ -202,8 +202,10 @@ def keep_rows(path: Path, rows: list[dict[str, Any]], config: TrainingConfig, nu
     rows = [row for row in kept if (row["run"], row["method"]) not in new] + rows
     rows.sort(key=lambda row: row["run"])
     n = rows[0]["n"]
+    official = config.data.dataset == "ucf101"
+    place = f"UCF101 split {config.data.split}" if official else "validation groups of the training part"
     protocol = (
-        f"{config.data.dataset} split {config.data.split}, {len(config.data.classes)} classes, {num_train} training "
+        f"{place}, {len(config.data.classes)} classes, {num_train} training "
         f"clips, {config.data.num_frames} frames of {SIDE} pixels, CLIP of 0.6 million parameters with random vision "
         f"weights, {config.recipe.epochs} epochs, domain with labels (inductive)"
     )
