@@ -269,9 +269,9 @@ class DKDHead(nn.Module):
     def update(self, video_embeds: Tensor) -> "DKDHead":
         """Go on learning from the next batch of a stream; memory does not grow with its length.
 
-        The last 4096 videos are kept in memory, never in a file, and looked at again whenever the domain has grown by an
-        eighth: up to so many the head becomes what `fit` to all of them makes. Of those before, and of a domain that
-        was loaded, the statistics go on, and the frequencies of the classes stay.
+        The last 4096 videos are kept in memory, never in a file, and looked at again whenever the domain has grown by
+        an eighth: up to so many the head becomes what `fit` to all of them makes. Of those before, and of a domain
+        that was loaded, the statistics go on, and the frequencies of the classes stay.
 
         Args:
             video_embeds: (N, D) or (N, T, D), unlabelled.

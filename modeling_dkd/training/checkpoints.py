@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..dkd_head import BUFFER_AXES, DKDHead
 from .parameters import MovingAverage
+from .sharding import share_like, whole
 
 
 logger = logging.getLogger(__name__)
@@ -89,22 +90,31 @@ class Checkpoints:
     def save(self, progress: Progress) -> bool:
         """Write a checkpoint and remove all but the newest two; False, with a warning, where the disk refuses."""
         states = gather_object([_random_state(self.accelerator)])
-        saved = [True]
+        weights, optimizer = self._on_main(self._weights()), self._on_main(self._optimizer_state())
+        saved = True
         if self.accelerator.is_main_process:
-            saved = [self._write(progress, states)]
+            named = {f"{rank}.{name}": value for rank, state in enumerate(states) for name, value in state.items()}
+            saved = self._write(progress, {"weights": weights, "optimizer": optimizer, "random": named})
         self.accelerator.wait_for_everyone()
-        return saved[0]
+        return saved
 
-    def _write(self, progress: Progress, states: list[dict[str, Tensor]]) -> bool:
+    def _on_main(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The whole of these tensors on the CPU in the main process, nothing in the others."""
+        kept = {}
+        for name, tensor in tensors.items():
+            gathered = whole(tensor.detach())
+            if self.accelerator.is_main_process:
+                kept[name] = gathered.cpu().contiguous()
+        return kept
+
+    def _write(self, progress: Progress, files: Mapping[str, dict[str, Tensor]]) -> bool:
         final = self.folder / f"step-{progress.step:08d}-epoch-{progress.epoch:04d}"
         unfinished = self.folder / f"{UNFINISHED}{final.name}"
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
-            save_file(self._weights(), unfinished / "weights.safetensors")
-            save_file(self._optimizer_state(), unfinished / "optimizer.safetensors")
-            named = {f"{rank}.{name}": value for rank, state in enumerate(states) for name, value in state.items()}
-            save_file(named, unfinished / "random.safetensors")
+            for name, tensors in files.items():
+                save_file(tensors, unfinished / f"{name}.safetensors")
             written = asdict(progress) | {"scaler": self.accelerator.scaler and self.accelerator.scaler.state_dict()}
             (unfinished / "progress.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
             for path in (*unfinished.iterdir(), unfinished):
@@ -154,18 +164,16 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*"), reverse=True)
 
     def _weights(self) -> dict[str, Tensor]:
-        trained = {f"trained.{name}": p.detach() for name, p in self.parameters.items()}
+        trained: dict[str, Tensor] = {f"trained.{name}": p for name, p in self.parameters.items()}
         fitted = {f"head.{name}": self.head.get_buffer(name) for name in BUFFER_AXES}
         averaged = {f"average.{name}": tensor for name, tensor in self.average.average.items()}
-        return {name: t.cpu().contiguous() for name, t in (trained | fitted | averaged).items()}
+        return trained | fitted | averaged
 
     def _optimizer_state(self) -> dict[str, Tensor]:
         """AdamW's tensors as "<parameter>|<what>"."""
         states = self._states()
         return {
-            f"{name}|{what}": torch.as_tensor(value).detach().cpu().contiguous()
-            for name, state in states.items()
-            for what, value in state.items()
+            f"{name}|{what}": torch.as_tensor(value) for name, state in states.items() for what, value in state.items()
         }
 
     def _states(self) -> dict[str, dict[str, Any]]:
@@ -177,9 +185,9 @@ class Checkpoints:
     @torch.no_grad()
     def _restore(self, weights: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
-            parameter.copy_(weights[f"trained.{name}"])
+            parameter.copy_(share_like(weights[f"trained.{name}"], parameter))
         for name, average in self.average.average.items():
-            average.copy_(weights[f"average.{name}"])
+            average.copy_(share_like(weights[f"average.{name}"], average))
         for name in BUFFER_AXES:
             tensor = weights[f"head.{name}"]
             self.head.register_buffer(name, tensor.to(self.head.logit_bias.device))
@@ -188,8 +196,7 @@ class Checkpoints:
         for key, tensor in optimizer.items():
             name, what = key.rsplit("|", 1)
             # AdamW keeps its step counts on the CPU, everything else beside the parameter.
-            device = tensor.device if what == "step" else self.parameters[name].device
-            states[name][what] = tensor.to(device)
+            states[name][what] = tensor if what == "step" else share_like(tensor, self.parameters[name])
 
 
 def _read_progress(path: Path) -> tuple[Progress, dict[str, Any] | None]:

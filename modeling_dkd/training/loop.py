@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
@@ -34,9 +35,10 @@ from .parameters import (
     merged_state,
     optimizer_groups,
 )
-from .processes import Stopped, StopRequest, only_run_in, start_processes
+from .processes import Stopped, StopRequest, only_run_in, start_processes, take_sharding_request
 from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, gather_clips, refuse_damaged
 from .repository import describe_repository, save_best, save_repository
+from .sharding import gathered, shard
 from .step_bar import StepBar
 
 
@@ -72,15 +74,16 @@ class Run:
         """This process's share of the clips, embedded with the weights as they are, as while validating."""
         reader = replace(self.encoder.reader, views=f"{self.config.data.num_frames}x1x1")
         sizes = self.config.recipe.batch_size, self.config.data.num_workers
-        embedded = embed_share(self.encoder.model, records, reader, self.accelerator, *sizes, title)
+        embedded = embed_share(self.recognizer, records, reader, self.accelerator, *sizes, title)
         return refuse_damaged(embedded, self.accelerator, self.config.data.allow_missing)
 
     def fit_domain(self) -> None:
         """Fit the mixture to the training clips as the weights embed them now."""
         records = self.index.part("train").records
-        share = self.embed(records, "embedding the domain")
-        labels = share.labels(records) if self.config.domain.use_labels else None
-        fit_domain_of(self.recognizer, share, labels, self.accelerator)
+        with gathered(self.recognizer):
+            share = self.embed(records, "embedding the domain")
+            labels = share.labels(records) if self.config.domain.use_labels else None
+            fit_domain_of(self.recognizer, share, labels, self.accelerator)
 
 
 def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> None:
@@ -95,9 +98,10 @@ def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> 
         ValueError: Something that the user has to change.
         Stopped: A signal came; a checkpoint has been written.
     """
+    sharded = take_sharding_request(config)
     accelerator = start_processes(config)
     with StopRequest() as stop, only_run_in(Path(config.run.output_dir), accelerator):
-        run = prepare(config, accelerator, resume)
+        run = prepare(config, accelerator, resume, sharded and accelerator.num_processes > 1)
         progress = (run.checkpoints.resume(as_plain(config)) if resume else None) or begin(run)
         describe(run, progress)
         if config.run.trackers:
@@ -110,8 +114,8 @@ def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> 
             tracker.finish()
 
 
-def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool) -> Run:
-    """Everything that the first step needs."""
+def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, sharded: bool = False) -> Run:
+    """Everything that the first step needs; `sharded` shares out the trained weights between the processes."""
     output = Path(config.run.output_dir)
     unfinished = (output / "checkpoints").is_dir()
     if unfinished and not resume:
@@ -140,8 +144,11 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool) -> R
         # The newer name where transformers has it.
         getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)()
     # Optimizer, and what accelerate makes of both.
-    groups = optimizer_groups(encoder.model, video, text, config.recipe)
-    wrapped, optimizer = accelerator.prepare(recognizer, torch.optim.AdamW(groups))
+    if sharded:
+        blocks = [encoder.model.backbone.get_submodule(tower.blocks) for tower in (video, text) if tower is not None]
+        shard(recognizer, [block for of_tower in blocks for block in of_tower.children()], accelerator)
+    optimizer = accelerator.prepare(torch.optim.AdamW(optimizer_groups(encoder.model, video, text, config.recipe)))
+    wrapped = recognizer if sharded else accelerator.prepare(recognizer)
     if config.recipe.compile:
         wrapped.compile()
     trained = {name: p for name, p in encoder.model.named_parameters() if p.requires_grad}
@@ -178,7 +185,13 @@ def load_encoder(config: TrainingConfig, accelerator: Accelerator) -> ClipEncode
     options, device = config.model, accelerator.device
     encoder = ClipEncoder.load(options.backbone, config.data.test_views, options.revision, torch.float32, device)
     if options.attn_implementation is not None:
-        encoder.model.backbone.set_attn_implementation(options.attn_implementation)
+        try:
+            encoder.model.backbone.set_attn_implementation(options.attn_implementation)
+        except (ImportError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"model.attn_implementation={options.attn_implementation} is not possible: {reason}"
+            ) from error
     if options.temporal_layers and encoder.model.temporal is None:
         with torch.random.fork_rng():
             torch.manual_seed(config.run.seed)  # the same wherever a run loads its start
@@ -230,7 +243,8 @@ def describe(run: Run, progress: Progress) -> None:
         f"{len(run.index.class_names)} classes\n"
         f"{run.config.model.backbone}: {trained:,} of {total:,} parameters are trained ({recipe.trainable})\n"
         f"effective batch {effective} = {recipe.batch_size} clips x {recipe.accumulation_steps} passes x "
-        f"{accelerator.num_processes} processes on {accelerator.device.type}; "
+        f"{accelerator.num_processes} processes on {accelerator.device.type}"
+        f"{', trained weights shared out' if isinstance(run.wrapped, FSDPModule) else ''}; "
         f"{run.steps_per_epoch * recipe.epochs} steps in {recipe.epochs} epochs"
         + (f"; going on after step {progress.step}" if progress.step else "")
     )
@@ -292,7 +306,8 @@ def batch_loss(run: Run, batch: ClipBatch, progress: Progress) -> tuple[Tensor, 
     generator = seeded_generator(run.config.run.seed, progress.epoch, progress.batch, run.accelerator.process_index)
     num_classes = len(run.index.class_names)
     pixel_values, targets = mix_clips(batch.pixel_values, batch.labels, num_classes, recipe, generator)
-    plain, moved = run.wrapped(pixel_values)
+    with run.accelerator.autocast():
+        plain, moved = run.wrapped(pixel_values)
     plain_losses, moved_losses = (
         cross_entropy(logits, targets, reduction="none", label_smoothing=recipe.label_smoothing)
         for logits in (plain, moved)
@@ -364,13 +379,15 @@ def validate(run: Run, progress: Progress) -> None:
     run.average.swap()
     run.fit_domain()
     records = run.index.part("test").records
-    embedded = gather_clips(run.embed(records, "validating"))
-    found = scores(run.recognizer, embedded, embedded.labels(records))
+    with gathered(run.recognizer):
+        embedded = gather_clips(run.embed(records, "validating"))
+        found = scores(run.recognizer, embedded, embedded.labels(records))
     if found["top1"] > progress.best_top1:
         progress.best_epoch, progress.best_top1 = progress.epoch, found["top1"]
+        model = run.encoder.model
+        weights = merged_state(model)
         if run.accelerator.is_main_process:
-            model = run.encoder.model
-            save_best(model, merged_state(model), run.encoder.processor, run.index.class_names, run.output / "best")
+            save_best(model, weights, run.encoder.processor, run.index.class_names, run.output / "best")
     run.average.swap()
     if run.config.recipe.ema_decay:
         run.fit_domain()  # training goes on with the weights themselves

@@ -76,12 +76,12 @@ def test_rows(
     plain_views = replace(encoder.reader, views=f"{config.data.num_frames}x1x1")
     sizes = config.recipe.batch_size, config.data.num_workers
     allow_missing = config.data.allow_missing
-    own = embed_share(encoder.model, domain.records, plain_views, accelerator, *sizes, f"{title}: domain clips")
+    own = embed_share(recognizer, domain.records, plain_views, accelerator, *sizes, f"{title}: domain clips")
     refuse_damaged(own, accelerator, allow_missing)
     labels = own.labels(domain.records) if config.domain.use_labels else None
     fit_domain_of(recognizer, own, labels, accelerator)
     domain_clips = gather_clips(own)
-    test_share = embed_share(encoder.model, test.records, encoder.reader, accelerator, *sizes, f"{title}: test clips")
+    test_share = embed_share(recognizer, test.records, encoder.reader, accelerator, *sizes, f"{title}: test clips")
     test_clips = gather_clips(refuse_damaged(test_share, accelerator, allow_missing))
     if not accelerator.is_main_process:
         return []

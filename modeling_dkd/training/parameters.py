@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..modeling_dkd import DKDCLIPModel
 from .config import RecipeOptions
+from .sharding import whole
 
 
 # Parts of parameter names that stand before the blocks, and whose values are looked up rather than multiplied.
@@ -134,11 +135,14 @@ def _add_adapters(backbone: nn.Module, video: Tower, rank: int) -> None:
 
 
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
-    """All weights under the names they have without adapters, adapters added to the layers they belong to."""
-    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    """All weights under the names they have without adapters, adapters added to the layers they belong to.
+
+    Where the weights are shared out, every process must ask for them, and gets them whole.
+    """
+    state = {name: whole(tensor.detach()).clone() for name, tensor in model.state_dict().items()}
     for path, module in model.named_modules():
         if hasattr(module, "get_delta_weight") and hasattr(module, "base_layer"):
-            state[f"{path}.base_layer.weight"] += module.get_delta_weight("default").detach()
+            state[f"{path}.base_layer.weight"] += whole(module.get_delta_weight("default").detach())
     return {name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if ".lora_" not in name}
 
 

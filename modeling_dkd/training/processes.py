@@ -22,8 +22,6 @@ from .config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-# What accelerate launch sets for ways to share out the weights; on a CPU it would pass over FSDP in silence.
-SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 LAUNCH_ON_CPU = (
     "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {} --num_machines 1 train.py ..."
@@ -45,7 +43,6 @@ def start_processes(config: TrainingConfig) -> Accelerator:
         ValueError: Fewer run than were asked for, they run in a way that is not supported, or a tracker is unknown.
     """
     _check_trackers(config.run.trackers)
-    _refuse_sharding()
     if config.recipe.mixed_precision == "fp16" and not torch.accelerator.is_available():
         # accelerate would train in float32 without a word
         raise ValueError("recipe.mixed_precision=fp16 needs a GPU; on a CPU set it to bf16 or no")
@@ -110,15 +107,38 @@ def launcher_options(command: list[str]) -> list[str] | None:
     return None
 
 
-def _refuse_sharding() -> None:
-    """Refuse to train with the weights shared out, for which there is no code here."""
-    for variable, name in SHARDING.items():
-        if os.environ.get(variable, "false").lower() in ("1", "true", "yes"):
-            raise ValueError(
-                f"training shares out clips, not weights, so it cannot run with {name}; launch it with "
-                "hub_configs/accelerate/multi_gpu.yaml, and save memory with recipe.activation_checkpointing=true, "
-                "recipe.mixed_precision=bf16, recipe.trainable=lora or recipe.accumulation_steps"
-            )
+def take_sharding_request(config: TrainingConfig) -> bool:
+    """Whether `accelerate launch` was told to share out the weights; it is not asked again.
+
+    Accelerate itself must not see the wish: on a CPU it would pass over it in silence, and on GPUs it would share out
+    numbers such as the logit scale, which cannot be.
+
+    Raises:
+        ValueError: They are to be shared out in a way that is not supported, or together with an option that is not.
+    """
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        raise ValueError(
+            "training does not run with DeepSpeed; what ZeRO saves, FSDP2 saves too: launch it with "
+            "hub_configs/accelerate/fsdp2.yaml"
+        )
+    if not _is_set("ACCELERATE_USE_FSDP"):
+        return False
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        raise ValueError(
+            f"training does not run with version {version} of FSDP; launch it with "
+            "hub_configs/accelerate/fsdp2.yaml, which asks for version 2"
+        )
+    if _is_set("FSDP_OFFLOAD_PARAMS"):
+        raise ValueError("training keeps its weights on the GPUs; leave out fsdp_offload_params")
+    if config.recipe.mixed_precision == "fp16" or config.recipe.compile:
+        raise ValueError("FSDP runs with recipe.mixed_precision=bf16 or no, and without recipe.compile; change these")
+    del os.environ["ACCELERATE_USE_FSDP"]
+    return True
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("1", "true", "yes")
 
 
 def _check_trackers(names: tuple[str, ...]) -> None:

@@ -44,6 +44,10 @@ class Recognizer(nn.Module):
         """Prompt embeddings (K, P, D)."""
         return self.model.get_text_features(**self.tokens) if self.text_embeds is None else self.text_embeds
 
+    def embed(self, pixel_values: Tensor) -> Tensor:
+        """Frame embeddings (B, T, D) of clips (B, T, 3, H, W); no view, which FSDP would warn of."""
+        return self.model.get_video_features(pixel_values).clone()
+
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, K) of clips (B, T, 3, H, W) without and with the domain; NaN where an embedding is not finite.
 
@@ -105,7 +109,7 @@ class _Clips(Dataset):
 
 @torch.no_grad()
 def embed_share(
-    model: DKDCLIPModel,
+    recognizer: Recognizer,
     records: Sequence[VideoRecord],
     reader: ClipReader,
     accelerator: Accelerator,
@@ -130,8 +134,8 @@ def embed_share(
         multiprocessing_context=worker_context(workers),
         generator=torch.Generator(),
     )
-    training = model.training
-    model.eval()
+    training = recognizer.training
+    recognizer.eval()
     embeds: list[Tensor] = []
     positions: list[int] = []
     damaged: dict[str, str] = {}
@@ -143,10 +147,10 @@ def embed_share(
             for group in _of_one_size(found):
                 clips = torch.stack([frames for frames, _ in group]).to(accelerator.device)
                 with accelerator.autocast():
-                    embeds.append(model.get_video_features(reader.normalise(clips)).float().cpu())
+                    embeds.append(recognizer.embed(reader.normalise(clips)).float().cpu())
                 positions += [position for _, position in group]
             progress.update(len(batch))
-    model.train(training)
+    recognizer.train(training)
     if not embeds:
         raise ValueError(f"none of {len(share)} clips can be read: {next(iter(damaged.values()), 'there are none')}")
     return EmbeddedClips(torch.tensor(positions), torch.cat(embeds), damaged)

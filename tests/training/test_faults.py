@@ -24,13 +24,20 @@ PATIENCE = 120
 ON_CPU = {"ACCELERATE_USE_CPU": "true"}
 
 
-def two_processes():
+LAUNCH_FILES = Path(__file__).resolve().parents[2] / "hub_configs/accelerate"
+LAUNCHES = {
+    "data parallel": ("--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+    "sharded": ("--config_file", str(LAUNCH_FILES / "fsdp2.yaml")),
+    "gradients sharded": ("--config_file", str(LAUNCH_FILES / "fsdp2.yaml"), "--fsdp_reshard_after_forward", "false"),
+}
+
+
+def two_processes(launch="data parallel"):
     """The launcher, on a port of its own: tests run side by side."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
-    return (*launcher, "--main_process_port", port)
+    return ("-m", "accelerate.commands.launch", *LAUNCHES[launch], "--main_process_port", port)
 
 
 def weights(options):
@@ -97,15 +104,27 @@ def test_a_killed_run_goes_on_to_the_same_bits(config_file, options, reference, 
     same(weights(options), reference)
 
 
-def test_two_processes_with_half_the_batch_train_as_one(config_file, options, start):
-    # Seven epochs of three steps.
-    options["recipe"] |= {"epochs": 7, "batch_size": 6, "learning_rate": 1e-4}
+@pytest.mark.parametrize(
+    ("launch", "recipe"),
+    [
+        ("data parallel", {}),
+        ("sharded", {}),
+        ("sharded", {"trainable": "lora", "ema_decay": 0.5}),
+        ("gradients sharded", {"train_text_encoder": True, "activation_checkpointing": True, "accumulation_steps": 3}),
+    ],
+)
+def test_two_processes_with_half_the_batch_train_as_one(config_file, options, start, launch, recipe):
+    # Seven epochs of three passes.
+    options["recipe"] |= {"epochs": 7, "batch_size": 6, "learning_rate": 1e-4, **recipe}
     assert main(["--config", str(config_file())]) == 0
     alone = weights(options)
     shutil.rmtree(options["run"]["output_dir"])
     options["recipe"]["batch_size"] = 3
-    shown = finish(start(config_file(), launcher=two_processes(), **ON_CPU))
-    assert "effective batch 6 = 3 clips x 1 passes x 2 processes on cpu; 21 steps in 7 epochs" in shown
+    shown = finish(start(config_file(), launcher=two_processes(launch), **ON_CPU))
+    passes = recipe.get("accumulation_steps", 1)
+    shared = "" if launch == "data parallel" else ", trained weights shared out"
+    told = f"effective batch {6 * passes} = 3 clips x {passes} passes x 2 processes on cpu{shared}; "
+    assert f"{told}{21 // passes} steps in 7 epochs" in shown
     together = weights(options)
     # Of the head its means: other buffers are divided by variances, which makes rounding larger.
     for name in [name for name in alone if not name.startswith("head.")] + ["head.logit_scale", "head.means"]:
@@ -116,19 +135,20 @@ def test_two_processes_with_half_the_batch_train_as_one(config_file, options, st
     assert all(row["n"] == 9 for row in rows)
 
 
-def test_two_processes_are_stopped_and_go_on_to_the_same_bits(config_file, options, start):
-    options["recipe"] |= {"epochs": 4, "batch_size": 3}
+@pytest.mark.parametrize("launch", ["data parallel", "sharded"])
+def test_two_processes_are_stopped_and_go_on_to_the_same_bits(config_file, options, start, launch):
+    options["recipe"] |= {"epochs": 4, "batch_size": 3, "ema_decay": 0.5}
     options["run"]["checkpoint_minutes"] = 0
-    finish(start(config_file(), launcher=two_processes(), **ON_CPU))
+    finish(start(config_file(), launcher=two_processes(launch), **ON_CPU))
     expected = weights(options)
     shutil.rmtree(options["run"]["output_dir"])
-    process = start(config_file(), launcher=two_processes(), **ON_CPU)
+    process = start(config_file(), launcher=two_processes(launch), **ON_CPU)
     wait_for_step(options, 4)
     process.terminate()
     process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert not (Path(options["run"]["output_dir"]) / "results.json").exists()
-    finish(start(config_file(), "--resume", launcher=two_processes(), **ON_CPU))
+    finish(start(config_file(), "--resume", launcher=two_processes(launch), **ON_CPU))
     same(weights(options), expected)
 
 

@@ -11,7 +11,13 @@ from safetensors import SafetensorError
 
 from modeling_dkd.training.command import main
 from modeling_dkd.training.config import load_config
-from modeling_dkd.training.processes import StopRequest, only_run_in, processes_asked_of_launcher, start_processes
+from modeling_dkd.training.processes import (
+    StopRequest,
+    only_run_in,
+    processes_asked_of_launcher,
+    start_processes,
+    take_sharding_request,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,11 +46,34 @@ def test_fewer_processes_than_asked_for(config_file, monkeypatch):
         start_processes(load_config(config_file()))
 
 
-@pytest.mark.parametrize("name", ["FSDP", "DeepSpeed"])
-def test_weights_are_not_shared_out(config_file, monkeypatch, name):
-    monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")
-    with pytest.raises(ValueError, match=f"cannot run with {name}; launch it with hub_configs/accelerate/multi_gpu"):
-        start_processes(load_config(config_file()))
+@pytest.mark.parametrize(
+    ("variables", "setting", "message"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", "seed=0", r"does not run with DeepSpeed; .* hub_configs/accelerate/fsdp2\.yaml"),
+        ("ACCELERATE_USE_FSDP", "seed=0", r"version 1 of FSDP; launch it with hub_configs/accelerate/fsdp2\.yaml"),
+        ("ACCELERATE_USE_FSDP FSDP_OFFLOAD_PARAMS", "seed=0", "leave out fsdp_offload_params"),
+        ("ACCELERATE_USE_FSDP", "compile=true", r"and without recipe\.compile"),
+        ("ACCELERATE_USE_FSDP", "mixed_precision=fp16", r"FSDP runs with recipe\.mixed_precision=bf16 or no"),
+    ],
+)
+def test_sharding_that_is_refused(config_file, monkeypatch, variables, setting, message):
+    for variable in variables.split():
+        monkeypatch.setenv(variable, "true")
+    monkeypatch.setenv("FSDP_VERSION", "1" if "version" in message else "2")
+    section = "run" if setting == "seed=0" else "recipe"
+    with pytest.raises(ValueError, match=message):
+        take_sharding_request(load_config(config_file(), [f"{section}.{setting}"]))
+
+
+def test_sharding_is_asked_for_once_and_needs_two_processes(config_file, monkeypatch, capsys):
+    assert not take_sharding_request(load_config(config_file()))
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert take_sharding_request(load_config(config_file()))
+    assert not take_sharding_request(load_config(config_file()))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert main(["--config", str(config_file()), "--set", "recipe.epochs=1"]) == 0
+    assert "1 processes on cpu; 3 steps" in capsys.readouterr().out
 
 
 def test_fp16_needs_a_gpu(config_file, capsys):
@@ -52,16 +81,19 @@ def test_fp16_needs_a_gpu(config_file, capsys):
     assert "error: recipe.mixed_precision=fp16 needs a GPU; on a CPU set it to bf16 or no" in capsys.readouterr().err
 
 
-def test_the_launch_file_is_one_that_accelerate_reads():
-    path = Path(__file__).resolve().parents[2] / "hub_configs/accelerate/multi_gpu.yaml"
+@pytest.mark.parametrize(("name", "kind"), [("multi_gpu", DistributedType.MULTI_GPU), ("fsdp2", DistributedType.FSDP)])
+def test_launch_files_are_such_that_accelerate_reads(name, kind):
+    path = Path(__file__).resolve().parents[2] / f"hub_configs/accelerate/{name}.yaml"
     config = load_config_from_file(str(path))
-    assert config.distributed_type == DistributedType.MULTI_GPU
-    assert not config.fsdp_config
+    assert config.distributed_type == kind
     assert not config.deepspeed_config
     parser = launch_command_parser()
     arguments = parser.parse_args(["--config_file", str(path), "--num_processes", "4", "train.py", "--config", "x"])
     checked, _, _ = _validate_launch_command(arguments)
-    assert (checked.multi_gpu, checked.num_processes) == (True, 4)
+    assert checked.num_processes == 4
+    assert (checked.multi_gpu, checked.use_fsdp) == (name == "multi_gpu", name == "fsdp2")
+    if checked.use_fsdp:
+        assert (checked.fsdp_version, checked.fsdp_reshard_after_forward) == (2, True)
 
 
 def test_trackers_are_named(config_file):

@@ -282,6 +282,8 @@ def test_a_corrupt_clip_is_named_and_can_be_left_out(config_file, options, clips
         ("data.data_dir=./absent", "no such folder: absent"),
         ("data.classes=[Purple]", "has no class 'Purple'"),
         ("data.templates=absent.txt", "no template file absent.txt"),
+        ("model.attn_implementation=flash_attention_2", "flash_attention_2 is not possible: "),
+        ("model.attn_implementation=quick", "model.attn_implementation=quick is not possible: "),
         ("recipe.trainable=last_blocks", "recipe.num_blocks is 4, but the video encoder has 2 blocks"),
     ],
 )
