@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .class_mixture import DEBIASED_SHARE, KAPPA, ClassMixture, TextPrior, relative_length
+from .class_mixture import DEBIASED_SHARE, KAPPA, AllReduce, ClassMixture, TextPrior, relative_length
 
 
 # The common norm is so much above the longest text, squared.
@@ -24,6 +24,8 @@ NORM_MARGIN = 1.05
 # By how much the posterior claims more than it knows, where each class has many samples: text and mixture are two
 # readings of one embedding, and their evidence is added up as if they were independent.
 OVERCONFIDENCE = 2.0
+# Halvings of the range of the common norm, down to rounding, when it is set so that texts are as confident as before.
+NORM_HALVINGS = 30
 # A class that was not fitted: share of the way from the domain's mean to its anchor that its mean is taken to go, and
 # log prior, nats, which makes up for fitted classes whose means are known better.
 NEW_CLASS_ANCHOR, NEW_CLASS_LOG_PRIOR = 0.5, 1.0
@@ -51,12 +53,26 @@ class TextFrame:
 
 
 def place_fitted_texts(
-    text_embeds: Tensor, prior: TextPrior, mixture: ClassMixture, seen_share: Tensor, logit_scale: float
+    text_embeds: Tensor,
+    prior: TextPrior,
+    mixture: ClassMixture,
+    seen_share: Tensor,
+    sample: Tensor | None,
+    logit_scale: float,
+    all_reduce: AllReduce = lambda sums: sums,
 ) -> TextFrame:
-    """The frame of a fitted domain and its class texts (K, D) in it.
+    """The frame of a fitted domain and its class texts in it.
 
     A class's text is (1 - evidence) base + evidence * target, and all such texts have the norm `text_norm`.
-    `seen_share` is that of the `DomainStatistics` the mixture was made from.
+
+    Args:
+        text_embeds: (K, D), unit norm.
+        prior: The same debiased.
+        mixture: The fitted mixture.
+        seen_share: Of the `DomainStatistics` that the mixture was made from.
+        sample: Videos of the domain, (n, D), on which confidence is compared; None: this process has none.
+        logit_scale: s.
+        all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
     mean = mixture.domain_mean
     # Least squares: of all u, the one with the smallest mean of (x.u - 1)^2 for x around the mean with covariance S.
@@ -70,7 +86,11 @@ def place_fitted_texts(
     placed = placed - centre
     counts = seen_share * mixture.counts
     evidence = (mixture.counts / mixture.counts.sum()) @ (counts / (counts + KAPPA))
-    norm = (NORM_MARGIN * placed.square().sum(1).max()).sqrt().clamp_min(1 + OVERCONFIDENCE * evidence.square())
+    least = (NORM_MARGIN * placed.square().sum(1).max()).clamp_min(1).sqrt()
+    most = torch.maximum(least, 1 + OVERCONFIDENCE * evidence.square())
+    sample = placed[:0] if sample is None else sample
+    plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * sample @ placed.T
+    norm = _norm_as_confident_as(plain, logits, least, most, all_reduce)
     texts = placed + _filling(placed, norm_axis, norm) * norm_axis
     # Own samples move the mean from the anchor to mixture.means, and with it the text.
     moved = mixture.precision_times(mixture.means - mixture.anchors(prior.directions))
@@ -112,6 +132,20 @@ def place_new_texts(
     log_prior = NEW_CLASS_LOG_PRIOR - bias
     placed = _carry_posterior(directions, means, log_prior, mixture, frame.unit_axis, logit_scale) - frame.text_centre
     return placed + _filling(placed, frame.norm_axis, frame.text_norm) * frame.norm_axis, scale
+
+
+def _norm_as_confident_as(plain: Tensor, logits: Tensor, least: Tensor, most: Tensor, all_reduce: AllReduce) -> Tensor:
+    """Largest norm up to `most` with which logits (n, K) / norm are no less confident than plain zero-shot's."""
+
+    def confidence(logits: Tensor) -> Tensor:
+        return all_reduce(logits.softmax(1).amax(1).sum(dtype=torch.float64))
+
+    needed = confidence(plain)
+    for _ in range(NORM_HALVINGS):
+        middle = (least + most) / 2
+        confident = confidence(logits / middle) >= needed
+        least, most = torch.where(confident, middle, least), torch.where(confident, most, middle)
+    return least
 
 
 def _orthogonal_direction(vector: Tensor, mean: Tensor) -> Tensor:

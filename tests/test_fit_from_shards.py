@@ -46,8 +46,8 @@ def test_shards_give_the_domain_of_the_whole(labels, monkeypatch):
     monkeypatch.setattr(dkd_head, "SHARD_CHUNK", 16)
     monkeypatch.setattr(class_mixture, "CHUNK_SIZE", 7)
     assert_same_domain(fit(shards, labels=labels), whole, rtol=1e-5, atol=1e-5)
-    # Once for the bias of the texts, once for the second moments, then once a round.
-    assert shards.count == class_mixture.NUM_ROUNDS + 2
+    # Once for the bias of the texts, once for the second moments, once a round, and the first of them for confidence.
+    assert shards.count == class_mixture.NUM_ROUNDS + 3
 
 
 def test_a_large_tensor_is_made_ready_in_pieces(monkeypatch):

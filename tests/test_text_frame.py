@@ -3,7 +3,7 @@ import torch
 from torch.nn.functional import normalize
 
 from modeling_dkd.class_mixture import debias_texts, fit_class_mixture, null_moments
-from modeling_dkd.text_frame import NORM_MARGIN, TextFrame, place_fitted_texts, place_new_texts
+from modeling_dkd.text_frame import NORM_MARGIN, OVERCONFIDENCE, TextFrame, place_fitted_texts, place_new_texts
 from tests.toy_domain import toy_domain
 
 
@@ -14,7 +14,7 @@ def fit(videos, texts, labels=None):
     labels = torch.full((len(videos),), -1) if labels is None else labels
     prior = debias_texts(texts, null_moments(videos, texts, SCALE))
     mixture, *_ = fit_class_mixture(videos, prior, labels, SCALE)
-    return prior, mixture, place_fitted_texts(texts, prior, mixture, torch.ones(()), SCALE)
+    return prior, mixture, place_fitted_texts(texts, prior, mixture, torch.ones(()), videos, SCALE)
 
 
 def fitted_texts(mixture, frame):
@@ -174,3 +174,18 @@ def test_a_new_text_stands_near_where_its_class_would_have_been_fitted():
         _, placed, _ = place_others(videos, texts[others], texts[k : k + 1])
         nearest += int((normalize(placed, dim=1) @ whole.T).argmax() == k)
     assert nearest >= 7
+
+
+@pytest.mark.parametrize("scale", [5.0, 20.0, 60.0])
+def test_fitted_texts_are_less_sure_than_the_evidence_adds_up_to_but_no_less_than_plain_texts(scale):
+    videos, texts, _ = toy_domain(300)
+    prior = debias_texts(texts, null_moments(videos, texts, scale))
+    mixture, *_ = fit_class_mixture(videos, prior, torch.full((300,), -1), scale)
+    frame = place_fitted_texts(texts, prior, mixture, torch.ones(()), videos, scale)
+    logits = scale * videos @ fitted_texts(mixture, frame).T
+    sums, moved, plain = (
+        values.softmax(1).amax(1).mean() for values in (logits, logits / frame.text_norm, scale * videos @ texts.T)
+    )
+    assert 1 < float(frame.text_norm) < 1 + OVERCONFIDENCE
+    assert sums > moved + 0.01
+    torch.testing.assert_close(moved, plain, rtol=0, atol=0.01)

@@ -365,6 +365,17 @@ def _chunks(video_embeds: Videos) -> Iterator[Tensor]:
         yield from shard.split(CHUNK_SIZE)
 
 
+def first_samples(video_embeds: Videos, num_samples: int) -> Tensor | None:
+    """So many of the samples (n, D), or all where there are fewer; None where there are none."""
+    chunks, missing = [], num_samples
+    for chunk in _chunks(video_embeds):
+        chunks.append(chunk[:missing])
+        missing -= len(chunks[-1])
+        if not missing:
+            break
+    return torch.cat(chunks) if chunks else None
+
+
 def _no_statistics(prior: TextPrior) -> DomainStatistics:
     """Of no sample: what a process without shards adds."""
     shapes_of = (prior.bias.sum(), prior.bias, prior.offsets)

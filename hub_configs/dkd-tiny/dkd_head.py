@@ -32,6 +32,7 @@ from .class_mixture import (
     TextPrior,
     Videos,
     debias_texts,
+    first_samples,
     fit_class_mixture,
     gather_statistics,
     maximise,
@@ -258,7 +259,8 @@ class DKDHead(nn.Module):
                 raise ValueError(NO_VIDEO)
             prior = debias_texts(texts, moments)
             mixture, statistics, outer = fit_class_mixture(videos, prior, labels, scale, all_reduce=total)
-            self._store(texts, prior, mixture, moments, statistics, outer)
+            sample = first_samples(videos, MAX_RECENT)
+            self._store(texts, prior, mixture, moments, statistics, outer, sample, total)
         if isinstance(videos, list) and len(videos[0]) <= MAX_RECENT and all_reduce is None:
             num_samples = float(self.num_samples)
             self._recent = RecentSamples(videos[0], labels, None, num_samples, num_samples)
@@ -302,7 +304,7 @@ class DKDHead(nn.Module):
                 # S, whose factorisation is what costs, and the frequencies wait for the next fit.
                 moved = maximise(mixture, prior, statistics, None)
                 mixture = replace(moved, log_frequency=mixture.log_frequency)
-            self._store(self.fitted_texts, prior, mixture, moments, statistics, outer)
+            self._store(self.fitted_texts, prior, mixture, moments, statistics, outer, recent.videos)
         self._recent = recent
         return self
 
@@ -469,9 +471,12 @@ class DKDHead(nn.Module):
         moments: Tensor,
         statistics: DomainStatistics,
         outer: Tensor,
+        sample: Tensor | None,
+        all_reduce: AllReduce = lambda sums: sums,
     ) -> None:
         """Write what was fitted, and place the class texts."""
-        frame = place_fitted_texts(texts, prior, mixture, statistics.seen_share.float(), self._scale())
+        seen_share = statistics.seen_share.float()
+        frame = place_fitted_texts(texts, prior, mixture, seen_share, sample, self._scale(), all_reduce)
         fitted = vars(mixture) | vars(statistics) | vars(frame)
         fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.evidence}
         fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias}
