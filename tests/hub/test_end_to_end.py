@@ -53,7 +53,7 @@ for task, options in asked.items():
     for loaded in (pipe, pipe.model, pipe.processor):
         assert type(loaded).__module__.startswith("transformers_modules."), type(loaded)
     answers = pipe(videos, batch_size=4, **options)
-    hits = [answer[0]["label"] == label for answer, label in zip(answers, truth)]
+    hits = [answer[0]["label"].replace(" ", "_") == label for answer, label in zip(answers, truth)]
     found[task] = {{
         "n": len(hits),
         "top1": sum(hits) / len(hits),
@@ -129,8 +129,9 @@ def test_both_pipelines_have_the_figures_of_the_card(published, tmp_path):
     assert zero_shot["labels"] == ["Blue", "Grey", "Red 1"]
     assert own["n"] == zero_shot["n"] == 30
     assert own["sums"] == pytest.approx([1] * 30, abs=1e-5)
-    assert own["top1"] == pytest.approx(figures["top-1, fine-tuned/dkd"], abs=1e-6)
-    assert sum(own["per_class"].values()) / 3 == pytest.approx(figures["mean class, fine-tuned/dkd"], abs=1e-6)
+    for pipe in (own, zero_shot):
+        assert pipe["top1"] == pytest.approx(figures["top-1, fine-tuned/dkd"], abs=1e-6)
+        assert sum(pipe["per_class"].values()) / 3 == pytest.approx(figures["mean class, fine-tuned/dkd"], abs=1e-6)
 
 
 def test_weights_cut_off_on_their_way_never_load(published, tmp_path):
