@@ -37,7 +37,7 @@ KAPPA = 4.0
 TEMPERATURE, TEMPERATURE_GROWTH = 12.0, 8.0
 # T where all samples are labelled: with one sample a class, and the power of classes / samples by which it falls to 1.
 # Means from one or two samples say little against the texts; with 16 only S is left to be doubted.
-LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 64.0, 1.5
+LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 100.0, 1.65
 # Unlabelled samples that a labelled one is worth.
 LABELLED_WEIGHT = 4.0
 # Share of the classes' differences in the mean and the log spread of their logits that counts as bias.
