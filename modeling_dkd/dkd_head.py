@@ -51,6 +51,8 @@ DOMAIN_FILE = "dkd_domain.safetensors"
 SAME_CLASS_COSINE = 0.999
 # Unknown classes: one component for so many samples, at most so many.
 SAMPLES_PER_COMPONENT, MAX_COMPONENTS = 16, 64
+# Videos on which the confidence of texts is compared.
+CONFIDENCE_SAMPLES = 1024
 # Videos of a shard that are made ready at once, and how many numbers of them are kept ready from round to round.
 SHARD_CHUNK, KEPT_NUMBERS = 4096, 2**26
 # Everything that is fitted and its shape: K components, D dimensions.
@@ -259,7 +261,7 @@ class DKDHead(nn.Module):
                 raise ValueError(NO_VIDEO)
             prior = debias_texts(texts, moments)
             mixture, statistics, outer = fit_class_mixture(videos, prior, labels, scale, all_reduce=total)
-            sample = first_samples(videos, MAX_RECENT)
+            sample = first_samples(videos, CONFIDENCE_SAMPLES)
             self._store(texts, prior, mixture, moments, statistics, outer, sample, total)
         if isinstance(videos, list) and len(videos[0]) <= MAX_RECENT and all_reduce is None:
             num_samples = float(self.num_samples)
@@ -304,7 +306,9 @@ class DKDHead(nn.Module):
                 # S, whose factorisation is what costs, and the frequencies wait for the next fit.
                 moved = maximise(mixture, prior, statistics, None)
                 mixture = replace(moved, log_frequency=mixture.log_frequency)
-            self._store(self.fitted_texts, prior, mixture, moments, statistics, outer, recent.videos)
+            self._store(
+                self.fitted_texts, prior, mixture, moments, statistics, outer, recent.videos[:CONFIDENCE_SAMPLES]
+            )
         self._recent = recent
         return self
 
