@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
@@ -350,6 +351,21 @@ def test_a_loaded_domain_goes_on_learning(tmp_path):
         assert float(other.num_samples) == len(TOY.videos)
         assert torch.equal(other.log_frequency, frequency)
     torch.testing.assert_close(loaded[0].means, head.update(TOY.videos[80:]).means, rtol=0, atol=0.02)
+
+
+def test_a_disk_that_refuses_leaves_the_domain_that_was_there(tmp_path, monkeypatch):
+    fitted_head().save_pretrained(tmp_path)
+    before = (tmp_path / DOMAIN_FILE).read_bytes()
+
+    def save_half(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("modeling_dkd.dkd_head.save_file", save_half)
+    with pytest.raises(OSError, match=rf"{DOMAIN_FILE} cannot be written: No space left on device"):
+        make_head().fit(TOY.videos[:20], TOY.texts).save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [DOMAIN_FILE]
+    assert (tmp_path / DOMAIN_FILE).read_bytes() == before
 
 
 def test_nothing_to_save_and_wrong_names(tmp_path):

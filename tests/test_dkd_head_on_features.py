@@ -130,16 +130,23 @@ def order_of_stream(kind, labels):
     return torch.cat([blocks[i] for i in torch.randperm(len(blocks), generator=generator)])
 
 
-@pytest.mark.slow
+STREAMS = [
+    ("random", 64, 64),
+    ("random", 8, 16),
+    ("random", 1, 1),
+    ("correlated", 64, 64),
+    ("sorted by class", 64, 64),
+]
+# Fits in 1,024 dimensions take long; of the others the sorted streams are fast tests.
+FAST = {("whurs19_clip_vit-b-32", STREAMS[-1]), ("ucf101_val_67", STREAMS[-1])}
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "first", "batch"),
     [
-        ("whurs19_clip_rn50", "sorted by class", 64, 64),
-        ("whurs19_clip_vit-b-32", "sorted by class", 64, 64),
-        ("whurs19_clip_vit-b-32", "correlated", 64, 64),
-        ("whurs19_clip_vit-b-32", "random", 1, 1),
-        ("ucf101_val_67", "sorted by class", 64, 64),
-        ("ucf101_val_67", "random", 8, 16),
+        pytest.param(name, *stream, marks=[] if (name, stream) in FAST else pytest.mark.slow)
+        for name in (*WHU_RS19, "ucf101_val_67")
+        for stream in STREAMS
     ],
 )
 def test_a_stream_helps_on_its_way_and_ends_near_a_fit_to_the_whole(name, data, kind, first, batch):

@@ -70,12 +70,33 @@ for auto in (AutoModel, AutoProcessor):
 
 
 @pytest.mark.slow
-def test_classes_are_there_in_a_process_that_was_asked_for_help(tmp_path):
+def test_an_option_of_somebody_elses_script_takes_nothing_away(tmp_path):
+    """There -h may be anything, and is none of our business."""
+    script = tmp_path / "theirs.py"
+    script.write_text(
+        "import modeling_dkd\nfrom transformers import AutoModel\n"
+        f"print(type(AutoModel.from_pretrained({str(CHECKPOINT)!r})).__module__)"
+    )
+    done = subprocess.run(
+        [sys.executable, script, "-h", "5"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout.split() == ["modeling_dkd.modeling_dkd"]
+
+
+@pytest.mark.slow
+def test_classes_are_there_in_a_command_that_was_asked_for_help(tmp_path):
     code = f"""
+import runpy, sys
+sys.argv = ["train.py", "--help"]
+try:
+    runpy.run_path("train.py", run_name="__main__")
+except SystemExit:
+    pass
+assert "torch" not in sys.modules
 from modeling_dkd import DKDCLIPModel, DKDHead
 DKDCLIPModel.from_pretrained({str(CHECKPOINT)!r}).save_pretrained({str(tmp_path)!r})
 """
-    run(code, "--help")
+    run(code)
     assert (tmp_path / "svgd.py").is_file()
 
 

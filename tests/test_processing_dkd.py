@@ -104,6 +104,13 @@ def test_crop_and_padding_are_exact(size):
     torch.testing.assert_close(found, expected.float())
 
 
+def test_frames_are_normalised_once():
+    processor = DKDCLIPImageProcessor.from_image_processor(CLIPImageProcessorPil())
+    pixels = torch.full((1, 3, 4, 4), 200, dtype=torch.uint8)
+    with pytest.raises(TypeError, match=r"pixels are torch\.float32, not torch\.uint8"):
+        processor.normalise(processor.normalise(pixels))
+
+
 def test_normalised_values_are_those_of_the_pil_processor():
     backbone = CLIPImageProcessorPil(do_resize=False, image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.6, 0.7])
     frames = list(random_video(2, 224, 224))

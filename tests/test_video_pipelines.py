@@ -105,6 +105,7 @@ def test_batches_of_any_kind_give_one_result_a_video(zero_shot, clips):
     close(scores_of(several[0], LABELS), scores_of(expected[0], LABELS))
     together = zero_shot(np.stack(clips[:3]), candidate_labels=LABELS)
     streamed = zero_shot((clip for clip in clips[:3]), candidate_labels=LABELS)
+    assert not isinstance(streamed, list)
     for result, same, one in zip(streamed, together, expected, strict=True):
         close(scores_of(result, LABELS), scores_of(one, LABELS))
         close(scores_of(same, LABELS), scores_of(one, LABELS))

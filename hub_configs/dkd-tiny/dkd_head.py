@@ -12,7 +12,8 @@ prompts of one class are particles, which move by SVGD (svgd.py).
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from .class_mixture import (
     second_moments,
 )
 from .configuration_dkd import DKDCLIPConfig
+from .embedding_inputs import PooledShards, as_particles, checked_labels
 from .gaussian_mixture import fit_gaussian_mixture
 from .recent_samples import MAX_RECENT, RecentSamples
 from .svgd import svgd
@@ -53,8 +55,8 @@ SAME_CLASS_COSINE = 0.999
 SAMPLES_PER_COMPONENT, MAX_COMPONENTS = 16, 64
 # Videos on which the confidence of texts is compared.
 CONFIDENCE_SAMPLES = 1024
-# Videos of a shard that are made ready at once, and how many numbers of them are kept ready from round to round.
-SHARD_CHUNK, KEPT_NUMBERS = 4096, 2**26
+# How many numbers of a tensor of videos are kept ready from round to round.
+KEPT_NUMBERS = 2**26
 # Everything that is fitted and its shape: K components, D dimensions.
 BUFFER_AXES = {
     # The mixture: its shares of samples, the fields of ClassMixture, and whether components are classes (1, else 0).
@@ -237,7 +239,7 @@ class DKDHead(nn.Module):
             ValueError: Wrong shape or D, a value that is not finite, a zero embedding, no video, no class, or a label
                 out of range (the message names it).
         """
-        videos: Iterable[Tensor] = _PooledShards(video_embeds, self._pooled)
+        videos: Iterable[Tensor] = PooledShards(video_embeds, self._pooled)
         if isinstance(video_embeds, Tensor) and video_embeds.numel() <= KEPT_NUMBERS:
             videos = [self._pooled(video_embeds, "video_embeds")]
         if text_embeds is None:
@@ -255,7 +257,7 @@ class DKDHead(nn.Module):
         with torch.autocast(texts.device.type, enabled=False):
             total = all_reduce or (lambda sums: sums)
             own_moments = null_moments(videos, texts, scale)
-            labels = _checked_labels(labels, int(own_moments[0, 0]), len(texts)).to(texts.device)
+            labels = checked_labels(labels, int(own_moments[0, 0]), len(texts)).to(texts.device)
             moments = total(own_moments)
             if not moments[0, 0]:
                 raise ValueError(NO_VIDEO)
@@ -329,6 +331,7 @@ class DKDHead(nn.Module):
 
         Raises:
             ValueError: Nothing is fitted, or the names are not as many as the components.
+            OSError: The disk refuses; a domain that was there before stays.
         """
         names = class_names if class_names is not None else self.class_names
         if not self.is_fitted:
@@ -337,7 +340,14 @@ class DKDHead(nn.Module):
             raise ValueError(f"class_names has {len(names)} names for {len(self.weights)} components.")
         Path(folder).mkdir(parents=True, exist_ok=True)
         tensors = {name: self.get_buffer(name).detach().cpu().contiguous() for name in self._buffer_shapes(0)}
-        save_file(tensors, Path(folder) / DOMAIN_FILE, metadata={"format": "pt", "class_names": json.dumps(names)})
+        unfinished = Path(folder) / f"{DOMAIN_FILE}.unfinished-{os.getpid()}"
+        try:
+            save_file(tensors, unfinished, metadata={"format": "pt", "class_names": json.dumps(names)})
+            os.replace(unfinished, Path(folder) / DOMAIN_FILE)
+        except SafetensorError as error:  # no OSError, though it tells of one
+            raise OSError(f"{Path(folder) / DOMAIN_FILE} cannot be written: {error}") from error
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def load(self, folder: str | Path) -> "DKDHead":
         """Take over a domain written by `save_pretrained`; `class_names` holds the names saved with it, if any.
@@ -384,7 +394,10 @@ class DKDHead(nn.Module):
         Raises:
             ValueError: Wrong shape or D, a value that is not finite, or a zero embedding.
         """
-        frames, prompts = self._particles(video_embeds, "video_embeds"), self._particles(text_embeds, "text_embeds")
+        frames, prompts = (
+            as_particles(embeds, name, self.config.projection_dim)
+            for embeds, name in ((video_embeds, "video_embeds"), (text_embeds, "text_embeds"))
+        )
         with torch.autocast(frames.device.type, enabled=False):
             videos, strength = self._move_videos(frames)
             texts = self._move_texts(prompts)
@@ -523,65 +536,4 @@ class DKDHead(nn.Module):
 
     def _pooled(self, embeds: Tensor, name: str) -> Tensor:
         """Checked embeddings for fitting, (N, D): unit norm, particles averaged."""
-        return self._particles(embeds, name).mean(1).to(self.logit_bias.device)
-
-    def _particles(self, embeds: Tensor, name: str) -> Tensor:
-        """Checked unit embeddings (N, P, D), float32, each set then scaled so that its mean has unit norm."""
-        dim = self.config.projection_dim
-        if not isinstance(embeds, Tensor) or not embeds.is_floating_point():
-            kind = f"{embeds.dtype}" if isinstance(embeds, Tensor) else type(embeds).__name__
-            raise ValueError(
-                f"{name} must be a torch.Tensor of floats, not {kind}; torch.as_tensor(..., dtype=...) makes one."
-            )
-        if embeds.dim() not in (2, 3) or embeds.shape[-1] != dim or 0 in embeds.shape:
-            raise ValueError(
-                f"{name} must be (N, {dim}) or (N, particles, {dim}), at least one of each, not {tuple(embeds.shape)}."
-            )
-        if not torch.compiler.is_compiling() and not bool(embeds.isfinite().all()):
-            index = [int(i) for i in (~embeds.isfinite()).nonzero()[0]]
-            raise ValueError(f"{name}{index} is not finite; look at what the encoder was given for item {index[0]}.")
-        particles = normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)), dim=-1).float()
-        particles = particles[:, None] if particles.dim() == 2 else particles
-        lengths = particles.mean(1, keepdim=True).norm(dim=-1, keepdim=True)
-        if not torch.compiler.is_compiling() and bool((lengths < 1e-6).any()):
-            position = int((lengths < 1e-6).nonzero()[0, 0])
-            raise ValueError(f"{name}[{position}] is a zero embedding; leave it out or embed it again.")
-        return particles / lengths.clamp_min(1e-6)
-
-
-class _PooledShards:
-    """Embeddings, or shards of them, made ready piece by piece (n, D), as often as they are passed over."""
-
-    def __init__(self, video_embeds: Videos, pool: Callable[[Tensor, str], Tensor]) -> None:
-        if isinstance(video_embeds, Iterator) or not isinstance(video_embeds, Iterable):
-            raise ValueError(
-                f"video_embeds must be a torch.Tensor or shards that can be passed over again, such as a list, not "
-                f"{type(video_embeds).__name__}; a generator is used up after the first round."
-            )
-        self.video_embeds, self.pool = video_embeds, pool
-
-    def __iter__(self) -> Iterator[Tensor]:
-        whole = isinstance(self.video_embeds, Tensor)
-        for number, shard in enumerate([self.video_embeds] if whole else self.video_embeds):
-            name = "video_embeds" if whole else f"shard {number} of video_embeds"
-            sizable = isinstance(shard, Tensor) and shard.dim() and len(shard)
-            # What has no rows goes to the check in one piece.
-            for part, piece in enumerate(shard.split(SHARD_CHUNK) if sizable else [shard]):
-                yield self.pool(piece, f"{name}[{part * SHARD_CHUNK}:]" if part else name)
-
-
-def _checked_labels(labels: Tensor | None, num_videos: int, num_classes: int) -> Tensor:
-    """Labels (N,), int64, all -1 where none were given."""
-    if labels is None:
-        return torch.full((num_videos,), -1)
-    if not isinstance(labels, Tensor):
-        raise ValueError(f"labels must be a torch.Tensor of int64, not {type(labels).__name__}.")
-    if labels.shape != (num_videos,) or labels.dtype != torch.int64:
-        raise ValueError(
-            f"labels must be int64 of shape ({num_videos},), got {labels.dtype} of {tuple(labels.shape)}."
-        )
-    wrong = ((labels < -1) | (labels >= num_classes)).nonzero()
-    if len(wrong):
-        index = int(wrong[0])
-        raise ValueError(f"labels[{index}] is {int(labels[index])}, but must be -1 (unlabelled) to {num_classes - 1}.")
-    return labels
+        return as_particles(embeds, name, self.config.projection_dim).mean(1).to(self.logit_bias.device)

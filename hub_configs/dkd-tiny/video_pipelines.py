@@ -74,7 +74,9 @@ class VideoClassificationPipeline(BasePipeline):
             ValueError: A file cannot be read (the message names it), an address was given without `allow_urls`, an
                 option is out of range, or the model has no labels of its own.
         """
-        if isinstance(videos, Iterator | torch.utils.data.Dataset):
+        if isinstance(videos, Iterator):
+            videos = _Stream(videos)
+        if isinstance(videos, torch.utils.data.Dataset):
             return super().__call__(videos, **options)
         batch = self.processor.list_of_videos(videos)
         results = super().__call__(batch, **options)
@@ -204,6 +206,16 @@ class ZeroShotVideoClassificationPipeline(VideoClassificationPipeline):
     ) -> list[dict[str, Any]]:
         """Labels and scores of one video, the likeliest first."""
         return super().postprocess(outputs, labels, top_k)
+
+
+class _Stream(torch.utils.data.IterableDataset[Any]):
+    """A generator as a data set, which no release of `transformers` takes in whole before it begins."""
+
+    def __init__(self, videos: Iterator[Any]) -> None:
+        self.videos = videos
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.videos
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

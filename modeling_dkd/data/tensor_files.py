@@ -52,7 +52,7 @@ def sort_metadata(path: str | Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have a file on the disk before it gets its name, so that a power cut leaves no empty one."""
+    """Have a file or folder on the disk before it gets its name, so that a power cut leaves no empty one."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

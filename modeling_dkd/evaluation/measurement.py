@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from ..data.embedding_cache import EmbeddingSet
 from .baselines import Method
 from .names import GIVEN
 from .protocols import Split, Task, choose_shots, splits
+
+
+T = TypeVar("T")
 
 
 DOMAINS = {
@@ -205,13 +208,22 @@ def data_revision(test_set: EmbeddingSet) -> str:
 
 @torch.no_grad()
 def _timed(method: Method, task: Task) -> tuple[Tensor, float, float | None]:
-    """Logits, seconds, and MiB that the process grew by at its peak (None where the system does not tell)."""
+    """Logits, seconds, and what `growth_of_memory` tells."""
+
+    def timed() -> tuple[Tensor, float]:
+        start = time.perf_counter()
+        return method(task).float(), time.perf_counter() - start
+
+    (logits, seconds), growth = growth_of_memory(timed)
+    return logits, seconds, growth
+
+
+def growth_of_memory(work: Callable[[], T]) -> tuple[T, float | None]:
+    """What the work gives, and MiB that the process grew by at its peak (None where the system does not tell)."""
     before = _resident_memory("VmRSS") if _reset_peak_memory() else None
-    start = time.perf_counter()
-    logits = method(task).float()
-    seconds = time.perf_counter() - start
+    result = work()
     peak = _resident_memory("VmHWM")
-    return logits, seconds, None if before is None or peak is None else max(peak - before, 0.0)
+    return result, None if before is None or peak is None else max(peak - before, 0.0)
 
 
 def _reset_peak_memory() -> bool:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..data.tensor_files import flush
 from ..dkd_head import BUFFER_AXES, DKDHead
 from .parameters import MovingAverage
 from .sharding import share_like, whole
@@ -118,11 +119,11 @@ class Checkpoints:
             written = asdict(progress) | {"scaler": self.accelerator.scaler and self.accelerator.scaler.state_dict()}
             (unfinished / "progress.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
             for path in (*unfinished.iterdir(), unfinished):
-                _flush(path)
+                flush(path)
             if final.exists():  # the same state, or one that could not be read
                 shutil.rmtree(final)
             os.replace(unfinished, final)
-            _flush(self.folder)
+            flush(self.folder)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(unfinished, ignore_errors=True)
             logger.warning("no checkpoint written at step %d (%s); the former ones are kept", progress.step, error)
@@ -258,12 +259,3 @@ def _set_random_state(states: dict[str, Tensor], accelerator: Accelerator) -> No
     torch.set_rng_state(states[f"{rank}.cpu"])
     if f"{rank}.cuda" in states and accelerator.device.type == "cuda":
         torch.cuda.set_rng_state(states[f"{rank}.cuda"], accelerator.device)
-
-
-def _flush(path: Path) -> None:
-    """Have a file or folder on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,83 @@
+"""What a head is given, checked: embeddings as particles, shards of them, labels."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .class_mixture import Videos
+
+
+# Videos of a shard that are made ready at once.
+SHARD_CHUNK = 4096
+
+
+def as_particles(embeds: Tensor, name: str, dim: int) -> Tensor:
+    """Checked unit embeddings (N, P, D), float32, each set then scaled so that its mean has unit norm.
+
+    Args:
+        embeds: (N, D) or (N, P, D), any float dtype, any lengths.
+        name: What messages call them.
+        dim: D.
+
+    Raises:
+        ValueError: Wrong shape, dtype or D, a value that is not finite, or a zero embedding.
+    """
+    if not isinstance(embeds, Tensor) or not embeds.is_floating_point():
+        kind = f"{embeds.dtype}" if isinstance(embeds, Tensor) else type(embeds).__name__
+        raise ValueError(
+            f"{name} must be a torch.Tensor of floats, not {kind}; torch.as_tensor(..., dtype=...) makes one."
+        )
+    if embeds.dim() not in (2, 3) or embeds.shape[-1] != dim or 0 in embeds.shape:
+        raise ValueError(
+            f"{name} must be (N, {dim}) or (N, particles, {dim}), at least one of each, not {tuple(embeds.shape)}."
+        )
+    if not torch.compiler.is_compiling() and not bool(embeds.isfinite().all()):
+        index = [int(i) for i in (~embeds.isfinite()).nonzero()[0]]
+        raise ValueError(f"{name}{index} is not finite; look at what the encoder was given for item {index[0]}.")
+    particles = normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)), dim=-1).float()
+    particles = particles[:, None] if particles.dim() == 2 else particles
+    lengths = particles.mean(1, keepdim=True).norm(dim=-1, keepdim=True)
+    if not torch.compiler.is_compiling() and bool((lengths < 1e-6).any()):
+        position = int((lengths < 1e-6).nonzero()[0, 0])
+        raise ValueError(f"{name}[{position}] is a zero embedding; leave it out or embed it again.")
+    return particles / lengths.clamp_min(1e-6)
+
+
+class PooledShards:
+    """Embeddings, or shards of them, made ready piece by piece (n, D), as often as they are passed over."""
+
+    def __init__(self, video_embeds: Videos, pool: Callable[[Tensor, str], Tensor]) -> None:
+        if isinstance(video_embeds, Iterator) or not isinstance(video_embeds, Iterable):
+            raise ValueError(
+                f"video_embeds must be a torch.Tensor or shards that can be passed over again, such as a list, not "
+                f"{type(video_embeds).__name__}; a generator is used up after the first round."
+            )
+        self.video_embeds, self.pool = video_embeds, pool
+
+    def __iter__(self) -> Iterator[Tensor]:
+        whole = isinstance(self.video_embeds, Tensor)
+        for number, shard in enumerate([self.video_embeds] if whole else self.video_embeds):
+            name = "video_embeds" if whole else f"shard {number} of video_embeds"
+            sizable = isinstance(shard, Tensor) and shard.dim() and len(shard)
+            # What has no rows goes to the check in one piece.
+            for part, piece in enumerate(shard.split(SHARD_CHUNK) if sizable else [shard]):
+                yield self.pool(piece, f"{name}[{part * SHARD_CHUNK}:]" if part else name)
+
+
+def checked_labels(labels: Tensor | None, num_videos: int, num_classes: int) -> Tensor:
+    """Labels (N,), int64, all -1 where none were given."""
+    if labels is None:
+        return torch.full((num_videos,), -1)
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels must be a torch.Tensor of int64, not {type(labels).__name__}.")
+    if labels.shape != (num_videos,) or labels.dtype != torch.int64:
+        raise ValueError(
+            f"labels must be int64 of shape ({num_videos},), got {labels.dtype} of {tuple(labels.shape)}."
+        )
+    wrong = ((labels < -1) | (labels >= num_classes)).nonzero()
+    if len(wrong):
+        index = int(wrong[0])
+        raise ValueError(f"labels[{index}] is {int(labels[index])}, but must be -1 (unlabelled) to {num_classes - 1}.")
+    return labels
