@@ -141,13 +141,14 @@ def test_memory_does_not_grow_with_the_videos(tmp_path):
     generator = torch.Generator().manual_seed(0)
     for number in range(4):
         save_file({"video_embeds": torch.randn(25_000, 256, generator=generator)}, tmp_path / f"{number}")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    # With the threshold every large block goes back to the system when freed: no fragments of the heap are counted.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     megabytes = []
     for num_shards in ("1", "4"):
         command = [sys.executable, "-c", MEASURE, str(tmp_path), num_shards]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         megabytes.append(float(done.stdout))
-    # What is there at once: the mapped pages of one file (25 MB) and the matrices of one chunk.
-    assert megabytes[1] < 75
-    assert megabytes[1] < megabytes[0] + 20
+    # What is there at once: the matrices of one chunk (46 MB measured), however many files there are.
+    assert megabytes[1] < 60
+    assert megabytes[1] < megabytes[0] + 5
