@@ -3,7 +3,15 @@ import torch
 from torch.nn.functional import normalize
 
 from modeling_dkd.class_mixture import debias_texts, fit_class_mixture, null_moments
-from modeling_dkd.text_frame import NORM_MARGIN, OVERCONFIDENCE, TextFrame, place_fitted_texts, place_new_texts
+from modeling_dkd.text_frame import (
+    EXPECTED_GAIN,
+    LEAST_NORM,
+    NORM_MARGIN,
+    OVERCONFIDENCE,
+    TextFrame,
+    place_fitted_texts,
+    place_new_texts,
+)
 from tests.toy_domain import toy_domain
 
 
@@ -79,7 +87,7 @@ def test_all_fitted_texts_have_the_common_norm(domain):
     _, _, _, mixture, frame = domain
     norms = fitted_texts(mixture, frame).norm(dim=1)
     torch.testing.assert_close(norms, frame.text_norm.expand_as(norms), rtol=1e-4, atol=0)
-    assert frame.text_norm >= 1
+    assert frame.text_norm >= LEAST_NORM
     assert NORM_MARGIN > 1
 
 
@@ -176,16 +184,37 @@ def test_a_new_text_stands_near_where_its_class_would_have_been_fitted():
     assert nearest >= 7
 
 
-@pytest.mark.parametrize("scale", [5.0, 20.0, 60.0])
-def test_fitted_texts_are_less_sure_than_the_evidence_adds_up_to_but_no_less_than_plain_texts(scale):
-    videos, texts, _ = toy_domain(300)
+def fit_confidence(videos, texts, scale):
+    """Frame, and logits of the videos: under the fitted texts before they got their norm, and under plain texts."""
     prior = debias_texts(texts, null_moments(videos, texts, scale))
-    mixture, *_ = fit_class_mixture(videos, prior, torch.full((300,), -1), scale)
+    mixture, *_ = fit_class_mixture(videos, prior, torch.full((len(videos),), -1), scale)
     frame = place_fitted_texts(texts, prior, mixture, torch.ones(()), videos, scale)
-    logits = scale * videos @ fitted_texts(mixture, frame).T
-    sums, moved, plain = (
-        values.softmax(1).amax(1).mean() for values in (logits, logits / frame.text_norm, scale * videos @ texts.T)
-    )
+    return frame, scale * videos @ fitted_texts(mixture, frame).T, scale * videos @ texts.T
+
+
+def mean_confidence(logits):
+    return logits.softmax(1).amax(1).mean()
+
+
+@pytest.mark.parametrize("scale", [5.0, 20.0, 60.0])
+def test_fitted_texts_are_less_sure_than_the_evidence_adds_up_to_but_surer_than_plain_texts(scale):
+    frame, logits, plain = fit_confidence(*toy_domain(300)[:2], scale)
+    moved = mean_confidence(logits / frame.text_norm)
     assert 1 < float(frame.text_norm) < 1 + OVERCONFIDENCE
-    assert sums > moved + 0.01
-    torch.testing.assert_close(moved, plain, rtol=0, atol=0.01)
+    assert mean_confidence(logits) > moved + 0.01
+    changed = (plain.argmax(1) != logits.argmax(1)).double().mean()
+    assert changed < 1 - mean_confidence(plain)
+    assert changed > 0.02
+    expected = mean_confidence(plain) + EXPECTED_GAIN * torch.minimum(changed, 1 - mean_confidence(plain) - changed)
+    torch.testing.assert_close(moved.double(), expected.double(), rtol=0, atol=0.01)
+
+
+def test_plain_texts_that_are_surer_than_the_changed_predictions_allow_are_not_believed():
+    """At a scale of 80 plain texts claim to be certain of what they take for another class than the fitted ones."""
+    videos, texts, _ = toy_domain(300)
+    noise = 0.5 * torch.randn(texts.shape, generator=torch.Generator().manual_seed(2)) / texts.shape[1] ** 0.5
+    frame, logits, plain = fit_confidence(videos, normalize(texts + noise, dim=1), 80.0)
+    changed = (plain.argmax(1) != logits.argmax(1)).double().mean()
+    assert changed > 1 - mean_confidence(plain) + 0.03
+    assert float(frame.text_norm) < 1 + OVERCONFIDENCE
+    torch.testing.assert_close(mean_confidence(logits / frame.text_norm).double(), 1 - changed, rtol=0, atol=0.015)

@@ -365,15 +365,13 @@ def _chunks(video_embeds: Videos) -> Iterator[Tensor]:
         yield from shard.split(CHUNK_SIZE)
 
 
-def first_samples(video_embeds: Videos, num_samples: int) -> Tensor | None:
-    """So many of the samples (n, D), or all where there are fewer; None where there are none."""
-    chunks, missing = [], num_samples
+def spread_samples(video_embeds: Videos, num_samples: int, total: int) -> Tensor | None:
+    """At most so many of `total` samples (n, D), evenly spread: domains come sorted; None where there are none."""
+    step, position, chosen = max(1, -(-total // num_samples)), 0, []
     for chunk in _chunks(video_embeds):
-        chunks.append(chunk[:missing])
-        missing -= len(chunks[-1])
-        if not missing:
-            break
-    return torch.cat(chunks) if chunks else None
+        chosen.append(chunk[-position % step :: step].clone())
+        position += len(chunk)
+    return torch.cat(chosen) if chosen else None
 
 
 def _no_statistics(prior: TextPrior) -> DomainStatistics:

@@ -33,12 +33,12 @@ from .class_mixture import (
     TextPrior,
     Videos,
     debias_texts,
-    first_samples,
     fit_class_mixture,
     gather_statistics,
     maximise,
     null_moments,
     second_moments,
+    spread_samples,
 )
 from .configuration_dkd import DKDCLIPConfig
 from .embedding_inputs import PooledShards, as_particles, checked_labels
@@ -263,7 +263,7 @@ class DKDHead(nn.Module):
                 raise ValueError(NO_VIDEO)
             prior = debias_texts(texts, moments)
             mixture, statistics, outer = fit_class_mixture(videos, prior, labels, scale, all_reduce=total)
-            sample = first_samples(videos, CONFIDENCE_SAMPLES)
+            sample = spread_samples(videos, CONFIDENCE_SAMPLES, int(moments[0, 0]))
             self._store(texts, prior, mixture, moments, statistics, outer, sample, total)
         if isinstance(videos, list) and len(videos[0]) <= MAX_RECENT and all_reduce is None:
             num_samples = float(self.num_samples)
@@ -308,9 +308,8 @@ class DKDHead(nn.Module):
                 # S, whose factorisation is what costs, and the frequencies wait for the next fit.
                 moved = maximise(mixture, prior, statistics, None)
                 mixture = replace(moved, log_frequency=mixture.log_frequency)
-            self._store(
-                self.fitted_texts, prior, mixture, moments, statistics, outer, recent.videos[:CONFIDENCE_SAMPLES]
-            )
+            sample = spread_samples(recent.videos, CONFIDENCE_SAMPLES, len(recent.videos))
+            self._store(self.fitted_texts, prior, mixture, moments, statistics, outer, sample)
         self._recent = recent
         return self
 

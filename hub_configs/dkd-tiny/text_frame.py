@@ -23,7 +23,12 @@ from .class_mixture import DEBIASED_SHARE, KAPPA, AllReduce, ClassMixture, TextP
 NORM_MARGIN = 1.05
 # By how much the posterior claims more than it knows, where each class has many samples: text and mixture are two
 # readings of one embedding, and their evidence is added up as if they were independent.
-OVERCONFIDENCE = 2.0
+OVERCONFIDENCE = 3.0
+# Share of the changed predictions that is expected to be gained by the change: the least that confidence rises by.
+EXPECTED_GAIN = 0.3
+# The common norm is at least this. The smaller it is, the more differ the lengths that bring texts to it along an axis
+# on which videos have the coordinate 0 on average only.
+LEAST_NORM = 0.7
 # Halvings of the range of the common norm, down to rounding, when it is set so that texts are as confident as before.
 NORM_HALVINGS = 30
 # A class that was not fitted: share of the way from the domain's mean to its anchor that its mean is taken to go, and
@@ -86,7 +91,7 @@ def place_fitted_texts(
     placed = placed - centre
     counts = seen_share * mixture.counts
     evidence = (mixture.counts / mixture.counts.sum()) @ (counts / (counts + KAPPA))
-    least = (NORM_MARGIN * placed.square().sum(1).max()).clamp_min(1).sqrt()
+    least = (NORM_MARGIN * placed.square().sum(1).max()).sqrt().clamp_min(LEAST_NORM)
     most = torch.maximum(least, 1 + OVERCONFIDENCE * evidence.square())
     sample = placed[:0] if sample is None else sample
     plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * sample @ placed.T
@@ -135,15 +140,25 @@ def place_new_texts(
 
 
 def _norm_as_confident_as(plain: Tensor, logits: Tensor, least: Tensor, most: Tensor, all_reduce: AllReduce) -> Tensor:
-    """Largest norm up to `most` with which logits (n, K) / norm are no less confident than plain zero-shot's."""
+    """Largest norm up to `most` with which logits (n, K) / norm doubt no more than is allowed.
 
-    def confidence(logits: Tensor) -> Tensor:
-        return all_reduce(logits.softmax(1).amax(1).sum(dtype=torch.float64))
+    Doubt, one minus the confidence, may be plain zero-shot's less what the changed predictions are expected to gain.
+    Where more predictions changed than plain zero-shot doubted, it was too sure of itself: the share that changed is
+    allowed then.
+    """
 
-    needed = confidence(plain)
+    def total(per_sample: Tensor) -> Tensor:
+        return all_reduce(per_sample.sum(dtype=torch.float64))
+
+    def doubt(logits: Tensor) -> Tensor:
+        return total(1 - logits.softmax(1).amax(1))
+
+    changed, plain_doubt = total(plain.argmax(1) != logits.argmax(1)), doubt(plain)
+    unexplained = plain_doubt - changed
+    allowed = plain_doubt - torch.minimum(unexplained, EXPECTED_GAIN * torch.minimum(changed, unexplained))
     for _ in range(NORM_HALVINGS):
         middle = (least + most) / 2
-        confident = confidence(logits / middle) >= needed
+        confident = doubt(logits / middle) <= allowed
         least, most = torch.where(confident, middle, least), torch.where(confident, most, middle)
     return least
 
