@@ -265,7 +265,7 @@ def train_epoch(run: Run, progress: Progress, epoch: int, stop: StopRequest) -> 
     batches = epoch_batches(len(run.clips), recipe.batch_size, epoch, run.config.run.seed, *share)
     batches = batches[progress.batch : run.steps_per_epoch * recipe.accumulation_steps]
     bar = StepBar(accelerator, run.optimizer, progress.step, run.steps_per_epoch * recipe.epochs)
-    totals, saved_at = torch.zeros(4, dtype=torch.float64), time.monotonic()
+    totals, saved_at = torch.zeros(4, device=accelerator.device), time.monotonic()
     names: list[str] = []
     run.wrapped.train()
     for batch in training_loader(run.clips, batches, run.config.data.num_workers):
@@ -290,8 +290,8 @@ def train_epoch(run: Run, progress: Progress, epoch: int, stop: StopRequest) -> 
         run.average.update()
         # One message a step between processes: sums, and who wants a checkpoint or the end.
         due = time.monotonic() - saved_at >= 60 * run.config.run.checkpoint_minutes and accelerator.is_main_process
-        told = torch.cat([totals, torch.tensor([float(due), float(bool(stop))], dtype=torch.float64)])
-        told = accelerator.reduce(told.to(accelerator.device), "sum").cpu()
+        told = torch.cat([totals, totals.new_tensor([float(due), float(bool(stop))])])
+        told = accelerator.reduce(told, "sum").cpu()
         check_step(run, told, names)
         bar.advance(told)
         if run.config.domain.refit_steps and progress.step % run.config.domain.refit_steps == 0:
@@ -310,7 +310,10 @@ def train_epoch(run: Run, progress: Progress, epoch: int, stop: StopRequest) -> 
 
 
 def batch_loss(run: Run, batch: ClipBatch, progress: Progress) -> tuple[Tensor, Tensor]:
-    """Loss of a batch, and its counts (4,) float64: summed loss, hits of plain CLIP, clips, unreadable clips."""
+    """Loss of a batch, and its counts (4,) float32: summed loss, hits of plain CLIP, clips, unreadable clips.
+
+    Both stay on the device, so that nothing waits for it before the backward pass is on its way.
+    """
     recipe, weight = run.config.recipe, run.config.domain.loss_weight
     generator = seeded_generator(run.config.run.seed, progress.epoch, progress.batch, run.accelerator.process_index)
     num_classes = len(run.index.class_names)
@@ -324,10 +327,7 @@ def batch_loss(run: Run, batch: ClipBatch, progress: Progress) -> tuple[Tensor, 
     loss = (torch.lerp(plain_losses, moved_losses, weight) * batch.weights).mean()
     hits = ((plain.argmax(1) == batch.labels) * batch.weights).sum()
     size, lost = len(batch.labels), (1 - batch.weights).sum()
-    counts = torch.stack(
-        [loss.detach().double() * size, hits.double(), torch.tensor(float(size)).to(hits), lost.double()]
-    )
-    return loss, counts.cpu()
+    return loss, torch.stack([loss.detach().float() * size, hits, hits.new_full((), size), lost])
 
 
 def set_learning_rate(run: Run, step: int) -> None:
