@@ -27,6 +27,7 @@ from ..data.tensor_files import flush
 from ..dkd_head import BUFFER_AXES, DKDHead
 from .parameters import MovingAverage
 from .sharding import share_like, whole
+from .zero import follow_weights, is_zero, own_part
 
 
 logger = logging.getLogger(__name__)
@@ -171,15 +172,21 @@ class Checkpoints:
         return trained | fitted | averaged
 
     def _optimizer_state(self) -> dict[str, Tensor]:
-        """AdamW's tensors as "<parameter>|<what>"."""
-        states = self._states()
-        return {
-            f"{name}|{what}": torch.as_tensor(value) for name, state in states.items() for what, value in state.items()
+        """AdamW's tensors as "<parameter>|<what>"; with ZeRO as "<number of the group>|<what>", flat."""
+        named = {
+            f"{name}|{what}": torch.as_tensor(value)
+            for name, state in self._states().items()
+            for what, value in state.items()
         }
+        if not is_zero(self.optimizer):
+            return named
+        return {name: self.accelerator.gather(value) if value.dim() else value for name, value in named.items()}
 
     def _states(self) -> dict[str, dict[str, Any]]:
-        """The optimizer's state of each parameter, by its name."""
+        """The optimizer's state of each parameter by its name, or of each group by its number."""
         groups = self.optimizer.param_groups
+        if is_zero(self.optimizer):
+            return {str(i): self.optimizer.state[group["params"][0]] for i, group in enumerate(groups)}
         pairs = [pair for group in groups for pair in zip(group["names"], group["params"], strict=True)]
         return {name: self.optimizer.state[parameter] for name, parameter in pairs}
 
@@ -196,8 +203,13 @@ class Checkpoints:
         states = self._states()
         for key, tensor in optimizer.items():
             name, what = key.rsplit("|", 1)
-            # AdamW keeps its step counts on the CPU, everything else beside the parameter.
-            states[name][what] = tensor if what == "step" else share_like(tensor, self.parameters[name])
+            if what == "step":  # AdamW keeps its step counts on the CPU, everything else beside the parameter
+                states[name][what] = tensor
+            elif is_zero(self.optimizer):
+                states[name][what] = own_part(tensor, self.accelerator)
+            else:
+                states[name][what] = share_like(tensor, self.parameters[name])
+        follow_weights(self.optimizer)
 
 
 def _read_progress(path: Path) -> tuple[Progress, dict[str, Any] | None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -40,6 +40,7 @@ from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, g
 from .repository import describe_repository, save_best, save_repository
 from .sharding import gathered, shard
 from .step_bar import StepBar
+from .zero import follow_weights, is_zero, start_engine
 
 
 logger = logging.getLogger(__name__)
@@ -147,8 +148,14 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, shar
     if sharded:
         blocks = [encoder.model.backbone.get_submodule(tower.blocks) for tower in (video, text) if tower is not None]
         shard(recognizer, [block for of_tower in blocks for block in of_tower.children()], accelerator)
-    optimizer = accelerator.prepare(torch.optim.AdamW(optimizer_groups(encoder.model, video, text, config.recipe)))
-    wrapped = recognizer if sharded else accelerator.prepare(recognizer)
+    optimizer: Any = torch.optim.AdamW(optimizer_groups(encoder.model, video, text, config.recipe))
+    wrapped: nn.Module = recognizer
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        wrapped, optimizer = start_engine(recognizer, optimizer, accelerator)
+    elif sharded:
+        optimizer = accelerator.prepare(optimizer)
+    else:
+        wrapped, optimizer = accelerator.prepare(recognizer, optimizer)
     if config.recipe.compile:
         wrapped.compile()
     trained = {name: p for name, p in encoder.model.named_parameters() if p.requires_grad}
@@ -238,13 +245,14 @@ def describe(run: Run, progress: Progress) -> None:
     trained = sum(p.numel() for p in run.recognizer.parameters() if p.requires_grad)
     total = sum(p.numel() for p in run.recognizer.parameters())
     effective = recipe.batch_size * recipe.accumulation_steps * accelerator.num_processes
+    shared = ", trained weights shared out" if isinstance(run.wrapped, FSDPModule) else ""
+    shared += ", AdamW's state shared out" if is_zero(run.optimizer) else ""
     accelerator.print(
         f"{run.index.dataset}: {len(run.clips)} training clips, {len(run.index.part('test').records)} test clips, "
         f"{len(run.index.class_names)} classes\n"
         f"{run.config.model.backbone}: {trained:,} of {total:,} parameters are trained ({recipe.trainable})\n"
         f"effective batch {effective} = {recipe.batch_size} clips x {recipe.accumulation_steps} passes x "
-        f"{accelerator.num_processes} processes on {accelerator.device.type}"
-        f"{', trained weights shared out' if isinstance(run.wrapped, FSDPModule) else ''}; "
+        f"{accelerator.num_processes} processes on {accelerator.device.type}{shared}; "
         f"{run.steps_per_epoch * recipe.epochs} steps in {recipe.epochs} epochs"
         + (f"; going on after step {progress.step}" if progress.step else "")
     )
@@ -257,16 +265,16 @@ def train_epoch(run: Run, progress: Progress, epoch: int, stop: StopRequest) -> 
     batches = epoch_batches(len(run.clips), recipe.batch_size, epoch, run.config.run.seed, *share)
     batches = batches[progress.batch : run.steps_per_epoch * recipe.accumulation_steps]
     bar = StepBar(accelerator, run.optimizer, progress.step, run.steps_per_epoch * recipe.epochs)
-    totals, saved_at = torch.zeros(4, dtype=torch.float64), time.monotonic()
+    totals, saved_at = torch.zeros(4, device=accelerator.device), time.monotonic()
     names: list[str] = []
     run.wrapped.train()
     for batch in training_loader(run.clips, batches, run.config.data.num_workers):
         with accelerator.accumulate(run.wrapped):
             loss, counts = batch_loss(run, batch.to(accelerator.device), progress)
-            accelerator.backward(loss)
+            set_learning_rate(run, progress.step)
+            accelerator.backward(loss)  # DeepSpeed steps in here
             if accelerator.sync_gradients and recipe.max_grad_norm:
                 accelerator.clip_grad_norm_(run.wrapped.parameters(), recipe.max_grad_norm)
-            set_learning_rate(run, progress.step)
             run.optimizer.step()
             run.optimizer.zero_grad()
         progress.batch += 1
@@ -278,11 +286,12 @@ def train_epoch(run: Run, progress: Progress, epoch: int, stop: StopRequest) -> 
         progress.step += 1
         with torch.no_grad():
             head.logit_scale.clamp_(max=run.max_log_scale)
+        follow_weights(run.optimizer)
         run.average.update()
         # One message a step between processes: sums, and who wants a checkpoint or the end.
         due = time.monotonic() - saved_at >= 60 * run.config.run.checkpoint_minutes and accelerator.is_main_process
-        told = torch.cat([totals, torch.tensor([float(due), float(bool(stop))], dtype=torch.float64)])
-        told = accelerator.reduce(told.to(accelerator.device), "sum").cpu()
+        told = torch.cat([totals, totals.new_tensor([float(due), float(bool(stop))])])
+        told = accelerator.reduce(told, "sum").cpu()
         check_step(run, told, names)
         bar.advance(told)
         if run.config.domain.refit_steps and progress.step % run.config.domain.refit_steps == 0:
@@ -301,7 +310,10 @@ def train_epoch(run: Run, progress: Progress, epoch: int, stop: StopRequest) -> 
 
 
 def batch_loss(run: Run, batch: ClipBatch, progress: Progress) -> tuple[Tensor, Tensor]:
-    """Loss of a batch, and its counts (4,) float64: summed loss, hits of plain CLIP, clips, unreadable clips."""
+    """Loss of a batch, and its counts (4,) float32: summed loss, hits of plain CLIP, clips, unreadable clips.
+
+    Both stay on the device, so that nothing waits for it before the backward pass is on its way.
+    """
     recipe, weight = run.config.recipe, run.config.domain.loss_weight
     generator = seeded_generator(run.config.run.seed, progress.epoch, progress.batch, run.accelerator.process_index)
     num_classes = len(run.index.class_names)
@@ -315,10 +327,7 @@ def batch_loss(run: Run, batch: ClipBatch, progress: Progress) -> tuple[Tensor, 
     loss = (torch.lerp(plain_losses, moved_losses, weight) * batch.weights).mean()
     hits = ((plain.argmax(1) == batch.labels) * batch.weights).sum()
     size, lost = len(batch.labels), (1 - batch.weights).sum()
-    counts = torch.stack(
-        [loss.detach().double() * size, hits.double(), torch.tensor(float(size)).to(hits), lost.double()]
-    )
-    return loss, counts.cpu()
+    return loss, torch.stack([loss.detach().float() * size, hits, hits.new_full((), size), lost])
 
 
 def set_learning_rate(run: Run, step: int) -> None:

@@ -169,8 +169,9 @@ class MovingAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Move the average toward the parameters by 1 - decay of the way."""
-        for name, average in self.average.items():
-            average.lerp_(self.parameters[name], 1 - self.decay)
+        if self.average:
+            weights: list[Tensor] = [self.parameters[name] for name in self.average]
+            torch._foreach_lerp_(list(self.average.values()), weights, 1 - self.decay)
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -18,11 +18,17 @@ from accelerate.utils import gather_object
 from filelock import FileLock, Timeout
 
 from .config import TrainingConfig
+from .zero import zero_plugin
 
 
 logger = logging.getLogger(__name__)
 
-SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+SUPPORTED = (
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+    DistributedType.DEEPSPEED,
+)
 LAUNCH_ON_CPU = (
     "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {} --num_machines 1 train.py ..."
 )
@@ -47,14 +53,22 @@ def start_processes(config: TrainingConfig) -> Accelerator:
         # accelerate would train in float32 without a word
         raise ValueError("recipe.mixed_precision=fp16 needs a GPU; on a CPU set it to bf16 or no")
     asked = max(int(os.environ.get("WORLD_SIZE", "1")), processes_asked_of_launcher(_parent_command()))
+    zero = zero_plugin(config) if _is_set("ACCELERATE_USE_DEEPSPEED") else None
+    on_cpu = not torch.accelerator.is_available()
+    # One process may wait long for another that writes or measures.
+    group = InitProcessGroupKwargs(timeout=timedelta(hours=6))
+    if zero and on_cpu:
+        # Where accelerate is told of a CPU, it passes over DeepSpeed in silence.
+        os.environ.pop("ACCELERATE_USE_CPU", None)
+        group.backend = "gloo"
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=config.recipe.mixed_precision,
+        cpu=on_cpu and zero is None,
+        deepspeed_plugin=zero,
+        mixed_precision="no" if zero else config.recipe.mixed_precision,
         gradient_accumulation_steps=config.recipe.accumulation_steps,
         log_with=list(config.run.trackers) or None,
         project_dir=config.run.output_dir,
-        # One process may wait long for another that writes or measures.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=6))],
+        kwargs_handlers=[group],
     )
     if accelerator.num_processes != asked:
         raise ValueError(
@@ -108,19 +122,16 @@ def launcher_options(command: list[str]) -> list[str] | None:
 
 
 def take_sharding_request(config: TrainingConfig) -> bool:
-    """Whether `accelerate launch` was told to share out the weights; it is not asked again.
+    """Whether `accelerate launch` was told to share out the weights (FSDP2); it is not asked again.
 
     Accelerate itself must not see the wish: on a CPU it would pass over it in silence, and on GPUs it would share out
-    numbers such as the logit scale, which cannot be.
+    numbers such as the logit scale, which cannot be. A wish for DeepSpeed stays, but where one process is alone.
 
     Raises:
         ValueError: They are to be shared out in a way that is not supported, or together with an option that is not.
     """
-    if _is_set("ACCELERATE_USE_DEEPSPEED"):
-        raise ValueError(
-            "training does not run with DeepSpeed; what ZeRO saves, FSDP2 saves too: launch it with "
-            "hub_configs/accelerate/fsdp2.yaml"
-        )
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     if not _is_set("ACCELERATE_USE_FSDP"):
         return False
     version = os.environ.get("FSDP_VERSION", "1")

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from accelerate.utils import is_deepspeed_available
 from safetensors.torch import load_file
 
 from modeling_dkd.training.command import main
@@ -22,12 +23,14 @@ from modeling_dkd.training.command import main
 pytestmark = pytest.mark.slow
 PATIENCE = 120
 ON_CPU = {"ACCELERATE_USE_CPU": "true"}
-
+needs_deepspeed = pytest.mark.skipif(not is_deepspeed_available(), reason="deepspeed is not installed")
 
 LAUNCH_FILES = Path(__file__).resolve().parents[2] / "hub_configs/accelerate"
 LAUNCHES = {
     "data parallel": ("--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
     "sharded": ("--config_file", str(LAUNCH_FILES / "fsdp2.yaml")),
+    "zero": ("--config_file", str(LAUNCH_FILES / "deepspeed_zero2.yaml")),
+    "zero 1": ("--config_file", str(LAUNCH_FILES / "deepspeed_zero2.yaml"), "--zero_stage", "1"),
     "gradients sharded": ("--config_file", str(LAUNCH_FILES / "fsdp2.yaml"), "--fsdp_reshard_after_forward", "false"),
 }
 
@@ -111,6 +114,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(config_file, options, reference, 
         ("sharded", {}),
         ("sharded", {"trainable": "lora", "ema_decay": 0.5}),
         ("gradients sharded", {"train_text_encoder": True, "activation_checkpointing": True, "accumulation_steps": 3}),
+        pytest.param("zero", {"trainable": "lora", "ema_decay": 0.5}, marks=needs_deepspeed),
+        pytest.param("zero", {"train_text_encoder": True, "accumulation_steps": 3}, marks=needs_deepspeed),
+        pytest.param("zero 1", {"activation_checkpointing": True, "accumulation_steps": 3}, marks=needs_deepspeed),
     ],
 )
 def test_two_processes_with_half_the_batch_train_as_one(config_file, options, start, launch, recipe):
@@ -122,7 +128,9 @@ def test_two_processes_with_half_the_batch_train_as_one(config_file, options, st
     options["recipe"]["batch_size"] = 3
     shown = finish(start(config_file(), launcher=two_processes(launch), **ON_CPU))
     passes = recipe.get("accumulation_steps", 1)
-    shared = "" if launch == "data parallel" else ", trained weights shared out"
+    shared = {"data parallel": "", "zero": ", AdamW's state shared out"}.get(
+        launch.removesuffix(" 1"), ", trained weights shared out"
+    )
     told = f"effective batch {6 * passes} = 3 clips x {passes} passes x 2 processes on cpu{shared}; "
     assert f"{told}{21 // passes} steps in 7 epochs" in shown
     together = weights(options)
@@ -135,7 +143,7 @@ def test_two_processes_with_half_the_batch_train_as_one(config_file, options, st
     assert all(row["n"] == 9 for row in rows)
 
 
-@pytest.mark.parametrize("launch", ["data parallel", "sharded"])
+@pytest.mark.parametrize("launch", ["data parallel", "sharded", pytest.param("zero", marks=needs_deepspeed)])
 def test_two_processes_are_stopped_and_go_on_to_the_same_bits(config_file, options, start, launch):
     options["recipe"] |= {"epochs": 4, "batch_size": 3, "ema_decay": 0.5}
     options["run"]["checkpoint_minutes"] = 0

@@ -18,6 +18,7 @@ from modeling_dkd.training.processes import (
     start_processes,
     take_sharding_request,
 )
+from modeling_dkd.training.zero import zero_plugin
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,6 @@ def test_fewer_processes_than_asked_for(config_file, monkeypatch):
 @pytest.mark.parametrize(
     ("variables", "setting", "message"),
     [
-        ("ACCELERATE_USE_DEEPSPEED", "seed=0", r"does not run with DeepSpeed; .* hub_configs/accelerate/fsdp2\.yaml"),
         ("ACCELERATE_USE_FSDP", "seed=0", r"version 1 of FSDP; launch it with hub_configs/accelerate/fsdp2\.yaml"),
         ("ACCELERATE_USE_FSDP FSDP_OFFLOAD_PARAMS", "seed=0", "leave out fsdp_offload_params"),
         ("ACCELERATE_USE_FSDP", "compile=true", r"and without recipe\.compile"),
@@ -63,6 +63,34 @@ def test_sharding_that_is_refused(config_file, monkeypatch, variables, setting, 
     section = "run" if setting == "seed=0" else "recipe"
     with pytest.raises(ValueError, match=message):
         take_sharding_request(load_config(config_file(), [f"{section}.{setting}"]))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "setting", "message"),
+    [
+        ("ZERO_STAGE", "3", "run.seed=0", "ZeRO stage 1 or 2, not 3; to share out weights as well, use FSDP2"),
+        ("OFFLOAD_OPTIMIZER_DEVICE", "cpu", "run.seed=0", r"offload_optimizer_device=cpu; .*deepspeed_zero2\.yaml"),
+        ("CONFIG_FILE", "ds.json", "run.seed=0", r"no DeepSpeed option config_file=ds\.json; launch it with"),
+        ("ZERO_STAGE", "2", "recipe.compile=true", r"DeepSpeed runs with .*without recipe\.compile"),
+        ("ZERO_STAGE", "2", "recipe.mixed_precision=fp16", r"DeepSpeed runs with recipe\.mixed_precision=bf16 or no"),
+    ],
+)
+def test_zero_that_is_refused(config_file, monkeypatch, variable, value, setting, message):
+    monkeypatch.setattr("modeling_dkd.training.zero.is_deepspeed_available", lambda: True)
+    monkeypatch.setenv(f"ACCELERATE_DEEPSPEED_{variable}", value)
+    with pytest.raises(ValueError, match=message):
+        zero_plugin(load_config(config_file(), [setting]))
+
+
+def test_zero_needs_deepspeed_and_two_processes(config_file, monkeypatch, capsys):
+    monkeypatch.setattr("modeling_dkd.training.zero.is_deepspeed_available", lambda: False)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with monkeypatch.context() as two:
+        two.setenv("WORLD_SIZE", "2")
+        assert main(["--config", str(config_file())]) == 2
+        assert "error: DeepSpeed is not installed: pip install deepspeed" in capsys.readouterr().err
+    assert main(["--config", str(config_file()), "--set", "recipe.epochs=1"]) == 0
+    assert "1 processes on cpu; 3 steps" in capsys.readouterr().out
 
 
 def test_sharding_is_asked_for_once_and_needs_two_processes(config_file, monkeypatch, capsys):
@@ -81,17 +109,25 @@ def test_fp16_needs_a_gpu(config_file, capsys):
     assert "error: recipe.mixed_precision=fp16 needs a GPU; on a CPU set it to bf16 or no" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "kind"), [("multi_gpu", DistributedType.MULTI_GPU), ("fsdp2", DistributedType.FSDP)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("multi_gpu", DistributedType.MULTI_GPU),
+        ("fsdp2", DistributedType.FSDP),
+        ("deepspeed_zero2", DistributedType.DEEPSPEED),
+    ],
+)
 def test_launch_files_are_such_that_accelerate_reads(name, kind):
     path = Path(__file__).resolve().parents[2] / f"hub_configs/accelerate/{name}.yaml"
     config = load_config_from_file(str(path))
     assert config.distributed_type == kind
-    assert not config.deepspeed_config
+    assert config.deepspeed_config == ({"zero_stage": 2} if name == "deepspeed_zero2" else {})
     parser = launch_command_parser()
     arguments = parser.parse_args(["--config_file", str(path), "--num_processes", "4", "train.py", "--config", "x"])
     checked, _, _ = _validate_launch_command(arguments)
     assert checked.num_processes == 4
-    assert (checked.multi_gpu, checked.use_fsdp) == (name == "multi_gpu", name == "fsdp2")
+    assert checked.multi_gpu == (name == "multi_gpu")
+    assert (checked.use_fsdp, checked.use_deepspeed) == (name == "fsdp2", name == "deepspeed_zero2")
     if checked.use_fsdp:
         assert (checked.fsdp_version, checked.fsdp_reshard_after_forward) == (2, True)
 
