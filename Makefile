@@ -38,6 +38,9 @@ bench: $(READY)  ## cost of head, fit, training loop and video input beside what
 	$(BIN)/python benchmarks/video_input.py --json docs/benchmarks/video_input.json
 	$(BIN)/python benchmarks/training_throughput.py --json docs/benchmarks/training_throughput.json
 
+growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, streams: docs/growth.md
+	$(BIN)/python benchmarks/growth.py
+
 space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
 	$(BIN)/python -m modeling_dkd.hub.app
 
@@ -69,4 +72,4 @@ style: $(READY)  ## format and mend what can be mended
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) .venv-matrix demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo card publish results bench space test test-all faults fuzz test-matrix quality style clean
+.PHONY: help setup demo card publish results bench growth space test test-all faults fuzz test-matrix quality style clean

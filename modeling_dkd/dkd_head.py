@@ -454,14 +454,16 @@ class DKDHead(nn.Module):
 
     def _match(self, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Fitted class of each text (K,), int64, and whether it is one at all (K, 1)."""
+        if not torch.compiler.is_compiling() and texts.equal(self.fitted_texts):
+            # The usual question, without comparing each text with each class.
+            return torch.arange(len(texts), device=texts.device), torch.ones_like(texts[:, :1], dtype=torch.bool)
         cosines = texts @ self.fitted_texts.T
-        best, index = cosines.max(1, keepdim=True)
+        best = cosines.amax(1, keepdim=True)
         # The i-th text among identical ones takes the i-th of the fitted classes that are equally near.
-        same = (texts @ texts.T > 1 - 1e-6).tril(-1)
-        tied = cosines >= best - 1e-6
-        rank = torch.minimum(same.sum(1, keepdim=True), tied.sum(1, keepdim=True) - 1)
-        position = tied.cumsum(1) - 1
-        index = (tied & (position == rank)).int().argmax(1)
+        rank = (texts @ texts.T > 1 - 1e-6).tril(-1).sum(1, keepdim=True, dtype=torch.int32)
+        num_tied = (cosines >= best - 1e-6).cumsum(1, dtype=torch.int32)
+        rank = torch.minimum(rank, num_tied[:, -1:] - 1)
+        index = torch.searchsorted(num_tied, rank + 1)[:, 0]
         return index, best >= SAME_CLASS_COSINE
 
     def _fit_unknown_classes(self, shards: list[Tensor], num_components: int | None) -> "DKDHead":
