@@ -66,7 +66,9 @@ class RecentSamples:
             if older is not None:
                 statistics, moments = older.statistics + statistics, older.second_moments + moments
             older = OlderSamples(statistics, moments, mixture.log_frequency)
-        return replace(own, videos=videos[excess:], labels=labels[excess:], older=older, num_samples=num_samples)
+            # Copies: a view would keep all of a large batch in memory.
+            videos, labels = videos[excess:].clone(), labels[excess:].clone()
+        return replace(own, videos=videos, labels=labels, older=older, num_samples=num_samples)
 
     def to(self, device: torch.device) -> "RecentSamples":
         """The same on another device."""
