@@ -13,8 +13,8 @@ any video, to tell the class prompts apart, as any text encoder that knows langu
 """
 
 import argparse
-import csv
 import json
+import shutil
 import string
 import sys
 import time
@@ -182,17 +182,14 @@ def linear_probe(config: TrainingConfig, parts: dict[str, Frames]) -> float:
 
 
 def validation_set(options: DataOptions, groups: set[str], folder: Path) -> Path:
-    """A CSV of the training clips in which these groups are the test part."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "validation.csv"
+    """A folder with copies of the training clips in which these groups are the test part."""
     index = open_index(options)
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("path", "label", "split"))
-        for record in index.part("train").records:
-            part = "test" if record.group.rpartition("_g")[2] in groups else "train"
-            writer.writerow((record.path, index.class_names[record.label], part))
-    return path
+    for record in index.part("train").records:
+        part = "test" if record.group.rpartition("_g")[2] in groups else "train"
+        copied = folder / part / index.class_names[record.label] / Path(record.path).name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(record.path, copied)
+    return folder
 
 
 def keep_rows(path: Path, rows: list[dict[str, Any]], config: TrainingConfig, num_train: int) -> None:
@@ -244,8 +241,9 @@ def main() -> int:
     ]
     config = load_config(CONFIG, [*overrides, *args.overrides])
     if args.validation_groups:
-        chosen = validation_set(config.data, set(args.validation_groups), Path(config.run.output_dir).parent)
-        overrides += ["data.dataset=csv", f"data.data_dir={chosen}"]
+        folder = Path(config.run.output_dir).parent / f"validation-{'-'.join(args.validation_groups)}"
+        chosen = validation_set(config.data, set(args.validation_groups), folder)
+        overrides += ["data.dataset=folder", f"data.data_dir={chosen}"]
     overrides += args.overrides
     config = load_config(CONFIG, overrides)
     index = open_index(config.data)
