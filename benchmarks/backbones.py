@@ -20,9 +20,7 @@ def save_backbone(name: str, folder: Path) -> Path:
         model = DKDCLIPModel.from_pretrained(TINY).backbone
     else:
         torch.manual_seed(0)
-        tokens = {
-            key: getattr(processor.tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")
-        }
+        tokens = {key: getattr(processor.tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
         tokens["vocab_size"] = len(processor.tokenizer)
         model = CLIPModel(CLIPConfig(vision_config={"patch_size": 32}, text_config=tokens))
     size = model.config.vision_config.image_size

@@ -27,7 +27,7 @@ def measure() -> list[Row]:
     }
     frames = torch.randn(VIDEOS, FRAMES, DIM)
     seconds = alternate(
-        7,
+        5,
         {
             "encoder": lambda: encoder(pixels),
             "fitted": lambda: heads["fitted"](frames, texts),

@@ -1,4 +1,4 @@
-"""Zero-shot evaluation of raw clips end to end: evaluate.py beside the plain loop over clips, with equal predictions."""
+"""Zero-shot evaluation of raw clips end to end: evaluate.py beside the plain loop, and how many predictions agree."""
 
 import contextlib
 import csv

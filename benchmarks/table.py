@@ -35,8 +35,8 @@ def section_text(section: dict[str, Any]) -> str:
         *(row_text(row) for row in section["rows"]),
         "",
         f"`{section['command']}`, {section['date']}, commit {section['commit']}, seed {section['seed']}, "
-        f"{section['minutes']} minutes; {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
-        f"load average {machine['load_average']} at the start; {versions}.",
+        f"{section['minutes']} minutes; {machine['processor']}, {machine['cores']} cores, "
+        f"{machine['threads']} threads, load average {machine['load_average']} at the start; {versions}.",
         "",
     ]
     return "\n".join(lines)
