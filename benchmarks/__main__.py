@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         results["sections"] = {key: results["sections"][key] for key in SECTIONS if key in results["sections"]}
         write_text(options.results, json.dumps(results, indent=1) + "\n")
+        write_text(options.output, table(results))
     write_text(options.output, table(results))
     print(f"table: {options.output}; figures: {options.results}", file=sys.stderr)
     return 1 if failed else 0
