@@ -33,10 +33,8 @@ publish: $(READY)  ## CONFIG=hub_configs/NAME.yaml: show what would be published
 results: $(READY)  ## docs/results.md from the JSON files in docs/
 	$(BIN)/python -m modeling_dkd.hub results-page
 
-bench: $(READY)  ## cost of head, fit, training loop and video input beside what a user would write; clips of DKD_DATA
-	$(BIN)/python benchmarks/head_and_fit.py --json docs/benchmarks/head_and_fit.json
-	$(BIN)/python benchmarks/video_input.py --json docs/benchmarks/video_input.json
-	$(BIN)/python benchmarks/training_throughput.py --json docs/benchmarks/training_throughput.json
+bench: $(READY)  ## ours beside what a user would write, docs/benchmarks.md; 15 minutes on two cores, clips of DKD_DATA
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks
 
 growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, streams: docs/growth.md
 	$(BIN)/python benchmarks/growth.py

@@ -1,53 +1,33 @@
-"""How fast video files become model inputs: ours beside the loop a user would write, interleaved in one run.
+"""How fast video files become model inputs: ours beside the loop a user would write, and other decoders.
 
-python benchmarks/video_input.py                          # table of clips a second; needs the real clips (DKD_DATA)
-python benchmarks/video_input.py --backbone tiny          # end to end with a small image encoder: ViT-B/32 is slow
-python benchmarks/video_input.py --json docs/benchmarks/video_input.json
-
-The loop is transformers.video_utils.load_video + CLIPImageProcessor, one clip after the other in one process. Ratios
-are its time over ours for the same clips, alternating in blocks, so that other work on the machine slows both alike.
-Every process computes with one thread. Workers are running before the clock is started.
+The loop is transformers.video_utils.load_video + CLIPImageProcessor, one clip after the other in one process. Both
+alternate in blocks of clips. Every process computes with one thread. Workers are running before the clock is started.
+decord2 and torchcodec are no dependencies: where they are not installed, or their FFmpeg libraries are missing, a row
+says so (pip install decord2 "torchcodec==0.13.*").
 """
 
-import argparse
-import json
 import os
-import platform
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-import PIL
 import torch
-import transformers
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
-from transformers import (
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-    SiglipImageProcessorPil,
-)
+from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 from transformers.video_utils import load_video
 
 from modeling_dkd import DKDCLIPImageProcessor
 from modeling_dkd.data.worker_processes import prepare_worker, worker_context
 from modeling_dkd.video_frames import read_frames
 
+from .rows import REPOSITORY, Row, compare, digits
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+
 LOOP_PROCESSOR = CLIPImageProcessorPil()
 OUR_PROCESSOR = DKDCLIPImageProcessor.from_image_processor(LOOP_PROCESSOR)
-BACKBONES = {
-    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
-    "ViT-B/32": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-}
 RAW = {"do_rescale": False, "do_normalize": False}
 PIXEL_SETTINGS: dict[str, Any] = {
     "CLIP, bicubic, shortest edge 224, crop": CLIPImageProcessorPil(**RAW),  # type: ignore[arg-type]
@@ -58,8 +38,11 @@ PIXEL_SETTINGS: dict[str, Any] = {
 BLOCK_SIZE = 49
 WORKER_BATCH = 4  # clips that a worker hands over at once
 
+NUM_FRAMES, WORKERS, ROUNDS = 8, 2, 3
+SMALL_CLIPS = 42  # of UCF101, spread over its classes
+
 Times = dict[str, float]
-Encode = Callable[[torch.Tensor], torch.Tensor]
+Decode = Callable[[Path], object]
 
 
 def read_as_the_loop(path: Path, num_frames: int) -> list[np.ndarray[Any, Any]]:
@@ -173,10 +156,9 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def consume(inputs: Iterator[torch.Tensor], encode: Encode | None) -> None:
-    for pixel_values in inputs:
-        if encode is not None:
-            encode(pixel_values)
+def consume(inputs: Iterator[torch.Tensor]) -> None:
+    for _ in inputs:
+        pass
 
 
 def readable_by_the_loop(paths: list[Path], num_frames: int) -> tuple[list[Path], list[str]]:
@@ -192,8 +174,8 @@ def readable_by_the_loop(paths: list[Path], num_frames: int) -> tuple[list[Path]
     return readable, refused
 
 
-def measure(ways: Ways, numbers: list[int], rounds: int, encode: Encode | None) -> list[Times]:
-    """Seconds for all these clips in each round, by each way and, without an encoder, of each stage."""
+def time_ways(ways: Ways, numbers: list[int], rounds: int) -> list[Times]:
+    """Seconds for all these clips in each round, by each way and of each stage."""
     results = []
     order = ["loop", "ours", "ours, workers", "loop, workers"]
     progress = tqdm(total=rounds * len(numbers), desc="clips", unit="clip", leave=False)
@@ -201,9 +183,9 @@ def measure(ways: Ways, numbers: list[int], rounds: int, encode: Encode | None) 
         times: Times = {}
         for start in range(0, len(numbers), BLOCK_SIZE):
             ways.block.numbers = numbers[start : start + BLOCK_SIZE]
-            found = {} if encode is not None else ways.stages()
+            found = ways.stages()
             for way in order if number % 2 == 0 else reversed(order):
-                found[way] = timed(consume, ways.inputs(way), encode)[1]
+                found[way] = timed(consume, ways.inputs(way))[1]
             times = {name: times.get(name, 0.0) + seconds for name, seconds in found.items()}
             progress.update(len(ways.block))
         results.append(times)
@@ -211,33 +193,97 @@ def measure(ways: Ways, numbers: list[int], rounds: int, encode: Encode | None) 
     return results
 
 
-def stage_rows(rounds: list[Times], clips: int, workers: int, suffix: str = "") -> list[dict[str, Any]]:
-    """Clips a second of both sides, medians over the rounds, and the loop's time over ours."""
-    pairs = {
-        "preprocessing": ("our prepare", "loop prepare"),
-        "decoding": ("our decode", "loop decode"),
-        "decode + preprocess": ("ours", "loop"),
-        f"decode + preprocess, ours with {workers} workers": ("ours, workers", "loop"),
-        f"decode + preprocess, both with {workers} workers": ("ours, workers", "loop, workers"),
-    }
-    rows = []
-    for stage, (ours, loop) in pairs.items():
-        if ours not in rounds[0]:
-            continue
-        ratios = [times[loop] / times[ours] for times in rounds]
-        rows.append(
-            {
-                "stage": stage + suffix,
-                "our_clips_per_second": round(clips / statistics.median(times[ours] for times in rounds), 2),
-                "loop_clips_per_second": round(clips / statistics.median(times[loop] for times in rounds), 2),
-                "loop_time_over_ours": {
-                    "median": round(statistics.median(ratios), 2),
-                    "lowest": round(min(ratios), 2),
-                    "highest": round(max(ratios), 2),
-                },
-            }
+def stage_rows(rounds: list[Times], clips: int, data: str, note: str) -> list[Row]:
+    """Clips a second of both sides at every stage."""
+    both = f"load_video + CLIPImageProcessor, {WORKERS} workers"
+    stages = [
+        ("preprocess", "our prepare", "CLIPImageProcessor (PIL)", "loop prepare"),
+        ("decode", "our decode", "load_video", "loop decode"),
+        ("decode + preprocess", "ours", "load_video + CLIPImageProcessor", "loop"),
+        (
+            f"decode + preprocess, {WORKERS} workers",
+            "ours, workers",
+            "load_video + CLIPImageProcessor, no workers",
+            "loop",
+        ),
+        (f"decode + preprocess, {WORKERS} workers", "ours, workers", both, "loop, workers"),
+    ]
+    return [
+        compare(
+            f"{stage}, {clips} {data} clips x {NUM_FRAMES} frames",
+            [clips / times[ours] for times in rounds],
+            other,
+            [clips / times[theirs] for times in rounds],
+            "clips/s",
+            note,
         )
-    return rows
+        for stage, ours, other, theirs in stages
+    ]
+
+
+def decord2() -> Decode:
+    """Frames (T, H, W, 3) by decord2; ImportError where it is not installed."""
+    import decord
+
+    def decode(path: Path) -> object:
+        video = decord.VideoReader(str(path), num_threads=1)
+        return video.get_batch(np.linspace(0, len(video) - 1, NUM_FRAMES).round().astype(int).tolist()).asnumpy()
+
+    return decode
+
+
+def torchcodec() -> Decode:
+    """Frames (T, 3, H, W) by torchcodec; ImportError, RuntimeError or OSError without it or its FFmpeg."""
+    from torchcodec.decoders import VideoDecoder
+
+    def decode(path: Path) -> object:
+        video = VideoDecoder(str(path), num_ffmpeg_threads=1)
+        return video.get_frames_at(np.linspace(0, len(video) - 1, NUM_FRAMES).round().astype(int).tolist()).data
+
+    return decode
+
+
+def decoder_rows(paths: list[Path], data: str) -> list[Row]:
+    """Decoding alone beside decord2 and torchcodec, each on the clips that it reads."""
+    return [decoder_row(make, paths, data) for make in (decord2, torchcodec)]
+
+
+def decoder_row(make: Callable[[], Decode], paths: list[Path], data: str) -> Row:
+    """One other decoder; a row without its figure where it does not import or reads nothing."""
+    what = f"decode, {data} clips x {NUM_FRAMES} frames"
+    try:
+        decode = make()
+    except ModuleNotFoundError:
+        return Row(what, None, make.__name__, None, "clips/s", note="not installed")
+    except (ImportError, RuntimeError, OSError):
+        return Row(what, None, make.__name__, None, "clips/s", note="installed, but its FFmpeg libraries are not")
+    readable, refused = [], []
+    for path in paths:
+        try:
+            decode(path)
+            readable.append(path)
+        except Exception as error:  # whatever stops it; it is reported
+            refused.append(f"{path.name} ({type(error).__name__})")
+    note = f"not read by it: {', '.join(refused)}" if refused else ""
+    if not readable:
+        return Row(what, None, make.__name__, None, "clips/s", note=note)
+    rates: dict[str, list[float]] = {"ours": [], "other": []}
+    sides = {"ours": lambda path: read_frames(path, NUM_FRAMES), "other": decode}
+    for _ in tqdm(range(ROUNDS), desc=f"read_frames / {make.__name__}", unit="round", leave=False):
+        seconds = dict.fromkeys(sides, 0.0)
+        for number, path in enumerate(readable):
+            for side in sorted(sides, reverse=bool(number % 2)):
+                seconds[side] += timed(sides[side], path)[1]
+        for side, total in seconds.items():
+            rates[side].append(len(readable) / total)
+    return compare(
+        f"decode, {len(readable)} {data} clips x {NUM_FRAMES} frames",
+        rates["ours"],
+        make.__name__,
+        rates["other"],
+        "clips/s",
+        note,
+    )
 
 
 def pixel_differences(paths: list[Path]) -> list[dict[str, Any]]:
@@ -259,114 +305,47 @@ def pixel_differences(paths: list[Path]) -> list[dict[str, Any]]:
     return rows
 
 
-def environment() -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    return {
-        "commit": commit.stdout.strip() or None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "av": av.__version__,
-        "pillow": PIL.__version__,
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
-    }
+def data_dir() -> Path:
+    """Folder of the real clips, DKD_DATA; ValueError where it holds none."""
+    folder = Path(os.environ.get("DKD_DATA", REPOSITORY.parent / "shared/data"))
+    if not any((folder / "originals").glob("*/**/*.*")) or not any((folder / "ucf101/videos").glob("*/*.avi")):
+        raise ValueError("no real clips; set DKD_DATA to a folder with originals/ and ucf101/videos/CLASS/*.avi")
+    return folder
 
 
-def image_encoder(name: str) -> Encode:
-    """CLIP's image encoder with random weights, (n, T, 3, H, W) -> (n * T, D)."""
-    torch.manual_seed(0)
-    options: Any = BACKBONES[name]
-    model = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=32, **options)).eval()
-    return torch.inference_mode()(lambda pixel_values: model(pixel_values=pixel_values.flatten(0, 1)).image_embeds)
+def small_clips(count: int) -> list[Path]:
+    """At least so many clips of UCF101, spread over its classes."""
+    small = sorted((data_dir() / "ucf101/videos").glob("*/*.avi"))
+    return small[:: max(1, len(small) // count)]
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    default = Path(os.environ.get("DKD_DATA", REPOSITORY.parent / "shared/data"))
-    parser.add_argument("--data_dir", type=Path, default=default, help="folder with originals/ and ucf101/ (DKD_DATA)")
-    parser.add_argument("--num_frames", type=int, default=8, help="frames a clip")
-    parser.add_argument("--clips", type=int, default=96, help="clips of ucf101, spread over its classes")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds over all clips; the table shows medians")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the rows with workers")
-    parser.add_argument(
-        "--backbone",
-        choices=sorted(BACKBONES),
-        default="ViT-B/32",
-        help="image encoder with random weights, end to end",
-    )
-    parser.add_argument("--backbone_clips", type=int, default=6, help="clips that are encoded too, spread over all")
-    parser.add_argument("--backbone_rounds", type=int, default=1, help="rounds over those")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    options = parse_arguments(arguments)
+def measure() -> list[Row]:
+    """Stages and whole way of original and of small clips, other decoders, and how far pixels differ."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    originals = sorted(path for path in (options.data_dir / "originals").glob("*/**/*.*") if path.is_file())
-    small = sorted((options.data_dir / "ucf101/videos").glob("*/*.avi"))
-    if not originals or not small:
-        print(f"error: no clips under {options.data_dir}; give --data_dir or set DKD_DATA", file=sys.stderr)
-        return 2
-    encode = image_encoder(options.backbone)
-    report: dict[str, Any] = {
-        "environment": environment(),
-        "num_frames": options.num_frames,
-        "backbone": options.backbone,
-        "speed": [],
-        "pixels": [],
-    }
-    for name, paths in (("originals", originals), ("ucf101", small[:: max(1, len(small) // options.clips)])):
-        readable, refused = readable_by_the_loop(paths, options.num_frames)
-        ways = Ways(readable, options.num_frames, options.workers)
-        everything = list(range(len(readable)))
-        stages = stage_rows(measure(ways, everything, options.rounds, None), len(readable), options.workers)
-        some = everything[:: max(1, len(readable) // options.backbone_clips)]
-        encoded = measure(ways, some, options.backbone_rounds, encode)
-        report["speed"].append(
-            {
-                "data": name,
-                "clips": len(readable),
-                "clips_encoded": len(some),
-                "unreadable_by_the_loop": refused,
-                "stages": stages + stage_rows(encoded, len(some), options.workers, f" + {options.backbone}"),
-            }
-        )
-    report["environment"]["load_average_at_the_end"] = round(os.getloadavg()[0], 2)
-    portrait = options.data_dir / "originals/other_formats/Ask-Anything__making_cake.mp4"
-    wide = options.data_dir / "originals/other_formats/Ask-Anything__jesse_dance.mp4"
-    report["pixels"] = pixel_differences(
-        [path for path in (originals[-1], small[0], portrait, wide) if path.is_file()]
-    )
-    print_report(report)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-        print(f"\nwritten to {options.json}")
-    return 0
+    try:
+        originals = sorted(path for path in (data_dir() / "originals").glob("*/**/*.*") if path.is_file())
+        return [
+            *data_rows(originals, "original"),
+            *data_rows(small_clips(SMALL_CLIPS), "UCF101"),
+            pixel_row([originals[-1], originals[0]]),
+        ]
+    finally:
+        torch.set_num_threads(threads)
 
 
-def print_report(report: dict[str, Any]) -> None:
-    print(f"Clips a second, {report['num_frames']} frames each; the loop is load_video + CLIPImageProcessor\n")
-    print("| data | stage | ours | loop | ratio (lowest to highest round) |\n|---|---|---|---|---|")
-    for row in report["speed"]:
-        for stage in row["stages"]:
-            ratio = stage["loop_time_over_ours"]
-            print(
-                f"| {row['data']} | {stage['stage']} | {stage['our_clips_per_second']:.3g} "
-                f"| {stage['loop_clips_per_second']:.3g} "
-                f"| {ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f}) |"
-            )
-    for row in report["speed"]:
-        print(f"\n{row['data']}: {row['clips']} clips, {row['clips_encoded']} of them with {report['backbone']}")
-        if row["unreadable_by_the_loop"]:
-            print(f"not read by the loop: {', '.join(row['unreadable_by_the_loop'])}")
-    print("\nPixels: difference from the PIL processor, of 255")
-    for row in report["pixels"]:
-        print(f"  {row['setting']:<40} {row['source']:<16} at most {row['max']:.0f}, mean {row['mean']:.5f}")
+def data_rows(paths: list[Path], data: str) -> list[Row]:
+    """All rows of one kind of clips."""
+    readable, refused = readable_by_the_loop(paths, NUM_FRAMES)
+    note = f"not read by the loop: {', '.join(refused)}" if refused else ""
+    ways = Ways(readable, NUM_FRAMES, WORKERS)
+    times = time_ways(ways, list(range(len(readable))), ROUNDS)
+    return [*stage_rows(times, len(readable), data, note), *decoder_rows(paths, data)]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def pixel_row(paths: list[Path]) -> Row:
+    """The largest difference of our pixels from the PIL processors' over all settings and sizes."""
+    found = pixel_differences(paths)
+    largest, mean = max(row["max"] for row in found), max(row["mean"] for row in found)
+    note = f"largest mean of a setting {digits(mean)}; {len(found)} settings and sizes"
+    return Row("largest difference of a pixel", digits(float(largest)), "PIL processors", 0.0, "of 255", note=note)

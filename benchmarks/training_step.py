@@ -1,19 +1,11 @@
-"""Clips a second of the training loop, beside a bare PyTorch loop of the same step and transformers.Trainer.
-
-    python benchmarks/training_throughput.py                                  # a table, some minutes on one core
-    python benchmarks/training_throughput.py --json docs/benchmarks/training_throughput.json
+"""The training step: train.py's loop beside a bare PyTorch loop of the same step and transformers.Trainer.
 
 All three train the embedded checkpoint on synthetic clips with the same loss, AdamW, learning rates, clipping and
-batch size. The clips are decoded once and held in memory, so that no decoding hides what a loop costs. The three
-alternate, an epoch each; figures are medians of the rounds, of ratios taken within each round. On a CPU, seconds are
-those of the process, which other work on the machine does not lengthen. Checkpoints are left out, for their share
-depends on the length of an epoch; what one costs is told beside it.
+batch size. The clips are decoded once and held in memory, so that no decoding hides what a loop costs. On a CPU,
+seconds are those of the process with one thread, which other work on the machine does not lengthen. Checkpoints are
+left out, for their share depends on the length of an epoch; what one costs is told beside it.
 """
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -23,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
@@ -37,9 +28,11 @@ from modeling_dkd.training.clips import TrainingClips
 from modeling_dkd.training.config import load_config
 from modeling_dkd.training.processes import StopRequest, start_processes
 
+from .rows import REPOSITORY, Row, compare, digits
 
-ROOT = Path(__file__).resolve().parents[1]
+
 CLIPS = {"train": 128, "test": 32}
+ROUNDS = 12
 clock = time.perf_counter if torch.accelerator.is_available() else time.process_time
 
 
@@ -88,7 +81,7 @@ def new_run(data_dir: Path, name: str) -> loop.Run:
     """A run that is ready for its first step: clips in memory, the domain fitted."""
     overrides = [f"data.data_dir={data_dir}", f"run.output_dir={data_dir / name}", "data.num_workers=0"]
     config = load_config(
-        ROOT / "hub_configs/dkd-tiny.yaml", [*overrides, f"model.backbone={ROOT}/hub_configs/dkd-tiny"]
+        REPOSITORY / "hub_configs/dkd-tiny.yaml", [*overrides, f"model.backbone={REPOSITORY}/hub_configs/dkd-tiny"]
     )
     run = loop.prepare(config, start_processes(config), resume=False)
     run.fit_domain()
@@ -189,8 +182,24 @@ def trainer_epoch(run: loop.Run, folder: Path) -> Callable[[], float]:
     return train
 
 
-def measure(rounds: int) -> dict[str, float]:
-    """Clips a second of each loop, ratios of ours to the others, and seconds of a checkpoint: medians."""
+def measure() -> list[Row]:
+    """Clips a second of each loop, an epoch each in turn, and what a checkpoint costs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds, saving = alternating_epochs()
+    finally:
+        torch.set_num_threads(threads)
+    rates = {name: [CLIPS["train"] / value for value in values] for name, values in seconds.items()}
+    names = {"bare": "bare PyTorch loop of the same step", "trainer": "transformers.Trainer"}
+    what = "training step of train.py, dkd-tiny, batch of 32, clips in memory"
+    rows = [compare(what, rates["ours"], names[name], rates[name], "clips/s") for name in names]
+    checkpoint = digits(statistics.median(saving))
+    return [*rows, Row("checkpoint of train.py, dkd-tiny", checkpoint, "", None, "s", rounds=len(saving))]
+
+
+def alternating_epochs() -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds of the epochs of each loop, and of the checkpoints."""
     saving: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -203,40 +212,11 @@ def measure(rounds: int) -> dict[str, float]:
             "trainer": trainer_epoch(new_run(folder, "trainer"), folder / "trainer"),
         }
         seconds: dict[str, list[float]] = {name: [] for name in loops}
-        for index in tqdm(range(rounds + 1), desc="rounds"):
+        for index in tqdm(range(ROUNDS + 1), desc="epochs of train.py / PyTorch / Trainer", unit="round", leave=False):
             # Whoever comes first in a round meets the same machine as the others over all rounds.
             order = list(loops)[index % 3 :] + list(loops)[: index % 3]
             for name in order:
                 epoch = loops[name]()
                 if index:  # the first round warms up
                     seconds[name].append(epoch)
-    found = {f"{name}_clips_per_second": CLIPS["train"] / statistics.median(s) for name, s in seconds.items()}
-    for name in ("bare", "trainer"):
-        pairs = zip(seconds[name], seconds["ours"], strict=True)
-        found[f"ours_to_{name}"] = statistics.median(other / ours for other, ours in pairs)
-    return found | {"checkpoint_seconds": statistics.median(saving)}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    found = measure(args.rounds)
-    print("loop                   clips a second   ours to it")
-    for name, title in {"ours": "train.py", "bare": "bare PyTorch", "trainer": "transformers.Trainer"}.items():
-        ratio = f"{found[f'ours_to_{name}']:10.3f}" if name != "ours" else ""
-        print(f"{title:22} {found[f'{name}_clips_per_second']:14.1f} {ratio:>12}")
-    print(f"a checkpoint takes {found['checkpoint_seconds']:.3f} s")
-    if args.json:
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        described = versions | {"transformers": transformers.__version__, "cores": os.cpu_count()}
-        described |= {"threads": args.threads, "rounds": args.rounds}
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"environment": described, "figures": found}, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    return seconds, saving

@@ -1,0 +1,140 @@
+"""Zero-shot evaluation of raw clips end to end: evaluate.py beside the plain loop, and how many predictions agree."""
+
+import contextlib
+import csv
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+from transformers.video_utils import load_video
+
+from modeling_dkd.data.embedding_cache import read_embeddings
+from modeling_dkd.data.prompts import class_prompts, load_templates
+from modeling_dkd.evaluation.command import main as evaluate
+
+from .backbones import save_backbone
+from .rows import REPOSITORY, Row, alternate, compare
+from .video_input import small_clips
+
+
+CLIPS = {"tiny": 56, "ViT-B/32": 14}
+ROUNDS = {"tiny": 3, "ViT-B/32": 1}
+FRAMES = 8
+OUR_IMPORTS = """
+import accelerate, transformers
+from modeling_dkd.evaluation import command, videos
+from modeling_dkd.data import clip_embedding, clip_encoder
+from modeling_dkd.evaluation import metrics
+"""
+LOOP_IMPORTS = """
+import torch
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+from transformers.video_utils import load_video
+"""
+
+
+def measure() -> list[Row]:
+    """Start-up of both, then both backbones."""
+    starts = alternate(3, {"ours": lambda: start_up(OUR_IMPORTS), "loop": lambda: start_up(LOOP_IMPORTS)})
+    rows = [compare("start-up: imports of evaluate.py on videos", starts["ours"], "of the loop", starts["loop"], "s")]
+    return rows + [row for name in CLIPS for row in one_backbone(name)]
+
+
+def start_up(code: str) -> None:
+    """Run imports in a fresh process."""
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, check=True)
+
+
+def one_backbone(name: str) -> list[Row]:
+    """Clips a second, model loading included on both sides, and the share of equal predictions."""
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        model = save_backbone(name, folder / "model")
+        clips = copied_clips(folder / "clips", CLIPS[name])
+        found: dict[str, dict[str, int]] = {}
+
+        def ours() -> None:
+            found["ours"] = predictions_of_evaluate(model, folder / "clips", folder / "caches")
+
+        def loop() -> None:
+            found["loop"] = predictions_of_the_loop(model, folder / "clips", clips)
+
+        seconds = alternate(ROUNDS[name], {"ours": ours, "loop": loop}, warm_up=name == "tiny")
+    equal = sum(found["ours"][clip] == label for clip, label in found["loop"].items())
+    size = f"{len(clips)} clips x {FRAMES} frames, {name}"
+    rates = {side: [len(clips) / value for value in values] for side, values in seconds.items()}
+    agreement = 100 * equal / len(clips)
+    return [
+        compare(
+            f"evaluate.py on raw clips, {size}",
+            rates["ours"],
+            "load_video + CLIPImageProcessor + CLIPModel, clip by clip",
+            rates["loop"],
+            "clips/s",
+            "ours also fits and tests DKD, writes caches and starts two workers",
+        ),
+        Row(f"equal top-1, {size}", agreement, "all clips", 100.0, "%", note=f"{equal} of {len(clips)}"),
+    ]
+
+
+def copied_clips(folder: Path, count: int) -> list[tuple[str, str]]:
+    """(path in the folder, class) of clips that are spread over the classes, with their list in clips.csv."""
+    clips = []
+    for path in small_clips(count)[:count]:
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / path.parent.name)
+        clips.append((f"{path.parent.name}/{path.name}", path.parent.name))
+    with (folder / "clips.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerows([("path", "label"), *clips])
+    return clips
+
+
+def predictions_of_evaluate(model: Path, clips: Path, caches: Path) -> dict[str, int]:
+    """Clip -> class number by plain zero-shot, from the embeddings that evaluate.py leaves."""
+    shutil.rmtree(caches, ignore_errors=True)
+    arguments = ["--model", str(model), "--dataset", "csv", "--data_dir", str(clips / "clips.csv"), "--transductive"]
+    arguments += ["--protocols", "full", "--frames", f"{FRAMES}x1x1", "--cache_dir", str(caches)]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = evaluate(arguments)
+    if code:
+        raise RuntimeError(f"evaluate.py fails: {said.getvalue()[-500:]}")
+    (file,) = caches.glob("*/*.safetensors")
+    found = read_embeddings(file)
+    assert found.text_embeds is not None
+    videos, texts = mean_direction(found.video_embeds), mean_direction(found.text_embeds)
+    return dict(zip(found.metadata["names"], (videos @ texts.T).argmax(1).tolist(), strict=True))
+
+
+@torch.inference_mode()
+def predictions_of_the_loop(folder: Path, root: Path, clips: list[tuple[str, str]]) -> dict[str, int]:
+    """The same by the loop that one would write with transformers; texts once, one clip after the other."""
+    model, tokenizer = CLIPModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    processor = CLIPImageProcessorPil.from_pretrained(folder)
+    names = sorted({label for _, label in clips})
+    prompts = [row[0] for row in class_prompts(names, load_templates("single"))]
+    limit = model.config.text_config.max_position_embeddings
+    tokens = tokenizer(prompts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    texts = normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
+    predictions = {}
+    for path, _ in clips:
+        video: Any = str(root / path)
+        pixels = processor(list(load_video(video, num_frames=FRAMES)[0]), return_tensors="pt")["pixel_values"]
+        embeds = mean_direction(model.get_image_features(pixel_values=pixels).pooler_output[None])
+        predictions[path] = int((embeds @ texts.T).argmax())
+    return predictions
+
+
+def mean_direction(embeds: Tensor) -> Tensor:
+    """Unit mean of unit embeddings: (n, T, D) or (n, D) to (n, D)."""
+    embeds = normalize(embeds.float(), dim=-1)
+    return normalize(embeds.mean(1), dim=-1) if embeds.dim() == 3 else embeds
