@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from head_and_fit import clustered
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from rows import clustered
 from tqdm import tqdm
 
 from modeling_dkd import DKDCLIPConfig, DKDCLIPImageProcessor, DKDHead, class_mixture
