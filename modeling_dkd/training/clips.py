@@ -7,7 +7,6 @@ processes share the work, and wherever a run was interrupted, the same clips com
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -122,38 +121,6 @@ class TrainingClips(Dataset):
             return str(error), record
         frames = augment(frames, self.options, record.label not in self.no_flip, self.images, generator)
         return self.images.preprocess_videos([[frames]])[0], record
-
-
-@dataclass(frozen=True)
-class AugmentedReader:
-    """Reads a training clip as an epoch shows it; stands for a `ClipReader`.
-
-    Attributes:
-        clips: The training clips.
-        epoch: Which epoch's random changes.
-    """
-
-    clips: TrainingClips
-    epoch: int
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {record.path: position for position, record in enumerate(self.clips.records)}
-
-    def __call__(self, path: str) -> tuple[Tensor, str]:
-        """Pixel values (T, 3, H, W) float32 of one file, and no remark.
-
-        Raises:
-            VideoReadError: The file cannot be read.
-        """
-        frames, _ = self.clips[(self.epoch, self._positions[path])]
-        if isinstance(frames, str):
-            raise VideoReadError(frames)
-        return frames, ""
-
-    def normalise(self, frames: Tensor) -> Tensor:
-        """The same: they are normalised already."""
-        return frames
 
 
 def collate(samples: Sequence[tuple[Tensor | str, VideoRecord]]) -> ClipBatch:

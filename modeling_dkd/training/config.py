@@ -170,22 +170,17 @@ class DomainOptions:
         loss_weight: Share of the loss that goes through the domain's movement of the embeddings, 0 (trained as plain
             CLIP) to 1; the rest is the loss of the embeddings as they are.
         use_labels: Fit with the labels of the training clips, else without.
-        augmented_views: Augmented views of each training clip in the fits at the end, beside the clip as it is, where
-            weights are fine-tuned: these have seen the clips so often that the embeddings of one view say too little
-            about how far new clips scatter.
         refit_steps: Refit every so many optimizer steps, besides each validation; 0 is then alone.
         video_strength: As in `DKDCLIPConfig`; None leaves what the checkpoint has.
     """
 
     loss_weight: float = 0.5
     use_labels: bool = True
-    augmented_views: int = 0
     refit_steps: int = 0
     video_strength: float | None = None
 
     def __post_init__(self) -> None:
         _require(0 <= self.loss_weight <= 1, "domain.loss_weight", self.loss_weight, "0 to 1")
-        _require(self.augmented_views >= 0, "domain.augmented_views", self.augmented_views, "at least 0")
         _require(self.refit_steps >= 0, "domain.refit_steps", self.refit_steps, "at least 0")
 
 

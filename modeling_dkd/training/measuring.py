@@ -14,7 +14,6 @@ from ..data.video_index import VideoIndex
 from ..evaluation.baselines import zero_shot
 from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.protocols import Task
-from .clips import AugmentedReader, TrainingClips
 from .config import TrainingConfig
 from .recognizer import (
     EmbeddedClips,
@@ -79,15 +78,8 @@ def test_rows(
     allow_missing = config.data.allow_missing
     own = embed_share(recognizer, domain.records, plain_views, accelerator, *sizes, f"{title}: domain clips")
     refuse_damaged(own, accelerator, allow_missing)
-    fitted = own
-    num_views = config.domain.augmented_views if share else 0
-    shown = domain.records, index.class_names, encoder.processor, config.data.num_frames
-    clips = TrainingClips(*shown, config.augmentation, config.run.seed)
-    for view in range(num_views):
-        augmented = AugmentedReader(clips, config.recipe.epochs + view)  # as no epoch has shown them
-        fitted += embed_share(recognizer, domain.records, augmented, accelerator, *sizes, f"{title}: augmented clips")
-    labels = fitted.labels(domain.records) if config.domain.use_labels else None
-    fit_domain_of(recognizer, fitted, labels, accelerator)
+    labels = own.labels(domain.records) if config.domain.use_labels else None
+    fit_domain_of(recognizer, own, labels, accelerator)
     domain_clips = gather_clips(own)
     test_share = embed_share(recognizer, test.records, encoder.reader, accelerator, *sizes, f"{title}: test clips")
     test_clips = gather_clips(refuse_damaged(test_share, accelerator, allow_missing))
@@ -108,7 +100,6 @@ def test_rows(
     methods = {title: zero_shot, "dkd" if share == 0 else f"{title}/dkd": with_domain}
     measured = list(measure_set(index.dataset, test_set, methods, Plan((), 1), domain_set))
     how = "with their labels" if config.domain.use_labels else "without labels"
-    how += f", as they are and in {num_views} augmented views each" if num_views else ""
     for row in (m.row for m in measured):
         row["data"]["domain"] = f"the {len(domain_clips.positions)} training clips {how} (inductive)"
         row["finetuned_share"] = share

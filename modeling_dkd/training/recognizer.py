@@ -17,7 +17,7 @@ from ..data.video_index import VideoRecord
 from ..data.worker_processes import worker_context
 from ..modeling_dkd import DKDCLIPModel
 from ..video_frames import VideoReadError
-from .clips import AugmentedReader, start_worker
+from .clips import start_worker
 
 
 class Recognizer(nn.Module):
@@ -89,19 +89,11 @@ class EmbeddedClips:
         """Classes (n,) int64."""
         return torch.tensor([records[i].label for i in self.positions.tolist()], dtype=torch.int64)
 
-    def __add__(self, views: "EmbeddedClips") -> "EmbeddedClips":
-        """Other views of the same clips as further ones."""
-        return EmbeddedClips(
-            torch.cat([self.positions, views.positions]),
-            torch.cat([self.video_embeds, views.video_embeds]),
-            self.damaged | views.damaged,
-        )
-
 
 class _Clips(Dataset):
     """Position -> frames or the reason why there are none, and the position."""
 
-    def __init__(self, records: Sequence[VideoRecord], reader: ClipReader | AugmentedReader) -> None:
+    def __init__(self, records: Sequence[VideoRecord], reader: ClipReader) -> None:
         self.records = records
         self.reader = reader
 
@@ -119,7 +111,7 @@ class _Clips(Dataset):
 def embed_share(
     recognizer: Recognizer,
     records: Sequence[VideoRecord],
-    reader: ClipReader | AugmentedReader,
+    reader: ClipReader,
     accelerator: Accelerator,
     batch_size: int,
     num_workers: int,

@@ -8,7 +8,6 @@ from modeling_dkd.image_processing_dkd import DKDCLIPImageProcessor
 from modeling_dkd.processing_dkd import DKDCLIPProcessor
 from modeling_dkd.training.augmentation import augment
 from modeling_dkd.training.clips import (
-    AugmentedReader,
     ClipBatch,
     TrainingClips,
     collate,
@@ -18,7 +17,6 @@ from modeling_dkd.training.clips import (
     training_loader,
 )
 from modeling_dkd.training.config import AugmentationOptions, DataOptions, RecipeOptions
-from modeling_dkd.video_frames import VideoReadError
 
 
 def test_two_processes_see_together_what_one_sees():
@@ -73,15 +71,6 @@ def test_a_clip_that_cannot_be_read_weighs_nothing(clips, tmp_path):
     assert str(tmp_path / "broken.avi") in batch.damaged["broken.avi"]
     with pytest.raises(ValueError, match="no clip of this batch can be read"):
         collate([broken[0, 0]])
-    with pytest.raises(VideoReadError, match=r"broken\.avi"):
-        AugmentedReader(broken, 0)(record.path)
-
-
-def test_a_reader_of_augmented_clips_gives_what_an_epoch_shows(clips):
-    reader = AugmentedReader(clips, epoch=5)
-    frames, remark = reader(clips.records[4].path)
-    assert reader.normalise(frames).equal(clips[5, 4][0])
-    assert not remark
 
 
 def clips_processor(clips):

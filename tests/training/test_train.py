@@ -75,18 +75,6 @@ def test_a_whole_run(config_file, options, capsys, clips_dir):
     assert str(folder.parent) not in (folder / "results.json").read_text() + card + yaml.safe_dump(saved)
 
 
-def test_the_last_domain_is_fitted_to_augmented_views_too(config_file, options):
-    options["domain"] = {"augmented_views": 2}
-    assert main(["--config", str(config_file())]) == 0
-    weights, rows = outcome(options)
-    told = [", as they are and in 2 augmented views each" in row["data"]["domain"] for row in rows]
-    assert told == [False, False, True, True, True, True]
-    assert all("18 training clips with their labels" in row["data"]["domain"] for row in rows)
-    best = load_file(Path(options["run"]["output_dir"]) / "best" / "model.safetensors")
-    assert weights["head.num_samples"] == 3 * best["head.num_samples"]
-    assert weights["head.weights"].tolist() == pytest.approx([6 / 18] * 3)
-
-
 def test_the_domain_alone(config_file, options):
     options["recipe"]["epochs"] = 0
     options["domain"] = {"use_labels": False}
