@@ -170,7 +170,7 @@ class MovingAverage:
     def update(self) -> None:
         """Move the average toward the parameters by 1 - decay of the way."""
         if self.average:
-            weights = [self.parameters[name] for name in self.average]
+            weights: list[Tensor] = [self.parameters[name] for name in self.average]
             torch._foreach_lerp_(list(self.average.values()), weights, 1 - self.decay)
 
     @torch.no_grad()
