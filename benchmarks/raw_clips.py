@@ -19,14 +19,15 @@ from transformers.video_utils import load_video
 from modeling_dkd.data.embedding_cache import read_embeddings
 from modeling_dkd.data.prompts import class_prompts, load_templates
 from modeling_dkd.evaluation.command import main as evaluate
+from modeling_dkd.frame_sampling import segment_indices
 
 from .backbones import save_backbone
 from .rows import REPOSITORY, Row, alternate, compare
 from .video_input import small_clips
 
 
-CLIPS = {"tiny": 56, "ViT-B/32": 14}
-ROUNDS = {"tiny": 3, "ViT-B/32": 1}
+CLIPS = {"tiny": 448, "ViT-B/32": 56}
+ROUNDS = {"tiny": 3, "ViT-B/32": 2}
 FRAMES = 8
 OUR_IMPORTS = """
 import accelerate, transformers
@@ -117,7 +118,10 @@ def predictions_of_evaluate(model: Path, clips: Path, caches: Path) -> dict[str,
 
 @torch.inference_mode()
 def predictions_of_the_loop(folder: Path, root: Path, clips: list[tuple[str, str]]) -> dict[str, int]:
-    """The same by the loop that one would write with transformers; texts once, one clip after the other."""
+    """The same by the loop that one would write with transformers; texts once, one clip after the other.
+
+    It takes the frames that evaluate.py takes, the middles of equal segments: else predictions would differ by them.
+    """
     model, tokenizer = CLIPModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     processor = CLIPImageProcessorPil.from_pretrained(folder)
     names = sorted({label for _, label in clips})
@@ -128,10 +132,15 @@ def predictions_of_the_loop(folder: Path, root: Path, clips: list[tuple[str, str
     predictions = {}
     for path, _ in clips:
         video: Any = str(root / path)
-        pixels = processor(list(load_video(video, num_frames=FRAMES)[0]), return_tensors="pt")["pixel_values"]
+        pixels = processor(list(load_video(video, sample_indices_fn=middles)[0]), return_tensors="pt")["pixel_values"]
         embeds = mean_direction(model.get_image_features(pixel_values=pixels).pooler_output[None])
         predictions[path] = int((embeds @ texts.T).argmax())
     return predictions
+
+
+def middles(metadata: Any, **_: object) -> list[int]:
+    """Frame indices in the middles of equal segments."""
+    return segment_indices(metadata.total_num_frames, FRAMES)[0].tolist()
 
 
 def mean_direction(embeds: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
-from modeling_dkd import DKDCLIPConfig, recent_samples
+from modeling_dkd import DKDCLIPConfig, dkd_head, recent_samples
 from modeling_dkd.dkd_head import BUFFER_AXES, DOMAIN_FILE, MAX_COMPONENTS, DKDHead, DKDHeadOutput
 from tests.toy_domain import accuracy, toy_domain
 
@@ -169,6 +169,20 @@ def test_a_sample_does_not_depend_on_its_batch(order, size, frames):
     torch.testing.assert_close(part.video_embeds, whole.video_embeds[chosen], rtol=0, atol=1e-5)
     torch.testing.assert_close(part.strength, whole.strength[chosen], rtol=0, atol=1e-5)
     torch.testing.assert_close(part.logits_per_video, whole.logits_per_video[chosen], rtol=0, atol=SCALE * 1e-5)
+
+
+@pytest.mark.parametrize("numbers", [1, 3 * 5 * DIM])
+def test_many_videos_are_moved_some_at_a_time(numbers, monkeypatch):
+    videos = spread(TOY.videos[:20], 5)
+    whole = FITTED(videos, TOY.texts)
+    monkeypatch.setattr(dkd_head, "MOVED_NUMBERS", numbers)
+    sizes = []
+    move_videos = FITTED._move_videos
+    monkeypatch.setattr(FITTED, "_move_videos", lambda frames: sizes.append(len(frames)) or move_videos(frames))
+    pieces = FITTED(videos, TOY.texts)
+    assert sizes == ([1] * 20 if numbers == 1 else [3] * 6 + [2])
+    for name in OUTPUTS:
+        torch.testing.assert_close(pieces[name], whole[name], rtol=0, atol=SCALE * 1e-5)
 
 
 @settings(max_examples=20, deadline=None)

@@ -57,6 +57,8 @@ SAMPLES_PER_COMPONENT, MAX_COMPONENTS = 16, 64
 CONFIDENCE_SAMPLES = 1024
 # How many numbers of a tensor of videos are kept ready from round to round.
 KEPT_NUMBERS = 2**26
+# How many numbers of videos `forward` moves at once: more at once leave the processor's caches, and take memory.
+MOVED_NUMBERS = 2**20
 # Everything that is fitted and its shape: K components, D dimensions.
 BUFFER_AXES = {
     # The mixture: its shares of samples, the fields of ClassMixture, and whether components are classes (1, else 0).
@@ -398,7 +400,9 @@ class DKDHead(nn.Module):
             for embeds, name in ((video_embeds, "video_embeds"), (text_embeds, "text_embeds"))
         )
         with torch.autocast(frames.device.type, enabled=False):
-            videos, strength = self._move_videos(frames)
+            together = len(frames) if torch.compiler.is_compiling() else MOVED_NUMBERS // frames[0].numel()
+            moved = [self._move_videos(some) for some in frames.split(max(1, together))]
+            videos, strength = (torch.cat(parts) for parts in zip(*moved, strict=True))
             texts = self._move_texts(prompts)
             logits = self.logit_scale.exp() * videos @ texts.T + self.logit_bias
         return DKDHeadOutput(logits, videos, texts, strength)
