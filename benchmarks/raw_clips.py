@@ -18,6 +18,7 @@ from transformers.video_utils import load_video
 
 from modeling_dkd.data.embedding_cache import read_embeddings
 from modeling_dkd.data.prompts import class_prompts, load_templates
+from modeling_dkd.data.synthetic_clips import ACTIONS
 from modeling_dkd.evaluation.command import main as evaluate
 from modeling_dkd.frame_sampling import segment_indices
 
@@ -87,12 +88,17 @@ def one_backbone(name: str) -> list[Row]:
 
 
 def copied_clips(folder: Path, count: int) -> list[tuple[str, str]]:
-    """(path in the folder, class) of clips that are spread over the classes, with their list in clips.csv."""
-    clips = []
+    """(path in the folder, class) of clips that are spread over the classes, with their list in clips.csv.
+
+    Classes are called by words that the tiny tokenizer knows: texts of unknown words would all be the same.
+    """
+    clips: list[tuple[str, str]] = []
+    called: dict[str, str] = {}
     for path in small_clips(count)[:count]:
         (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / path.parent.name)
-        clips.append((f"{path.parent.name}/{path.name}", path.parent.name))
+        name = called.setdefault(path.parent.name, ACTIONS[len(called)])
+        clips.append((f"{path.parent.name}/{path.name}", name))
     with (folder / "clips.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerows([("path", "label"), *clips])
