@@ -221,10 +221,11 @@ class _Progress:
 
 @torch.inference_mode()
 def embed_texts(
-    prompts: Sequence[Sequence[str]], encode: Callable[[list[str]], Tensor], batch_size: int = 256
+    prompts: Sequence[Sequence[str]], encode: Callable[[list[str]], Tensor], batch_size: int = 64
 ) -> Tensor:
     """Embeddings (K, P, D) float32 of K classes with P prompts each; equal prompts are encoded once."""
-    distinct = sorted({prompt for row in prompts for prompt in row})
+    # Prompts of about one length together: those of a batch are padded to the longest.
+    distinct = sorted({prompt for row in prompts for prompt in row}, key=lambda prompt: (len(prompt), prompt))
     parts = [
         encode(distinct[start : start + batch_size]).float().cpu()
         for start in tqdm(

@@ -30,11 +30,28 @@ def worker_context(num_workers: int) -> BaseContext | None:
     """
     if not num_workers:
         return None
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if not _can_fork():
         return multiprocessing.get_context("spawn")
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(NEEDED_BY_WORKERS))
     return context
+
+
+def start_server(num_workers: int) -> None:
+    """Let the server import what workers need, for seconds, while the caller does other things; it returns at once.
+
+    Args:
+        num_workers: Workers that a DataLoader will have; without any there is nothing to start.
+    """
+    if num_workers and _can_fork():
+        from multiprocessing import forkserver  # which not every system can import
+
+        worker_context(num_workers)
+        forkserver.ensure_running()
+
+
+def _can_fork() -> bool:
+    return "forkserver" in multiprocessing.get_all_start_methods()
 
 
 def prepare_worker(_: int = 0) -> None:

@@ -127,6 +127,9 @@ def _accelerator() -> "Accelerator":
 
 def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | None:
     """Index, embed, account for what is missing, and write the finished caches."""
+    from ..data.worker_processes import start_server
+
+    start_server(args.num_workers)
     from ..data.clip_embedding import embed_clips
     from ..data.clip_encoder import ClipEncoder
     from ..data.clip_shards import ClipShards

@@ -17,7 +17,7 @@ from modeling_dkd.data.clip_embedding import embed_clips, embed_texts
 from modeling_dkd.data.clip_shards import ClipShards, clip_identity
 from modeling_dkd.data.tensor_files import sort_metadata
 from modeling_dkd.data.video_index import folder_index
-from modeling_dkd.data.worker_processes import NEEDED_BY_WORKERS, worker_context
+from modeling_dkd.data.worker_processes import NEEDED_BY_WORKERS, start_server, worker_context
 from modeling_dkd.video_frames import VideoReadError
 
 
@@ -232,6 +232,13 @@ def test_workers_are_never_forked_from_this_process():
     assert worker_context(2).get_start_method() in ("forkserver", "spawn")
     for name in NEEDED_BY_WORKERS:
         importlib.import_module(name)
+
+
+def test_the_server_of_workers_may_be_started_before_they_are():
+    start_server(0)
+    start_server(2)
+    with worker_context(2).Pool(1) as pool:
+        assert pool.apply(os.getpid) != os.getpid()
 
 
 SCRIPT = """
