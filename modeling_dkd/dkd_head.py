@@ -41,7 +41,7 @@ from .class_mixture import (
     spread_samples,
 )
 from .configuration_dkd import DKDCLIPConfig
-from .embedding_inputs import PooledShards, as_particles, checked_labels
+from .embedding_inputs import PooledShards, as_particles, checked_labels, in_pieces
 from .gaussian_mixture import fit_gaussian_mixture
 from .recent_samples import MAX_RECENT, RecentSamples
 from .svgd import svgd
@@ -57,8 +57,6 @@ SAMPLES_PER_COMPONENT, MAX_COMPONENTS = 16, 64
 CONFIDENCE_SAMPLES = 1024
 # How many numbers of a tensor of videos are kept ready from round to round.
 KEPT_NUMBERS = 2**26
-# How many numbers of videos `forward` moves at once: more at once leave the processor's caches, and take memory.
-MOVED_NUMBERS = 2**20
 # Everything that is fitted and its shape: K components, D dimensions.
 BUFFER_AXES = {
     # The mixture: its shares of samples, the fields of ClassMixture, and whether components are classes (1, else 0).
@@ -395,15 +393,12 @@ class DKDHead(nn.Module):
         Raises:
             ValueError: Wrong shape or D, a value that is not finite, or a zero embedding.
         """
-        frames, prompts = (
-            as_particles(embeds, name, self.config.projection_dim)
-            for embeds, name in ((video_embeds, "video_embeds"), (text_embeds, "text_embeds"))
-        )
-        with torch.autocast(frames.device.type, enabled=False):
-            together = len(frames) if torch.compiler.is_compiling() else MOVED_NUMBERS // frames[0].numel()
-            moved = [self._move_videos(some) for some in frames.split(max(1, together))]
+        dim = self.config.projection_dim
+        with torch.autocast(self.logit_bias.device.type, enabled=False):
+            texts = self._move_texts(as_particles(text_embeds, "text_embeds", dim))
+            pieces = in_pieces(video_embeds, "video_embeds")
+            moved = [self._move_videos(as_particles(piece, name, dim)) for piece, name in pieces]
             videos, strength = (torch.cat(parts) for parts in zip(*moved, strict=True))
-            texts = self._move_texts(prompts)
             logits = self.logit_scale.exp() * videos @ texts.T + self.logit_bias
         return DKDHeadOutput(logits, videos, texts, strength)
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
-from modeling_dkd import DKDCLIPConfig, dkd_head, recent_samples
+from modeling_dkd import DKDCLIPConfig, embedding_inputs, recent_samples
 from modeling_dkd.dkd_head import BUFFER_AXES, DOMAIN_FILE, MAX_COMPONENTS, DKDHead, DKDHeadOutput
 from tests.toy_domain import accuracy, toy_domain
 
@@ -175,7 +175,7 @@ def test_a_sample_does_not_depend_on_its_batch(order, size, frames):
 def test_many_videos_are_moved_some_at_a_time(numbers, monkeypatch):
     videos = spread(TOY.videos[:20], 5)
     whole = FITTED(videos, TOY.texts)
-    monkeypatch.setattr(dkd_head, "MOVED_NUMBERS", numbers)
+    monkeypatch.setattr(embedding_inputs, "NUMBERS_AT_ONCE", numbers)
     sizes = []
     move_videos = FITTED._move_videos
     monkeypatch.setattr(FITTED, "_move_videos", lambda frames: sizes.append(len(frames)) or move_videos(frames))

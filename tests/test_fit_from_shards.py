@@ -43,7 +43,7 @@ def test_shards_give_the_domain_of_the_whole(labels, monkeypatch):
     whole = fit(VIDEOS, labels=labels)
     shards = Passes(VIDEOS.split([70, 1, 40, 39]))
     # In pieces that end neither with a shard nor with each other.
-    monkeypatch.setattr(embedding_inputs, "SHARD_CHUNK", 16)
+    monkeypatch.setattr(embedding_inputs, "NUMBERS_AT_ONCE", 16 * 24)
     monkeypatch.setattr(class_mixture, "CHUNK_SIZE", 7)
     assert_same_domain(fit(shards, labels=labels), whole, rtol=1e-5, atol=1e-5)
     # Once for the bias of the texts, once for the second moments, once a round, and the first of them for confidence.
@@ -54,7 +54,7 @@ def test_a_large_tensor_is_made_ready_in_pieces(monkeypatch):
     videos = VIDEOS[:, None] + 0.1 * torch.randn(150, 3, 24, generator=torch.Generator().manual_seed(0))
     whole = fit(videos)
     monkeypatch.setattr(dkd_head, "KEPT_NUMBERS", 100)
-    monkeypatch.setattr(embedding_inputs, "SHARD_CHUNK", 16)
+    monkeypatch.setattr(embedding_inputs, "NUMBERS_AT_ONCE", 16 * 3 * 24)
     assert_same_domain(fit(videos), whole, rtol=1e-5, atol=1e-5)
     videos[20, 1, 2] = torch.nan
     with pytest.raises(ValueError, match=re.escape("video_embeds[16:][4, 1, 2] is not finite")):

@@ -9,8 +9,8 @@ from torch.nn.functional import normalize
 from .class_mixture import Videos
 
 
-# Videos of a shard that are made ready at once.
-SHARD_CHUNK = 4096
+# Numbers of a tensor that are made ready at once: more leave the processor's caches, and take memory.
+NUMBERS_AT_ONCE = 2**20
 
 
 def as_particles(embeds: Tensor, name: str, dim: int) -> Tensor:
@@ -45,6 +45,17 @@ def as_particles(embeds: Tensor, name: str, dim: int) -> Tensor:
     return particles / lengths.clamp_min(1e-6)
 
 
+def in_pieces(embeds: Tensor, name: str) -> Iterator[tuple[Tensor, str]]:
+    """Embeddings (n, ...), some rows at a time, and what messages call them; what has no rows comes whole."""
+    has_rows = isinstance(embeds, Tensor) and embeds.dim() and embeds.numel()
+    if not has_rows or torch.compiler.is_compiling():
+        yield embeds, name
+        return
+    size = max(1, NUMBERS_AT_ONCE // embeds[0].numel())
+    for start in range(0, len(embeds), size):
+        yield embeds[start : start + size], f"{name}[{start}:]" if start else name
+
+
 class PooledShards:
     """Embeddings, or shards of them, made ready piece by piece (n, D), as often as they are passed over."""
 
@@ -60,10 +71,8 @@ class PooledShards:
         whole = isinstance(self.video_embeds, Tensor)
         for number, shard in enumerate([self.video_embeds] if whole else self.video_embeds):
             name = "video_embeds" if whole else f"shard {number} of video_embeds"
-            sizable = isinstance(shard, Tensor) and shard.dim() and len(shard)
-            # What has no rows goes to the check in one piece.
-            for part, piece in enumerate(shard.split(SHARD_CHUNK) if sizable else [shard]):
-                yield self.pool(piece, f"{name}[{part * SHARD_CHUNK}:]" if part else name)
+            for piece, called in in_pieces(shard, name):
+                yield self.pool(piece, called)
 
 
 def checked_labels(labels: Tensor | None, num_videos: int, num_classes: int) -> Tensor:
