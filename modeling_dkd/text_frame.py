@@ -25,7 +25,7 @@ NORM_MARGIN = 1.05
 # readings of one embedding, and their evidence is added up as if they were independent.
 OVERCONFIDENCE = 3.0
 # Share of the changed predictions that is expected to be gained by the change: the least that confidence rises by.
-EXPECTED_GAIN = 0.3
+EXPECTED_GAIN = 0.5
 # The common norm is at least this. The smaller it is, the more differ the lengths that bring texts to it along an axis
 # on which videos have the coordinate 0 on average only.
 LEAST_NORM = 0.7
@@ -65,6 +65,7 @@ def place_fitted_texts(
     sample: Tensor | None,
     logit_scale: float,
     all_reduce: AllReduce = lambda sums: sums,
+    moved_sample: Tensor | None = None,
 ) -> TextFrame:
     """The frame of a fitted domain and its class texts in it.
 
@@ -78,6 +79,7 @@ def place_fitted_texts(
         sample: Videos of the domain, (n, D), on which confidence is compared; None: this process has none.
         logit_scale: s.
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
+        moved_sample: The same videos as the head moves them, (n, D), which makes it more confident; None: not moved.
     """
     mean = mixture.domain_mean
     # Least squares: of all u, the one with the smallest mean of (x.u - 1)^2 for x around the mean with covariance S.
@@ -94,7 +96,8 @@ def place_fitted_texts(
     least = (NORM_MARGIN * placed.square().sum(1).max()).sqrt().clamp_min(LEAST_NORM)
     most = torch.maximum(least, 1 + OVERCONFIDENCE * evidence.square())
     sample = placed[:0] if sample is None else sample
-    plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * sample @ placed.T
+    moved_sample = sample if moved_sample is None else moved_sample
+    plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * moved_sample @ placed.T
     norm = _norm_as_confident_as(plain, logits, least, most, all_reduce)
     texts = placed + _filling(placed, norm_axis, norm) * norm_axis
     # Own samples move the mean from the anchor to mixture.means, and with it the text.

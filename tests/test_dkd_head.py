@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from modeling_dkd import DKDCLIPConfig, embedding_inputs, recent_samples
 from modeling_dkd.dkd_head import BUFFER_AXES, DOMAIN_FILE, MAX_COMPONENTS, DKDHead, DKDHeadOutput
+from modeling_dkd.text_frame import EXPECTED_GAIN
 from tests.toy_domain import accuracy, toy_domain
 
 
@@ -751,10 +752,23 @@ def test_processes_with_a_part_each_get_the_same_head():
     assert_equal_outputs(output, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("video_strength", [0.0, 0.3, 1.0])
+def test_confidence_of_moved_videos_rises_with_the_predictions_that_changed(video_strength):
+    """Moving a video toward its classes makes it more confident; the texts make up for that."""
+    videos, texts, _ = toy_domain(300)
+    head = make_head(video_strength=video_strength).fit(videos, texts)
+    plain, moved = SCALE * videos @ texts.T, head(videos, texts).logits_per_video - BIAS
+    changed = (plain.argmax(1) != moved.argmax(1)).float().mean()
+    before, after = (logits.softmax(1).amax(1).mean() for logits in (plain, moved))
+    assert changed > 0.02
+    expected = before + EXPECTED_GAIN * torch.minimum(changed, 1 - before - changed)
+    torch.testing.assert_close(after, expected, rtol=0, atol=0.01)
+
+
 def test_golden_logits():
     """Written by this code; a change here changes the results of every fitted model, so it must be meant."""
     output = fitted_head()(spread(TOY.videos[:2], 3), spread(TOY.texts[:4], 2))
-    expected = torch.tensor([[2.753, -4.882, 1.690, -0.478], [7.694, -2.265, 1.760, 1.364]])
+    expected = torch.tensor([[1.793, -3.320, 1.079, -0.372], [5.258, -1.411, 1.282, 1.019]])
     torch.testing.assert_close(output.logits_per_video, expected, rtol=0, atol=0.02)
 
 

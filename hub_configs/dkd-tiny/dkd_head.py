@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -492,13 +493,21 @@ class DKDHead(nn.Module):
         all_reduce: AllReduce = lambda sums: sums,
     ) -> None:
         """Write what was fitted, and place the class texts."""
-        seen_share = statistics.seen_share.float()
-        frame = place_fitted_texts(texts, prior, mixture, seen_share, sample, self._scale(), all_reduce)
-        fitted = vars(mixture) | vars(statistics) | vars(frame)
+        fitted = vars(mixture) | vars(statistics) | {"null_moments": moments, "second_moments": outer}
         fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.evidence}
-        fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias}
-        fitted |= {"null_moments": moments, "second_moments": outer}
-        self._set_buffers(fitted | {"anchored": torch.ones(())})
+        fitted |= {
+            "fitted_texts": texts,
+            "text_scale": prior.scale,
+            "text_bias": prior.bias,
+            "anchored": torch.ones(()),
+        }
+        place = partial(
+            place_fitted_texts, texts, prior, mixture, statistics.seen_share.float(), sample, self._scale()
+        )
+        self._set_buffers(fitted | vars(place(all_reduce)))
+        # How far a video is moved hardly depends on how confident the texts are, but confidence depends on it.
+        moved = None if sample is None else self._move_videos(sample[:, None])[0]
+        self._set_buffers(fitted | vars(place(all_reduce, moved)))
 
     def _recent_samples(self) -> RecentSamples:
         """Samples to look at again; a domain that was loaded, or is too large, has none."""
