@@ -1,6 +1,6 @@
 """What each part and each constant of DKD is worth: writes docs/ablation.md and docs/ablation.json.
 
-python benchmarks/ablation.py FEATURES                          # 25 rows, 5 seeds, each variant; about 15 minutes
+python benchmarks/ablation.py FEATURES                          # 25 rows, 5 seeds, each variant; 2 hours on one core
 python benchmarks/ablation.py FEATURES --sections particles     # one section anew, the others as they stand
 
 The 25 rows are five sets of real CLIP embeddings under five protocols (see `python evaluate.py --help`). Every figure
@@ -174,10 +174,24 @@ def table(lines: list[Line]) -> str:
         by_protocol = [[100 * line.gain for line in rows if line.protocol == protocol] for protocol in PROTOCOLS]
         worst = min(rows, key=lambda line: line.gain)
         cells = [f"{sum(gains) / len(gains):+.1f}" for gains in by_protocol]
-        mean = sum(100 * line.gain for line in rows) / len(rows)
+        mean = mean_gain(lines, method)
         lowest = f"{100 * worst.gain:+.1f}, {worst.data}, {worst.protocol}"
         text += f"| {method} | {' | '.join(cells)} | {mean:+.2f} | {lowest} |\n"
     return text
+
+
+def mean_gain(lines: list[Line], method: str) -> float:
+    """Of a method over its rows, points."""
+    gains = [100 * line.gain for line in lines if line.method == method]
+    return sum(gains) / len(gains)
+
+
+def sensitive(lines: list[Line], limit: float = 1.0) -> str:
+    """The variants whose mean is more than `limit` points from DKD's, in words."""
+    methods = [line.method for line in lines if line.method not in ("zero-shot", "DKD")]
+    changes = {method: mean_gain(lines, method) - mean_gain(lines, "DKD") for method in methods}
+    beyond = [f"{method} ({change:+.2f})" for method, change in changes.items() if abs(change) > limit]
+    return f"Means that differ from DKD's by more than {limit:g} point: {', '.join(beyond) or 'none'}."
 
 
 def framed_sets(features: Path, cache_dir: Path) -> dict[str, EmbeddingSet]:
@@ -239,6 +253,7 @@ def markdown(sections: Mapping[str, Any]) -> str:
     for section, title in TITLES.items():
         lines = [Line(**line) for line in sections[section]["lines"]]
         text += f"\n## {title}, {max(line.num_seeds for line in lines)} seeds\n\n{table(lines)}"
+        text += f"\n{sensitive(lines)}\n" if section == "constants" else ""
     return text + averaging_table(sections["particles"]["against_averaging"])
 
 
