@@ -62,10 +62,10 @@ def place_fitted_texts(
     prior: TextPrior,
     mixture: ClassMixture,
     seen_share: Tensor,
-    sample: Tensor | None,
     logit_scale: float,
-    all_reduce: AllReduce = lambda sums: sums,
-    moved_sample: Tensor | None = None,
+    all_reduce: AllReduce,
+    sample: Tensor | None,
+    moved_sample: Tensor | None,
 ) -> TextFrame:
     """The frame of a fitted domain and its class texts in it.
 
@@ -76,9 +76,9 @@ def place_fitted_texts(
         prior: The same debiased.
         mixture: The fitted mixture.
         seen_share: Of the `DomainStatistics` that the mixture was made from.
-        sample: Videos of the domain, (n, D), on which confidence is compared; None: this process has none.
         logit_scale: s.
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
+        sample: Videos of the domain, (n, D), on which confidence is compared; None: this process has none.
         moved_sample: The same videos as the head moves them, (n, D), which makes it more confident; None: not moved.
     """
     mean = mixture.domain_mean
