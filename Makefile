@@ -33,7 +33,7 @@ publish: $(READY)  ## CONFIG=hub_configs/NAME.yaml: show what would be published
 results: $(READY)  ## docs/results.md from the JSON files in docs/
 	$(BIN)/python -m modeling_dkd.hub results-page
 
-bench: $(READY)  ## ours beside what a user would write, docs/benchmarks.md; 15 minutes on two cores, clips of DKD_DATA
+bench: $(READY)  ## ours beside what a user would write, docs/benchmarks.md; 20 minutes on two cores, clips of DKD_DATA
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks
 
 growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, streams: docs/growth.md
@@ -48,7 +48,7 @@ test: $(READY)  ## the fast tests, under 5 minutes
 test-all: $(READY)  ## every test, the slow ones too
 	$(BIN)/python -m pytest -n 2
 
-faults: $(READY)  ## damage, kill, starve and race everything, count what survives; about 20 minutes
+faults: $(READY)  ## damage, kill, starve and race everything, count what survives; about 30 minutes
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m faults --output docs
 
 fuzz: $(READY)  ## 10 minutes of coverage-guided fuzzing of the readers with atheris (Linux)

@@ -22,11 +22,7 @@ def fit(videos, texts, labels=None):
     labels = torch.full((len(videos),), -1) if labels is None else labels
     prior = debias_texts(texts, null_moments(videos, texts, SCALE))
     mixture, *_ = fit_class_mixture(videos, prior, labels, SCALE)
-    return (
-        prior,
-        mixture,
-        place_fitted_texts(texts, prior, mixture, torch.ones(()), SCALE, lambda sums: sums, videos, None),
-    )
+    return prior, mixture, place_fitted_texts(texts, prior, mixture, torch.ones(()), SCALE, videos, None)
 
 
 def fitted_texts(mixture, frame):
@@ -192,7 +188,7 @@ def fit_confidence(videos, texts, scale):
     """Frame, and logits of the videos: under the fitted texts before they got their norm, and under plain texts."""
     prior = debias_texts(texts, null_moments(videos, texts, scale))
     mixture, *_ = fit_class_mixture(videos, prior, torch.full((len(videos),), -1), scale)
-    frame = place_fitted_texts(texts, prior, mixture, torch.ones(()), scale, lambda sums: sums, videos, None)
+    frame = place_fitted_texts(texts, prior, mixture, torch.ones(()), scale, videos, None)
     return frame, scale * videos @ fitted_texts(mixture, frame).T, scale * videos @ texts.T
 
 

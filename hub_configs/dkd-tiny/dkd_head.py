@@ -497,13 +497,11 @@ class DKDHead(nn.Module):
         fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.evidence}
         fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias}
         fitted["anchored"] = torch.ones(())
-        place = partial(
-            place_fitted_texts, texts, prior, mixture, statistics.seen_share.float(), self._scale(), all_reduce
-        )
+        place = partial(place_fitted_texts, texts, prior, mixture, statistics.seen_share.float(), self._scale())
         # How far a video is moved hardly depends on how confident the texts are, but confidence depends on it.
         self._set_buffers(fitted | vars(place(None, None)))
         moved = None if sample is None else self._move_videos(sample[:, None])[0]
-        self._set_buffers(fitted | vars(place(sample, moved)))
+        self._set_buffers(fitted | vars(place(sample, moved, all_reduce)))
 
     def _recent_samples(self) -> RecentSamples:
         """Samples to look at again; a domain that was loaded, or is too large, has none."""

@@ -63,9 +63,9 @@ def place_fitted_texts(
     mixture: ClassMixture,
     seen_share: Tensor,
     logit_scale: float,
-    all_reduce: AllReduce,
     sample: Tensor | None,
     moved_sample: Tensor | None,
+    all_reduce: AllReduce = lambda sums: sums,
 ) -> TextFrame:
     """The frame of a fitted domain and its class texts in it.
 
@@ -77,9 +77,9 @@ def place_fitted_texts(
         mixture: The fitted mixture.
         seen_share: Of the `DomainStatistics` that the mixture was made from.
         logit_scale: s.
-        all_reduce: Sums a tensor over processes that each hold a part of the sample.
         sample: Videos of the domain, (n, D), on which confidence is compared; None: this process has none.
         moved_sample: The same videos as the head moves them, (n, D), which makes it more confident; None: not moved.
+        all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
     mean = mixture.domain_mean
     # Least squares: of all u, the one with the smallest mean of (x.u - 1)^2 for x around the mean with covariance S.

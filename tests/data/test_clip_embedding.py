@@ -1,5 +1,6 @@
 import hashlib
 import importlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -234,11 +235,25 @@ def test_workers_are_never_forked_from_this_process():
         importlib.import_module(name)
 
 
-def test_the_server_of_workers_may_be_started_before_they_are():
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="this system has no server")
+def test_the_server_is_started_before_workers_only_where_there_will_be_any(monkeypatch):
+    started = []
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: started.append(True))
     start_server(0)
+    assert started == []
     start_server(2)
-    with worker_context(2).Pool(1) as pool:
-        assert pool.apply(os.getpid) != os.getpid()
+    assert started == [True]
+
+
+def test_prompts_of_about_one_length_are_encoded_together():
+    asked = []
+
+    def encode(texts):
+        asked.append(texts)
+        return torch.zeros(len(texts), 1)
+
+    embed_texts([["a long one", "b"], ["a longer one", "a"]], encode, batch_size=2)
+    assert asked == [["a", "b"], ["a long one", "a longer one"]]
 
 
 SCRIPT = """
