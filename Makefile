@@ -48,7 +48,7 @@ test: $(READY)  ## the fast tests, under 5 minutes
 test-all: $(READY)  ## every test, the slow ones too
 	$(BIN)/python -m pytest -n 2
 
-faults: $(READY)  ## damage, kill, starve and race everything, count what survives; about 30 minutes
+faults: $(READY)  ## damage, kill, starve and race everything, count what survives; 5 to 30 minutes
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m faults --output docs
 
 fuzz: $(READY)  ## 10 minutes of coverage-guided fuzzing of the readers with atheris (Linux)

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from modeling_dkd.evaluation.report import environment
+
 from .report import table, write_report
 from .trials import Tally, run_trials
 
@@ -109,13 +111,14 @@ def main(argv: list[str] | None = None) -> int:
     tqdm.monitor_interval = 0
     tqdm.set_lock(threading.RLock())  # its own is shared with the children, which are killed while they hold it
     tallies: list[Tally] = []
+    described = environment(["faults"], [])  # before the first report is written: the folder may be under git
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         for name in args.only or CLASSES:
             folder = Path(scratch) / name
             folder.mkdir()
             tallies += CLASSES[name](args.scale, args.seed, folder)
             if args.output:  # of what is done so far: the whole may take long
-                write_report(args.output, tallies, args)
+                write_report(args.output, tallies, described | {"seed": args.seed, "scale": args.scale})
     print(table(tallies))
     return int(any(tally.lost or tally.wrong_message for tally in tallies))
 

@@ -1,6 +1,5 @@
 """The counts as a table, as docs/faults.json and as docs/faults.md."""
 
-import argparse
 import json
 import os
 import platform
@@ -9,8 +8,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from modeling_dkd.evaluation.report import environment
 
 from .trials import Tally
 
@@ -54,20 +51,19 @@ def merged(before: Mapping[str, Any], now: Sequence[Tally]) -> list[Tally]:
     return list(rows.values())
 
 
-def write_report(folder: Path, tallies: Sequence[Tally], args: argparse.Namespace) -> None:
-    """Write both files; rows of faults that were not tried now stay as an earlier run wrote them."""
+def write_report(folder: Path, tallies: Sequence[Tally], described: Mapping[str, Any]) -> None:
+    """Write both files, given environment, seed and scale; rows of faults not tried now stay as they were."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "faults.json"
     tallies = merged(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, tallies)
     seconds = sum(tally.seconds for tally in tallies)
-    command = " ".join(["python -m faults", *(f"--scale {args.scale:g}" for _ in [0] if args.scale != 1)])
+    command = "python -m faults" + (f" --scale {described['scale']:g}" if described["scale"] != 1 else "")
     notes = "".join(f"\n{t.fault}: {t.note}.\n" for t in tallies if t.note)
-    described = environment(["faults"], []) | {"seed": args.seed, "scale": args.scale, "seconds": round(seconds, 1)}
-    contents = {"environment": described, "faults": [asdict(t) for t in tallies]}
+    contents = {"environment": {**described, "seconds": round(seconds, 1)}, "faults": [asdict(t) for t in tallies]}
     path.write_text(json.dumps(contents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     page = PAGE.format(
         command=f"`{command}`",
-        seed=args.seed,
+        seed=described["seed"],
         table=table(tallies),
         notes=notes,
         seconds=seconds,

@@ -34,6 +34,11 @@ FREED = {
 PYTHONS = tuple(f"python3.{minor}" for minor in range(11, 16))
 
 
+def runs(python: str) -> bool:
+    """Whether this Python is there and starts: a name on the path may be a shim of a version that is not chosen."""
+    return shutil.which(python) is not None and subprocess.run([python, "-V"], capture_output=True).returncode == 0
+
+
 def lower_bounds() -> dict[str, str]:
     """Package -> oldest version that pyproject.toml allows."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -75,7 +80,7 @@ def main() -> int:
     parser.add_argument("--versions", nargs="+", choices=("oldest", "newest"), default=["oldest", "newest"])
     parser.add_argument("--jobs", default="2", metavar="N", help="test processes (default: 2)")
     args = parser.parse_args()
-    pythons = [python for python in PYTHONS if shutil.which(python)]
+    pythons = [python for python in PYTHONS if runs(python)]
     results = []
     for python in pythons:
         for versions in args.versions:
