@@ -159,7 +159,7 @@ def publish(plan: Publication, api: HfApi, options: PublishOptions) -> Published
     contents = {name: (plan.folder / name).read_bytes() for name in plan.files if plan.files[name] < 1_000_000}
     digests = {name: digests_of(contents.get(name) or plan.folder / name) for name in plan.files}
     head = _open_repository(plan, api, options)
-    remote = _remote_digests(plan, api, head) if head else {}
+    remote = with_retries(lambda: _remote_digests(plan, api, head), plan.repo_id) if head else {}
     leftovers = sorted(name for name in remote if LEFTOVERS.fullmatch(name) and name not in plan.files)
     message = options.message or f"Publish {plan.repo_id.rsplit('/', 1)[-1]}"
 
@@ -320,7 +320,7 @@ def _verify(
 def with_retries(call: Callable[[], T], repo_id: str, arrived: Callable[[], T | None] = lambda: None) -> T:
     """Call the Hub; after a fault that passes, wait as long as it asks for and call again.
 
-    huggingface_hub repeats most calls by itself; creating a repository, checking the card and the commit it does not.
+    huggingface_hub repeats some calls by itself, which ones depends on its version.
 
     Args:
         call: What to do, from the beginning each time.
