@@ -48,8 +48,9 @@ SETS = {
 PARTS = {
     "no mixture: debiased texts only": {"TEMPERATURE": 1e9},
     "no debiasing of texts": {"DEBIASED_SHARE": 0.0},
-    "no class frequencies": {"FREQUENCY_DAMPING": 0.0},
-    "no leave-one-out": {"LEFT_OUT": 0.0},
+    "no class frequencies": {"FREQUENCY_VARIANCE": 1e-9, "FREQUENCY_PRIOR_CLASSES": 1e9},
+    "no leave-one-out": {"LEFT_OUT_ROUNDS": 0.0},
+    "leave-one-out in all rounds": {"LEFT_OUT_ROUNDS": 1.0},
     "no anchors: own means only": {"KAPPA": 1e-2},
     "no temperature (T = 1)": {"TEMPERATURE": 1.0, "TEMPERATURE_GROWTH": 0.0},
     "diagonal covariance": {"UNLABELLED_COVARIANCE_SHARE": 0.0},
@@ -67,8 +68,7 @@ CONSTANTS = (
     "SPREAD_PRIOR_SAMPLES",
     "FREQUENCY_VARIANCE",
     "FREQUENCY_PRIOR_CLASSES",
-    "FREQUENCY_DAMPING",
-    "LEFT_OUT",
+    "LEFT_OUT_ROUNDS",
     "NUM_ROUNDS",
 )
 
@@ -149,7 +149,7 @@ def halved_and_doubled() -> dict[str, Method]:
         for factor in (0.5, 2):
             other = max(1, round(value * factor)) if isinstance(value, int) else value * factor
             # A share above 1 would take more than all of the bias.
-            other = min(other, 1.0) if name in {"DEBIASED_SHARE", "FREQUENCY_DAMPING", "LEFT_OUT"} else other
+            other = min(other, 1.0) if name in {"DEBIASED_SHARE", "LEFT_OUT_ROUNDS"} else other
             methods[f"{name} {value:g} -> {other:g}"] = partial(with_constants, {name: other})
     return methods
 

@@ -418,7 +418,7 @@ def test_an_unreadable_file_is_named(name, tmp_path):
 
 
 def test_a_path_with_a_null_byte_is_an_error_too():
-    with pytest.raises(VideoReadError, match="null (byte|character)"):
+    with pytest.raises(VideoReadError, match=r"null (byte|character)"):
         read_frames("a\0b.avi", 1)
 
 

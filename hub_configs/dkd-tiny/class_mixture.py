@@ -19,8 +19,8 @@ The model of a video embedding x of the domain, given unit class texts t_k and t
 
 It is fitted by expectation-maximisation on additive statistics: samples pass in chunks, nothing of size N x K is kept
 (the second moments that S needs are summed once), and statistics of several processes may be summed. A sample's own
-share in the mean that it is compared with is taken out, else classes with few samples hold on to whatever they were
-given first.
+share in the mean that it is compared with is taken out in the first rounds, else classes with few samples hold on to
+whatever they were given first.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -32,23 +32,26 @@ from torch.nn.functional import one_hot
 
 
 # Pseudo-samples that hold a class mean at its anchor.
-KAPPA = 4.0
-# T with plenty of samples per class; it grows by the factor 1 + TEMPERATURE_GROWTH * classes / samples.
-TEMPERATURE, TEMPERATURE_GROWTH = 12.0, 8.0
+KAPPA = 3.0
+# T with plenty of samples per class, and what is added to it times classes / samples.
+TEMPERATURE, TEMPERATURE_GROWTH = 10.0, 100.0
 # T where all samples are labelled: with one sample a class, and the power of classes / samples by which it falls to 1.
 # Means from one or two samples say little against the texts; with 16 only S is left to be doubted.
 LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 100.0, 1.65
 # Unlabelled samples that a labelled one is worth.
-LABELLED_WEIGHT = 4.0
+LABELLED_WEIGHT = 3.0
 # Share of the classes' differences in the mean and the log spread of their logits that counts as bias.
 DEBIASED_SHARE = 0.5
 # Samples below which the length of a text's offset says more about the spread of its logits than they do.
 SPREAD_PRIOR_SAMPLES = 1000.0
-# Variance of the log class frequencies, nats^2, before the domain is known, how many classes that is worth when it is
-# estimated, and the damping of the frequencies' update.
-FREQUENCY_VARIANCE, FREQUENCY_PRIOR_CLASSES, FREQUENCY_DAMPING = 0.1, 10.0, 0.6
-# Share of a sample's own weight that is left out of the mean it is compared with.
-LEFT_OUT = 0.8
+# Variance of the log class frequencies, nats^2, before the domain is known, and how many classes that is worth when it
+# is estimated.
+FREQUENCY_VARIANCE, FREQUENCY_PRIOR_CLASSES = 0.2, 10.0
+# Halvings of the range of a log frequency, down to rounding, when its equation is solved.
+FREQUENCY_HALVINGS = 30
+# Share of the rounds, the first ones, in which a sample's own weight is left out of the mean it is compared with. Once
+# absent classes have lost what they were given first, it would only hold back present ones with few samples.
+LEFT_OUT_ROUNDS = 0.5
 # Scale from text offsets to video offsets, kept in a sane range.
 ANCHOR_SCALE_RANGE = (0.2, 3.0)
 # Pseudo-samples per dimension that hold S at a diagonal, and the largest share of the samples' own covariance in S
@@ -56,7 +59,7 @@ ANCHOR_SCALE_RANGE = (0.2, 3.0)
 COVARIANCE_PRIOR_SAMPLES, UNLABELLED_COVARIANCE_SHARE = 1.0, 0.25
 # Share of that diagonal that is the same for all axes, with many samples, and the pseudo-samples by which the rest is
 # held there too: one sample has hardly any variance on most axes.
-EQUAL_VARIANCE_SHARE, VARIANCE_PRIOR_SAMPLES = 0.5, 2.0
+EQUAL_VARIANCE_SHARE, VARIANCE_PRIOR_SAMPLES = 0.25, 2.0
 # Added to all variances so that S can be inverted: relative to their mean, and what rounding of unit vectors may hide.
 RELATIVE_VARIANCE_FLOOR, ROUNDING_VARIANCE = 1e-3, 1e-6
 NUM_ROUNDS = 15
@@ -200,8 +203,10 @@ def fit_class_mixture(
     moments = all_reduce(second_moments(video_embeds, labels, prior.offsets))
     if older is not None:
         moments = moments + older.second_moments
-    for _ in range(NUM_ROUNDS if num_rounds is None else num_rounds):
-        statistics = gather_statistics(mixture, prior, video_embeds, labels, logit_scale, all_reduce)
+    num_rounds = NUM_ROUNDS if num_rounds is None else num_rounds
+    for index in range(num_rounds):
+        apart = index < LEFT_OUT_ROUNDS * num_rounds
+        statistics = gather_statistics(mixture, prior, video_embeds, labels, logit_scale, all_reduce, apart)
         if older is not None:
             statistics += older.statistics
         mixture = replace(maximise(mixture, prior, statistics, moments), **held)
@@ -255,12 +260,16 @@ def gather_statistics(
     labels: Tensor,
     logit_scale: float,
     all_reduce: AllReduce = lambda sums: sums,
+    apart: bool = False,
 ) -> DomainStatistics:
-    """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes."""
+    """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes.
+
+    With `apart` the mixture was made from these samples, and each is compared with means that do not contain it.
+    """
     statistics, position = _no_statistics(prior), 0
     for chunk in _chunks(video_embeds):
         own_labels = labels[position : position + len(chunk)]
-        statistics += _chunk_statistics(mixture, prior, chunk, own_labels, logit_scale)
+        statistics += _chunk_statistics(mixture, prior, chunk, own_labels, logit_scale, apart)
         position += len(chunk)
     return DomainStatistics(*(all_reduce(getattr(statistics, f.name)) for f in fields(statistics)))
 
@@ -302,13 +311,9 @@ def maximise(
         factor = torch.linalg.cholesky(covariance)
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
         variances = covariance.diagonal()
-    # Frequencies: a damped Newton step on sum_i log p(x_i) - w^2 / (2 v).
-    variance = _frequency_variance(mixture.log_frequency.double(), statistics.prior_counts)
-    surplus = counts - statistics.prior_counts - mixture.log_frequency / variance
-    curvature = statistics.prior_counts + 1 / variance
-    log_frequency = mixture.log_frequency + FREQUENCY_DAMPING * surplus / curvature
+    log_frequency = _log_frequency(mixture.log_frequency.double(), counts, statistics.prior_counts)
     labelled, classes_per_sample = statistics.num_labelled / num_samples, len(counts) / num_samples
-    unlabelled_temperature = TEMPERATURE * (1 + TEMPERATURE_GROWTH * classes_per_sample)
+    unlabelled_temperature = TEMPERATURE + TEMPERATURE_GROWTH * classes_per_sample
     falling = (LABELLED_WEIGHT * classes_per_sample).pow(LABELLED_TEMPERATURE_POWER)
     labelled_temperature = (LABELLED_TEMPERATURE * falling).clamp_min(1)
     temperature = 1 / ((1 - labelled) / unlabelled_temperature + labelled / labelled_temperature)
@@ -335,6 +340,25 @@ def _shrunk_covariance(statistics: DomainStatistics, moments: Tensor, means: Ten
     own_share = own_share * (labelled + (1 - labelled) * UNLABELLED_COVARIANCE_SHARE)
     floor = RELATIVE_VARIANCE_FLOOR * mean_variance + ROUNDING_VARIANCE
     return own_share * scatter + torch.diag((1 - own_share) * held + floor)
+
+
+def _log_frequency(before: Tensor, counts: Tensor, prior_counts: Tensor) -> Tensor:
+    """Frequencies w (K,) that raise the posterior, given w before and the counts it led to.
+
+    The prior's logarithm of a sum over classes is bounded by the sum itself, which leaves of sum_i log p(x_i) and of
+    w ~ N(0, v) one term for each class: counts * w - prior_counts * exp(w - before) - w^2 / (2 v). Its derivative is
+    zero between 0 and where v does not matter.
+    """
+    variance = _frequency_variance(before, prior_counts)
+    # Nothing in an empty class: its logarithm stays finite.
+    counts, prior_counts = counts.clamp_min(1e-8), prior_counts.clamp_min(1e-8)
+    unhindered = before + (counts / prior_counts).log()
+    low, high = unhindered.clamp(max=0), unhindered.clamp(min=0)
+    for _ in range(FREQUENCY_HALVINGS):
+        middle = (low + high) / 2
+        rising = counts - prior_counts * (middle - before).exp() - middle / variance > 0
+        low, high = torch.where(rising, middle, low), torch.where(rising, high, middle)
+    return (low + high) / 2
 
 
 def _frequency_variance(log_frequency: Tensor, prior_counts: Tensor) -> Tensor:
@@ -382,16 +406,15 @@ def _no_statistics(prior: TextPrior) -> DomainStatistics:
 
 
 def _chunk_statistics(
-    mixture: ClassMixture, prior: TextPrior, video_embeds: Tensor, labels: Tensor, logit_scale: float
+    mixture: ClassMixture, prior: TextPrior, video_embeds: Tensor, labels: Tensor, logit_scale: float, apart: bool
 ) -> DomainStatistics:
     """Statistics of one chunk."""
     prior_logits = torch.addmm(mixture.log_frequency - prior.bias, video_embeds, (logit_scale * prior.directions).T)
     # Arithmetic in place: fresh memory of size N x K costs more than what is computed in it.
     penalty = squared_distances(mixture, video_embeds).mul_(-0.5 / mixture.temperature)
     assigned = (prior_logits + penalty).softmax(1)
-    # Without the sample itself the mean of its class lies further away, by R / (R - z) with R = N + KAPPA.
-    shrinkage = assigned.mul_(-LEFT_OUT / (mixture.counts + KAPPA)).add_(1)
-    assigned = penalty.div_(shrinkage.square_()).add_(prior_logits).softmax(1)
+    if apart:
+        assigned = without_own_share_(penalty, assigned, mixture.counts).add_(prior_logits).softmax(1)
     expected = prior_logits.softmax(1)
     known = labels >= 0
     weight = torch.where(known, LABELLED_WEIGHT, 1.0)
@@ -400,6 +423,15 @@ def _chunk_statistics(
         assigned[known] = expected[known] = truth
     sums = (weight.sum(), weight[known].sum(), assigned.sum(0), expected.sum(0), assigned.T @ video_embeds)
     return DomainStatistics(*(value.double() for value in sums))
+
+
+def without_own_share_(distances: Tensor, assigned: Tensor, counts: Tensor, share: float = 1.0) -> Tensor:
+    """Squared distances (N, K) to class means from which so much of each sample's own share was taken out.
+
+    It lies further away, by R / (R - z) with R = N + KAPPA and z = share * assigned. Both tensors are overwritten.
+    """
+    remaining = assigned.mul_(-share / (counts + KAPPA)).add_(1)
+    return distances.div_(remaining.square_())
 
 
 def squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:

@@ -16,16 +16,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .class_mixture import DEBIASED_SHARE, KAPPA, AllReduce, ClassMixture, TextPrior, relative_length
+from .class_mixture import (
+    DEBIASED_SHARE,
+    KAPPA,
+    AllReduce,
+    ClassMixture,
+    TextPrior,
+    relative_length,
+    squared_distances,
+    without_own_share_,
+)
 
 
 # The common norm is so much above the longest text, squared.
 NORM_MARGIN = 1.05
 # By how much the posterior claims more than it knows, where each class has many samples: text and mixture are two
 # readings of one embedding, and their evidence is added up as if they were independent.
-OVERCONFIDENCE = 3.0
+OVERCONFIDENCE = 3.5
 # Share of the changed predictions that is expected to be gained by the change: the least that confidence rises by.
 EXPECTED_GAIN = 0.5
+# Share of a video's own weight that is left out of the class means when its confidence is looked at: videos that were
+# fitted look surer than new ones. All of it would be right for new ones, nothing for those of the domain itself.
+CONFIDENCE_LEFT_OUT = 1 / 3
 # The common norm is at least this. The smaller it is, the more differ the lengths that bring texts to it along an axis
 # on which videos have the coordinate 0 on average only.
 LEAST_NORM = 0.7
@@ -98,6 +110,8 @@ def place_fitted_texts(
     sample = placed[:0] if sample is None else sample
     moved_sample = sample if moved_sample is None else moved_sample
     plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * moved_sample @ placed.T
+    own = squared_distances(mixture, sample).mul_(-0.5 / mixture.temperature)
+    logits = logits - own + without_own_share_(own.clone(), logits.softmax(1), mixture.counts, CONFIDENCE_LEFT_OUT)
     norm = _norm_as_confident_as(plain, logits, least, most, all_reduce)
     texts = placed + _filling(placed, norm_axis, norm) * norm_axis
     # Own samples move the mean from the anchor to mixture.means, and with it the text.
