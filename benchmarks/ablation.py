@@ -148,7 +148,7 @@ def halved_and_doubled() -> dict[str, Method]:
         value = getattr(class_mixture, name)
         for factor in (0.5, 2):
             other = max(1, round(value * factor)) if isinstance(value, int) else value * factor
-            # A share above 1 would take more than all of the bias.
+            # More than all of the bias, or of the rounds, there is not.
             other = min(other, 1.0) if name in {"DEBIASED_SHARE", "LEFT_OUT_ROUNDS"} else other
             methods[f"{name} {value:g} -> {other:g}"] = partial(with_constants, {name: other})
     return methods

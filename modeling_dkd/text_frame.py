@@ -35,8 +35,8 @@ NORM_MARGIN = 1.05
 OVERCONFIDENCE = 3.5
 # Share of the changed predictions that is expected to be gained by the change: the least that confidence rises by.
 EXPECTED_GAIN = 0.5
-# Share of a video's own weight that is left out of the class means when its confidence is looked at: videos that were
-# fitted look surer than new ones. All of it would be right for new ones, nothing for those of the domain itself.
+# Share of an unlabelled video's weight that is left out of the class means when its confidence is looked at: videos
+# that were fitted look surer than new ones. All of it would be right for new ones, nothing for the domain's own.
 CONFIDENCE_LEFT_OUT = 1 / 3
 # The common norm is at least this. The smaller it is, the more differ the lengths that bring texts to it along an axis
 # on which videos have the coordinate 0 on average only.
@@ -110,9 +110,9 @@ def place_fitted_texts(
     sample = placed[:0] if sample is None else sample
     moved_sample = sample if moved_sample is None else moved_sample
     plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * moved_sample @ placed.T
-    own = squared_distances(mixture, sample).mul_(-0.5 / mixture.temperature)
-    logits = logits - own + without_own_share_(own.clone(), logits.softmax(1), mixture.counts, CONFIDENCE_LEFT_OUT)
-    norm = _norm_as_confident_as(plain, logits, least, most, all_reduce)
+    penalty = squared_distances(mixture, sample).mul_(-0.5 / mixture.temperature)
+    apart = without_own_share_(penalty.clone(), logits.softmax(1), mixture.counts, CONFIDENCE_LEFT_OUT)
+    norm = _norm_as_confident_as(plain, logits, logits + apart - penalty, least, most, all_reduce)
     texts = placed + _filling(placed, norm_axis, norm) * norm_axis
     # Own samples move the mean from the anchor to mixture.means, and with it the text.
     moved = mixture.precision_times(mixture.means - mixture.anchors(prior.directions))
@@ -156,12 +156,14 @@ def place_new_texts(
     return placed + _filling(placed, frame.norm_axis, frame.text_norm) * frame.norm_axis, scale
 
 
-def _norm_as_confident_as(plain: Tensor, logits: Tensor, least: Tensor, most: Tensor, all_reduce: AllReduce) -> Tensor:
-    """Largest norm up to `most` with which logits (n, K) / norm doubt no more than is allowed.
+def _norm_as_confident_as(
+    plain: Tensor, logits: Tensor, apart: Tensor, least: Tensor, most: Tensor, all_reduce: AllReduce
+) -> Tensor:
+    """Largest norm up to `most` with which the logits `apart` (n, K) / norm doubt no more than is allowed.
 
     Doubt, one minus the confidence, may be plain zero-shot's less what the changed predictions are expected to gain.
     Where more predictions changed than plain zero-shot doubted, it was too sure of itself: the share that changed is
-    allowed then.
+    allowed then. `logits` are those of the fitted texts, `apart` the same as if less of each video had been fitted.
     """
 
     def total(per_sample: Tensor) -> Tensor:
@@ -175,7 +177,7 @@ def _norm_as_confident_as(plain: Tensor, logits: Tensor, least: Tensor, most: Te
     allowed = plain_doubt - torch.minimum(unexplained, EXPECTED_GAIN * torch.minimum(changed, unexplained))
     for _ in range(NORM_HALVINGS):
         middle = (least + most) / 2
-        confident = doubt(logits / middle) <= allowed
+        confident = doubt(apart / middle) <= allowed
         least, most = torch.where(confident, middle, least), torch.where(confident, most, middle)
     return least
 

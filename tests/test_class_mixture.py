@@ -37,6 +37,7 @@ from modeling_dkd.class_mixture import (
     second_moments,
     squared_distances,
     text_only_mixture,
+    without_own_share_,
 )
 from tests.toy_domain import toy_domain
 
@@ -83,7 +84,7 @@ def naive_posteriors(mixture, prior, videos, labels, apart=False):
         # The distance from the mean without this sample's own share.
         without = means.clone()
         for k in range(len(means)):
-            share = apart * first[k] / (counts[k] + KAPPA)
+            share = apart * torch.minimum(first[k], counts[k]) / (counts[k] + KAPPA)
             without[k] = (means[k] - share * video) / (1 - share)
         distances = mahalanobis(video - without, mixture)
         second = (prior_logits - distances / (2 * mixture.temperature.double())).softmax(0)
@@ -304,6 +305,28 @@ def test_processes_that_hold_a_part_each_get_the_fit_of_the_whole(labelled_domai
     for name, value in vars(expected).items():
         torch.testing.assert_close(getattr(mixture, name), value, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(shared.counts, statistics.counts, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("num_rounds", "first"), [(NUM_ROUNDS, 8), (4, 2), (1, 1)])
+def test_own_shares_are_left_out_in_the_first_half_of_the_rounds(monkeypatch, num_rounds, first):
+    videos, texts, _ = toy_domain(60)
+    seen = []
+
+    def spy(*args):
+        seen.append(args[-1])
+        return gather_statistics(*args)
+
+    monkeypatch.setattr(class_mixture, "gather_statistics", spy)
+    fit(videos, texts, num_rounds=num_rounds)
+    assert seen == [True] * first + [False] * (num_rounds - first)
+
+
+def test_no_more_is_left_out_of_a_mean_than_its_class_has():
+    """A sample whose responsibility has grown since the counts were taken."""
+    counts, assigned = torch.tensor([0.0, 0.2, 5.0]), torch.tensor([[1.0, 1.0, 1.0]])
+    distances = without_own_share_(torch.ones(1, 3), assigned, counts)
+    expected = [1.0, ((0.2 + KAPPA) / KAPPA) ** 2, ((5 + KAPPA) / (4 + KAPPA)) ** 2]
+    torch.testing.assert_close(distances[0], torch.tensor(expected))
 
 
 def test_all_reduce_sees_every_statistic_of_every_round():

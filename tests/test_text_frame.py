@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from modeling_dkd.class_mixture import debias_texts, fit_class_mixture, null_moments
+from modeling_dkd import text_frame
+from modeling_dkd.class_mixture import KAPPA, debias_texts, fit_class_mixture, null_moments
 from modeling_dkd.text_frame import (
+    CONFIDENCE_LEFT_OUT,
     EXPECTED_GAIN,
     LEAST_NORM,
     NORM_MARGIN,
@@ -185,11 +187,11 @@ def test_a_new_text_stands_near_where_its_class_would_have_been_fitted():
 
 
 def fit_confidence(videos, texts, scale):
-    """Frame, and logits of the videos: under the fitted texts before they got their norm, and under plain texts."""
+    """Frame, logits of the videos (under the fitted texts before they got their norm, and plain ones), and mixture."""
     prior = debias_texts(texts, null_moments(videos, texts, scale))
     mixture, *_ = fit_class_mixture(videos, prior, torch.full((len(videos),), -1), scale)
     frame = place_fitted_texts(texts, prior, mixture, torch.ones(()), scale, videos, None)
-    return frame, scale * videos @ fitted_texts(mixture, frame).T, scale * videos @ texts.T
+    return frame, scale * videos @ fitted_texts(mixture, frame).T, scale * videos @ texts.T, mixture
 
 
 def mean_confidence(logits):
@@ -198,7 +200,7 @@ def mean_confidence(logits):
 
 @pytest.mark.parametrize("scale", [5.0, 20.0, 60.0])
 def test_fitted_texts_are_less_sure_than_the_evidence_adds_up_to_but_surer_than_plain_texts(scale):
-    frame, logits, plain = fit_confidence(*toy_domain(300)[:2], scale)
+    frame, logits, plain, _ = fit_confidence(*toy_domain(300)[:2], scale)
     moved = mean_confidence(logits / frame.text_norm)
     assert 1 < float(frame.text_norm) < 1 + OVERCONFIDENCE
     assert mean_confidence(logits) > moved + 0.01
@@ -213,8 +215,37 @@ def test_plain_texts_that_are_surer_than_the_changed_predictions_allow_are_not_b
     """At a scale of 80 plain texts claim to be certain of what they take for another class than the fitted ones."""
     videos, texts, _ = toy_domain(300)
     noise = 0.5 * torch.randn(texts.shape, generator=torch.Generator().manual_seed(2)) / texts.shape[1] ** 0.5
-    frame, logits, plain = fit_confidence(videos, normalize(texts + noise, dim=1), 80.0)
+    frame, logits, plain, _ = fit_confidence(videos, normalize(texts + noise, dim=1), 80.0)
     changed = (plain.argmax(1) != logits.argmax(1)).double().mean()
     assert changed > 1 - mean_confidence(plain) + 0.03
     assert float(frame.text_norm) < 1 + OVERCONFIDENCE
     torch.testing.assert_close(mean_confidence(logits / frame.text_norm).double(), 1 - changed, rtol=0, atol=0.015)
+
+
+def test_confidence_is_compared_as_if_less_of_each_video_had_been_fitted(monkeypatch):
+    """Three videos a class: each makes up much of the mean it is compared with."""
+    videos, texts, _ = toy_domain(18)
+    given = {}
+
+    def spy(plain, logits, apart, *rest):
+        given.update(plain=plain, logits=logits, apart=apart, norm=norm_as_confident_as(plain, logits, apart, *rest))
+        return given["norm"]
+
+    norm_as_confident_as = text_frame._norm_as_confident_as
+    monkeypatch.setattr(text_frame, "_norm_as_confident_as", spy)
+    frame, _, _, mixture = fit_confidence(videos, texts, 20.0)
+    plain, logits, norm = given["plain"].double(), given["logits"].double(), given["norm"]
+    expected = logits.clone()
+    for i, (video, share) in enumerate(zip(videos.double(), logits.softmax(1), strict=True)):
+        for k, mean in enumerate(mixture.means.double()):
+            left_out = CONFIDENCE_LEFT_OUT * share[k] / (mixture.counts[k].double() + KAPPA)
+            ends = torch.stack([video - mean, video - (mean - left_out * video) / (1 - left_out)])
+            near, far = (ends @ mixture.whitening.double()).square().sum(1)
+            expected[i, k] -= (far - near) / (2 * mixture.temperature)
+    torch.testing.assert_close(given["apart"].double(), expected, rtol=1e-4, atol=1e-4)
+    changed, doubt = (plain.argmax(1) != logits.argmax(1)).double().mean(), 1 - mean_confidence(plain)
+    allowed = doubt - EXPECTED_GAIN * torch.minimum(changed, doubt - changed)
+    assert LEAST_NORM < float(norm) < 1 + OVERCONFIDENCE
+    assert mean_confidence(logits / norm) > 1 - allowed + 5e-4
+    torch.testing.assert_close(mean_confidence(expected / norm), 1 - allowed, rtol=0, atol=1e-4)
+    assert frame.text_norm == norm

@@ -126,7 +126,7 @@ class OlderSamples:
     Attributes:
         statistics: Theirs.
         second_moments: Theirs, (D, D), float64.
-        log_frequency: (K,), w_k they were gathered under. It stays: Newton steps on counts that do not answer to it
+        log_frequency: (K,), w_k they were gathered under. It stays: updates from counts that do not answer to it
             would run away.
     """
 
@@ -264,7 +264,7 @@ def gather_statistics(
 ) -> DomainStatistics:
     """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes.
 
-    With `apart` the mixture was made from these samples, and each is compared with means that do not contain it.
+    With `apart` the mixture, if made of any samples, was made of these, and each is compared with means without it.
     """
     statistics, position = _no_statistics(prior), 0
     for chunk in _chunks(video_embeds):
@@ -425,13 +425,15 @@ def _chunk_statistics(
     return DomainStatistics(*(value.double() for value in sums))
 
 
-def without_own_share_(distances: Tensor, assigned: Tensor, counts: Tensor, share: float = 1.0) -> Tensor:
-    """Squared distances (N, K) to class means from which so much of each sample's own share was taken out.
+def without_own_share_(penalty: Tensor, assigned: Tensor, counts: Tensor, share: float = 1.0) -> Tensor:
+    """Squared distances (N, K), or multiples, to class means without so much of each sample's own share in them.
 
-    It lies further away, by R / (R - z) with R = N + KAPPA and z = share * assigned. Both tensors are overwritten.
+    They lie further away, by R / (R - z) with R = N + KAPPA and z = share * assigned, at most N: responsibilities may
+    have grown since the counts were taken. Both tensors are overwritten.
     """
-    remaining = assigned.mul_(-share / (counts + KAPPA)).add_(1)
-    return distances.div_(remaining.square_())
+    strength = counts + KAPPA
+    remaining = assigned.mul_(-share / strength).add_(1).clamp_(min=KAPPA / strength)
+    return penalty.div_(remaining.square_())
 
 
 def squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:
