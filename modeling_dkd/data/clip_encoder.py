@@ -60,11 +60,20 @@ class ClipEncoder:
         name: What results call it.
         revision: Commit of the repository; None for a folder, which is then known by its weights.
         views: "FRAMESxCROPSxCLIPS".
+        dtype: What the image encoder multiplies in. Weights stay float32, and so does what is added up from layer to
+            layer: rounding that too would move embeddings several times as far.
     """
 
     def __init__(
-        self, model: DKDCLIPModel, processor: DKDCLIPProcessor, name: str, revision: str | None, views: str
+        self,
+        model: DKDCLIPModel,
+        processor: DKDCLIPProcessor,
+        name: str,
+        revision: str | None,
+        views: str,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.dtype = dtype
         self.model = model
         self.processor = processor
         self.name = name
@@ -89,10 +98,10 @@ class ClipEncoder:
         try:
             config = AutoConfig.from_pretrained(name_or_folder, **options)
             if config.model_type == DKDCLIPConfig.model_type:
-                model = DKDCLIPModel.from_pretrained(name_or_folder, dtype=dtype, **options)
+                model = DKDCLIPModel.from_pretrained(name_or_folder, dtype=torch.float32, **options)
                 processor = DKDCLIPProcessor.from_pretrained(name_or_folder, **options)
             else:
-                model = DKDCLIPModel.from_backbone(name_or_folder, dtype=dtype, **options)
+                model = DKDCLIPModel.from_backbone(name_or_folder, dtype=torch.float32, **options)
                 processor = DKDCLIPProcessor.from_backbone(name_or_folder, **options)
         except Exception as error:
             # A damaged file of the checkpoint shows in transformers as whatever it happens to lead to. The hub's
@@ -103,7 +112,7 @@ class ClipEncoder:
             raise ValueError(f"cannot load the model {name_or_folder}: {kind}{reason}") from error
         commit = getattr(config, "_commit_hash", None)
         name = Path(name_or_folder).resolve().name if Path(name_or_folder).is_dir() else name_or_folder
-        return cls(model.to(device).eval(), processor, name, commit, views)
+        return cls(model.to(device).eval(), processor, name, commit, views, dtype)
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -117,7 +126,7 @@ class ClipEncoder:
             "weights": self.weights_hash,
             "preprocessing": self.preprocessing,
             "frames": self.views,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "dtype": str(self.dtype).removeprefix("torch."),
         }
 
     @property
@@ -128,7 +137,8 @@ class ClipEncoder:
     @torch.inference_mode()
     def embed(self, clips: Tensor) -> Tensor:
         """Frames (n, T, 3, H, W) uint8 of `reader` -> embeddings (n, T, D), as the encoder gives them."""
-        return self.model.get_video_features(self.reader.normalise(clips))
+        with torch.autocast(clips.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.model.get_video_features(self.reader.normalise(clips))
 
     @torch.inference_mode()
     def encode(self, texts: list[str]) -> Tensor:

@@ -127,7 +127,13 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--batch_size", type=int, default=16, metavar="N", help="clips a batch (default: 16)")
     group.add_argument("--num_workers", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
-    group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the encoders (default: float32)")
+    group.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="what the image encoder multiplies in (default: float32); bfloat16 is about twice as fast where the "
+        "processor has instructions for it",
+    )
 
 
 def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
