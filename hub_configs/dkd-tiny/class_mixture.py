@@ -431,8 +431,8 @@ def without_own_share_(penalty: Tensor, assigned: Tensor, counts: Tensor, share:
     They lie further away, by R / (R - z) with R = N + KAPPA and z = share * assigned, at most N: responsibilities may
     have grown since the counts were taken. Both tensors are overwritten.
     """
-    strength = counts + KAPPA
-    remaining = assigned.mul_(-share / strength).add_(1).clamp_(min=KAPPA / strength)
+    weight = counts + KAPPA
+    remaining = assigned.mul_(-share / weight).add_(1).clamp_(min=KAPPA / weight)
     return penalty.div_(remaining.square_())
 
 
