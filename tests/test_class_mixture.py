@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,6 +12,8 @@ from modeling_dkd.class_mixture import (
     ANCHOR_SCALE_RANGE,
     COVARIANCE_PRIOR_SAMPLES,
     DEBIASED_SHARE,
+    DOUBTFUL_POWER,
+    DOUBTFUL_SIZE,
     EQUAL_VARIANCE_SHARE,
     FREQUENCY_PRIOR_CLASSES,
     FREQUENCY_VARIANCE,
@@ -22,12 +25,14 @@ from modeling_dkd.class_mixture import (
     NUM_ROUNDS,
     RELATIVE_VARIANCE_FLOOR,
     ROUNDING_VARIANCE,
+    SHARED_CLASSES,
     SPREAD_PRIOR_SAMPLES,
     TEMPERATURE,
     TEMPERATURE_GROWTH,
     UNLABELLED_COVARIANCE_SHARE,
     VARIANCE_PRIOR_SAMPLES,
     DomainStatistics,
+    _anchor_weights,
     debias_texts,
     fit_class_mixture,
     gather_statistics,
@@ -84,7 +89,7 @@ def naive_posteriors(mixture, prior, videos, labels, apart=False):
         # The distance from the mean without this sample's own share.
         without = means.clone()
         for k in range(len(means)):
-            share = apart * torch.minimum(first[k], counts[k]) / (counts[k] + KAPPA)
+            share = apart * torch.minimum(first[k], counts[k]) / (counts[k] + mixture.anchor_weights[k].double())
             without[k] = (means[k] - share * video) / (1 - share)
         distances = mahalanobis(video - without, mixture)
         second = (prior_logits - distances / (2 * mixture.temperature.double())).softmax(0)
@@ -106,6 +111,18 @@ def naive_log_frequency(before, counts, prior_counts, variance):
     )
 
 
+def naive_anchor_weights(counts, labelled):
+    """The class of a sample is c_k / n times class k: its mean size, and the chance of another sample to be of it."""
+    total = sum(counts)
+    typical = sum(c / total * c for c in counts)
+    same = sum(c / total * (c - 1) / total for c in counts)
+    doubtful = DOUBTFUL_SIZE * max(0, len(counts) * same - 1) * typical
+    return torch.tensor(
+        [KAPPA + (1 - labelled) * doubtful**DOUBTFUL_POWER / c ** (DOUBTFUL_POWER - 1) for c in counts],
+        dtype=torch.float64,
+    )
+
+
 def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     """The M step from the samples themselves instead of their sums."""
     videos, num_samples = videos.double(), len(videos)
@@ -120,7 +137,9 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     length = sum(f * ((d - mean_direction) ** 2).sum() for f, d in zip(frequency, directions, strict=True))
     scale = (along / length).clamp(*ANCHOR_SCALE_RANGE)
     anchors = domain_mean + scale * (directions - mean_direction)
-    means = (counts[:, None] * own + KAPPA * anchors) / (counts[:, None] + KAPPA)
+    anchor_weights = naive_anchor_weights(counts.tolist(), float((labels >= 0).double().mean()))
+    held = anchor_weights[:, None]
+    means = (counts[:, None] * own + held * anchors) / (counts[:, None] + held)
     residuals = [(assigned[i, k], videos[i] - means[k]) for i in range(num_samples) for k in range(len(counts))]
     covariance = sum(share * torch.outer(residual, residual) for share, residual in residuals) / num_samples
     own, dim = covariance.diagonal(), videos.shape[1]
@@ -138,7 +157,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         observed = sum(float(w**2 + 1 / (n + 1 / variance)) for w, n in zip(log_frequency, prior_counts, strict=True))
         variance = FREQUENCY_PRIOR_CLASSES * FREQUENCY_VARIANCE + observed
         variance = variance / (FREQUENCY_PRIOR_CLASSES + len(counts))
-    unlabelled_temperature = TEMPERATURE + TEMPERATURE_GROWTH * len(counts) / num_samples
+    unlabelled_temperature = TEMPERATURE + TEMPERATURE_GROWTH * (len(counts) + SHARED_CLASSES) / num_samples
     per_sample = LABELLED_WEIGHT * len(counts) / num_samples
     labelled_temperature = max(1, LABELLED_TEMPERATURE * per_sample**LABELLED_TEMPERATURE_POWER)
     labelled = (labels >= 0).double().mean()
@@ -151,6 +170,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         "variances": covariance.diagonal(),
         "precision": torch.linalg.inv(covariance),
         "counts": counts,
+        "anchor_weights": anchor_weights,
         "temperature": 1 / ((1 - labelled) / unlabelled_temperature + labelled / labelled_temperature),
     }
 
@@ -307,8 +327,8 @@ def test_processes_that_hold_a_part_each_get_the_fit_of_the_whole(labelled_domai
     torch.testing.assert_close(shared.counts, statistics.counts, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("num_rounds", "first"), [(NUM_ROUNDS, 8), (4, 2), (1, 1)])
-def test_own_shares_are_left_out_in_the_first_half_of_the_rounds(monkeypatch, num_rounds, first):
+@pytest.mark.parametrize(("num_rounds", "first"), [(NUM_ROUNDS, 4), (4, 1), (1, 1)])
+def test_own_shares_are_left_out_in_the_first_rounds_only(monkeypatch, num_rounds, first):
     videos, texts, _ = toy_domain(60)
     seen = []
 
@@ -323,9 +343,11 @@ def test_own_shares_are_left_out_in_the_first_half_of_the_rounds(monkeypatch, nu
 
 def test_no_more_is_left_out_of_a_mean_than_its_class_has():
     """A sample whose responsibility has grown since the counts were taken."""
-    counts, assigned = torch.tensor([0.0, 0.2, 5.0]), torch.tensor([[1.0, 1.0, 1.0]])
-    distances = without_own_share_(torch.ones(1, 3), assigned, counts)
-    expected = [1.0, ((0.2 + KAPPA) / KAPPA) ** 2, ((5 + KAPPA) / (4 + KAPPA)) ** 2]
+    _, mixture, *_ = fit(*toy_domain(60)[:2])
+    held = torch.tensor([3.0, 4.0, 5.0])
+    mixture = replace(mixture, counts=torch.tensor([0.0, 0.2, 5.0]), anchor_weights=held)
+    distances = without_own_share_(torch.ones(1, 3), torch.ones(1, 3), mixture)
+    expected = [1.0, ((0.2 + 4) / 4) ** 2, ((5 + 5) / (4 + 5)) ** 2]
     torch.testing.assert_close(distances[0], torch.tensor(expected))
 
 
@@ -338,6 +360,29 @@ def test_all_reduce_sees_every_statistic_of_every_round():
         torch.testing.assert_close(getattr(doubled, name), value, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(outer, twice[2], rtol=1e-5, atol=1e-5)
     assert doubled.num_samples == 2 * len(videos)
+
+
+def test_small_classes_are_held_where_few_of_the_classes_occur():
+    """Two of ten classes occur; a sixth of the samples of one were taken for a third."""
+    counts = torch.tensor([50.0, 40.0, 10.0, 1.0, *6 * [0.0]], dtype=torch.float64)
+    held = _anchor_weights(counts, torch.zeros(()))
+    torch.testing.assert_close(held[:4], naive_anchor_weights(counts[:4].tolist() + 6 * [1e-12], 0)[:4])
+    evidence = counts / (counts + held)
+    assert evidence[:2].min() > 0.75
+    assert evidence[2] < 0.25
+    assert evidence[3] < 0.01
+    assert held.isfinite().all()
+    # The same ten times as large: the pseudo-samples of the texts count less, the rest stays.
+    tenfold = _anchor_weights(10 * counts, torch.zeros(()))
+    torch.testing.assert_close((tenfold - KAPPA)[:4], 10 * (held - KAPPA)[:4], rtol=0.05, atol=0)
+    # Labels are no guess.
+    torch.testing.assert_close(_anchor_weights(counts, torch.ones(())), torch.full_like(counts, KAPPA))
+
+
+def test_classes_that_are_equally_frequent_are_held_alike():
+    """A domain of as many samples of each class, and one too small to tell."""
+    for counts in (torch.full((10,), 20.0), torch.tensor([1.0, 1.0, 1.0, *7 * [0.0]])):
+        torch.testing.assert_close(_anchor_weights(counts, torch.zeros(())), torch.full_like(counts, KAPPA))
 
 
 def test_all_labelled_means_lie_between_their_anchor_and_the_class_mean():

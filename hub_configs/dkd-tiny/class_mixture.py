@@ -8,8 +8,9 @@ The model of a video embedding x of the domain, given unit class texts t_k and t
   are not of class k; half of what differs between classes (log scale for the spread) counts as bias and is removed.
 - w_k: log frequency of class k in the domain, beyond what the text prior says; maximum a posteriori under N(0, v), v
   estimated over the classes. Absent classes lose weight; present ones need not be equally frequent.
-- mean_k: conjugate prior of KAPPA pseudo-samples at the anchor, the class text carried over to the cone of the videos
-  by a shift and a scale. A class without samples keeps its anchor, a class with many has its own mean.
+- mean_k: conjugate prior of at least KAPPA pseudo-samples at the anchor, the class text carried over to the cone of
+  the videos by a shift and a scale. A class without samples keeps its anchor, a class with many has its own mean.
+  Where few of the classes occur, those with few samples are held more: these are mostly samples of other classes.
 - S: one covariance around the means, shared by all classes, so that the posterior is linear in x. Without labels or
   with few samples per dimension it is held near its own diagonal, and that near a multiple of the identity. Axes that
   vary together are thus not counted as so many pieces of evidence; without this, a class whose samples spread along
@@ -33,8 +34,13 @@ from torch.nn.functional import one_hot
 
 # Pseudo-samples that hold a class mean at its anchor.
 KAPPA = 3.0
-# T with plenty of samples per class, and what is added to it times classes / samples.
-TEMPERATURE, TEMPERATURE_GROWTH = 10.0, 100.0
+# Size, relative to that of the class that a sample is of and for each unit of unevenness beyond 1, below which the
+# samples of a class are rather taken for those of others, and how sharp that is. A long tail, whose classes have
+# samples of their own, makes a domain uneven by about 2; a quarter of the classes occurring alone, by about 4.
+DOUBTFUL_SIZE, DOUBTFUL_POWER = 0.18, 3.0
+# T with plenty of samples, and what is added to it times classes / samples. What all classes share, the place and the
+# axes of the domain, has to be known from the same samples, and counts as so many classes more.
+TEMPERATURE, TEMPERATURE_GROWTH, SHARED_CLASSES = 10.0, 100.0, 10.0
 # T where all samples are labelled: with one sample a class, and the power of classes / samples by which it falls to 1.
 # Means from one or two samples say little against the texts; with 16 only S is left to be doubted.
 LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 100.0, 1.65
@@ -51,7 +57,7 @@ FREQUENCY_VARIANCE, FREQUENCY_PRIOR_CLASSES = 0.2, 10.0
 FREQUENCY_HALVINGS = 30
 # Share of the rounds, the first ones, in which a sample's own weight is left out of the mean it is compared with. Once
 # absent classes have lost what they were given first, it would only hold back present ones with few samples.
-LEFT_OUT_ROUNDS = 0.5
+LEFT_OUT_ROUNDS = 0.25
 # Scale from text offsets to video offsets, kept in a sane range.
 ANCHOR_SCALE_RANGE = (0.2, 3.0)
 # Pseudo-samples per dimension that hold S at a diagonal, and the largest share of the samples' own covariance in S
@@ -148,6 +154,7 @@ class ClassMixture:
         variances: (D,), the diagonal of S.
         whitening: (D, D), W with W W^T = S^-1; products with it have unit covariance.
         counts: (K,), samples per class, a labelled one counted LABELLED_WEIGHT times.
+        anchor_weights: (K,), pseudo-samples at the anchor.
         temperature: (), T.
     """
 
@@ -159,12 +166,13 @@ class ClassMixture:
     variances: Tensor
     whitening: Tensor
     counts: Tensor
+    anchor_weights: Tensor
     temperature: Tensor
 
     @property
     def evidence(self) -> Tensor:
         """Weight of a class's own samples in its mean, (K,), 0 (the anchor alone) to 1."""
-        return self.counts / (self.counts + KAPPA)
+        return self.counts / (self.counts + self.anchor_weights)
 
     def anchors(self, directions: Tensor) -> Tensor:
         """Where debiased texts (..., D) stand among the videos, (..., D)."""
@@ -218,9 +226,8 @@ def text_only_mixture(prior: TextPrior) -> ClassMixture:
     zeros, origin = torch.zeros_like(prior.bias), torch.zeros_like(prior.offsets[0])
     one, never = zeros.new_ones(()), zeros.new_tensor(float("inf"))
     identity = torch.eye(len(origin), dtype=origin.dtype, device=origin.device)
-    return ClassMixture(
-        zeros, origin, origin, one, torch.zeros_like(prior.offsets), torch.ones_like(origin), identity, zeros, never
-    )
+    means, variances, weights = torch.zeros_like(prior.offsets), torch.ones_like(origin), zeros + KAPPA
+    return ClassMixture(zeros, origin, origin, one, means, variances, identity, zeros, weights, never)
 
 
 def null_moments(video_embeds: Videos, text_embeds: Tensor, logit_scale: float) -> Tensor:
@@ -304,7 +311,9 @@ def maximise(
     scale = scale.clamp(*ANCHOR_SCALE_RANGE)
     anchors = domain_mean + scale * text_spread
     # Means and their common covariance.
-    means = anchors + (counts / (counts + KAPPA))[:, None] * (own_means - anchors)
+    labelled = statistics.num_labelled / num_samples
+    anchor_weights = _anchor_weights(counts, labelled)
+    means = anchors + (counts / (counts + anchor_weights))[:, None] * (own_means - anchors)
     variances, whitening = mixture.variances, mixture.whitening
     if moments is not None:
         covariance = _shrunk_covariance(statistics, moments, means)
@@ -312,13 +321,27 @@ def maximise(
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
         variances = covariance.diagonal()
     log_frequency = _log_frequency(mixture.log_frequency.double(), counts, statistics.prior_counts)
-    labelled, classes_per_sample = statistics.num_labelled / num_samples, len(counts) / num_samples
-    unlabelled_temperature = TEMPERATURE + TEMPERATURE_GROWTH * classes_per_sample
-    falling = (LABELLED_WEIGHT * classes_per_sample).pow(LABELLED_TEMPERATURE_POWER)
+    unlabelled_temperature = TEMPERATURE + TEMPERATURE_GROWTH * (len(counts) + SHARED_CLASSES) / num_samples
+    falling = (LABELLED_WEIGHT * len(counts) / num_samples).pow(LABELLED_TEMPERATURE_POWER)
     labelled_temperature = (LABELLED_TEMPERATURE * falling).clamp_min(1)
     temperature = 1 / ((1 - labelled) / unlabelled_temperature + labelled / labelled_temperature)
-    new = (log_frequency, domain_mean, mean_direction, scale, means, variances, whitening, counts, temperature)
+    place = (log_frequency, domain_mean, mean_direction, scale)
+    new = (*place, means, variances, whitening, counts, anchor_weights, temperature)
     return ClassMixture(*(value.float() for value in new))
+
+
+def _anchor_weights(counts: Tensor, labelled: Tensor) -> Tensor:
+    """Pseudo-samples that hold each mean at its anchor, (K,), given the share of the samples that is labelled, ().
+
+    Unevenness is the number of classes times the chance that two samples are of one class: 1 where all classes are
+    equally frequent, J / K of them occurring makes it K / J.
+    """
+    num_samples = counts.sum()
+    typical = counts.square().sum() / num_samples  # size of the class that a sample is of
+    unevenness = len(counts) * (typical - 1) / num_samples
+    doubtful = DOUBTFUL_SIZE * (unevenness - 1).clamp_min(0) * typical
+    counts = counts.clamp_min(1e-3)
+    return KAPPA + (1 - labelled) * counts * (doubtful / counts).pow(DOUBTFUL_POWER)
 
 
 def _shrunk_covariance(statistics: DomainStatistics, moments: Tensor, means: Tensor) -> Tensor:
@@ -414,7 +437,7 @@ def _chunk_statistics(
     penalty = squared_distances(mixture, video_embeds).mul_(-0.5 / mixture.temperature)
     assigned = (prior_logits + penalty).softmax(1)
     if apart:
-        assigned = without_own_share_(penalty, assigned, mixture.counts).add_(prior_logits).softmax(1)
+        assigned = without_own_share_(penalty, assigned, mixture).add_(prior_logits).softmax(1)
     expected = prior_logits.softmax(1)
     known = labels >= 0
     weight = torch.where(known, LABELLED_WEIGHT, 1.0)
@@ -425,14 +448,14 @@ def _chunk_statistics(
     return DomainStatistics(*(value.double() for value in sums))
 
 
-def without_own_share_(penalty: Tensor, assigned: Tensor, counts: Tensor, share: float = 1.0) -> Tensor:
+def without_own_share_(penalty: Tensor, assigned: Tensor, mixture: ClassMixture, share: float = 1.0) -> Tensor:
     """Squared distances (N, K), or multiples, to class means without so much of each sample's own share in them.
 
-    They lie further away, by R / (R - z) with R = N + KAPPA and z = share * assigned, at most N: responsibilities may
-    have grown since the counts were taken. Both tensors are overwritten.
+    They lie further away, by R / (R - z) with R the samples and pseudo-samples in the mean and z = share * assigned,
+    at most the samples: responsibilities may have grown since they were counted. Both tensors are overwritten.
     """
-    weight = counts + KAPPA
-    remaining = assigned.mul_(-share / weight).add_(1).clamp_(min=KAPPA / weight)
+    weight = mixture.counts + mixture.anchor_weights
+    remaining = assigned.mul_(-share / weight).add_(1).clamp_(min=mixture.anchor_weights / weight)
     return penalty.div_(remaining.square_())
 
 

@@ -66,6 +66,7 @@ BUFFER_AXES = {
     "variances": "D",
     "whitening": "DD",
     "counts": "K",
+    "anchor_weights": "K",
     "log_frequency": "K",
     "domain_mean": "D",
     "mean_direction": "D",
@@ -127,6 +128,7 @@ class DKDHead(nn.Module):
         means: (K, D).
         variances: (D,), shared by the components; with class texts the diagonal of their covariance.
         counts: Samples per component, (K,).
+        anchor_weights: Pseudo-samples at the anchor of each class, (K,).
         class_strength: Weight with which each fitted class's own samples moved its text, 0 to 1, (K,).
 
     Args:
@@ -139,6 +141,7 @@ class DKDHead(nn.Module):
     variances: Tensor
     whitening: Tensor
     counts: Tensor
+    anchor_weights: Tensor
     log_frequency: Tensor
     domain_mean: Tensor
     mean_direction: Tensor

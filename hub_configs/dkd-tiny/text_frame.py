@@ -18,7 +18,6 @@ from torch.nn.functional import normalize
 
 from .class_mixture import (
     DEBIASED_SHARE,
-    KAPPA,
     AllReduce,
     ClassMixture,
     TextPrior,
@@ -104,14 +103,14 @@ def place_fitted_texts(
     centre = placed.mean(0)
     placed = placed - centre
     counts = seen_share * mixture.counts
-    evidence = (mixture.counts / mixture.counts.sum()) @ (counts / (counts + KAPPA))
+    evidence = (mixture.counts / mixture.counts.sum()) @ (counts / (counts + mixture.anchor_weights))
     least = (NORM_MARGIN * placed.square().sum(1).max()).sqrt().clamp_min(LEAST_NORM)
     most = torch.maximum(least, 1 + OVERCONFIDENCE * evidence.square())
     sample = placed[:0] if sample is None else sample
     moved_sample = sample if moved_sample is None else moved_sample
     plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * moved_sample @ placed.T
     penalty = squared_distances(mixture, sample).mul_(-0.5 / mixture.temperature)
-    apart = without_own_share_(penalty.clone(), logits.softmax(1), mixture.counts, CONFIDENCE_LEFT_OUT)
+    apart = without_own_share_(penalty.clone(), logits.softmax(1), mixture, CONFIDENCE_LEFT_OUT)
     norm = _norm_as_confident_as(plain, logits, logits + apart - penalty, least, most, all_reduce)
     texts = placed + _filling(placed, norm_axis, norm) * norm_axis
     # Own samples move the mean from the anchor to mixture.means, and with it the text.
