@@ -34,10 +34,10 @@ from torch.nn.functional import one_hot
 
 # Pseudo-samples that hold a class mean at its anchor.
 KAPPA = 3.0
-# Size, relative to that of the class that a sample is of and for each unit of unevenness beyond 1, below which the
-# samples of a class are rather taken for those of others, and how sharp that is. A long tail, whose classes have
-# samples of their own, makes a domain uneven by about 2; a quarter of the classes occurring alone, by about 4.
-DOUBTFUL_SIZE, DOUBTFUL_POWER = 0.18, 3.0
+# Size below which the samples of a class are rather taken for those of others, relative to the typical size and times
+# the classes that do not occur for each one that does; and how sharp that is. A long tail, whose classes have samples
+# of their own, makes the latter about 1; a quarter of the classes occurring alone, about 3.
+DOUBTFUL_SIZE, DOUBTFUL_POWER = 0.25, 3.0
 # T with plenty of samples, and what is added to it times classes / samples. What all classes share, the place and the
 # axes of the domain, has to be known from the same samples, and counts as so many classes more.
 TEMPERATURE, TEMPERATURE_GROWTH, SHARED_CLASSES = 10.0, 100.0, 10.0
@@ -333,13 +333,11 @@ def maximise(
 def _anchor_weights(counts: Tensor, labelled: Tensor) -> Tensor:
     """Pseudo-samples that hold each mean at its anchor, (K,), given the share of the samples that is labelled, ().
 
-    Unevenness is the number of classes times the chance that two samples are of one class: 1 where all classes are
-    equally frequent, J / K of them occurring makes it K / J.
+    The perplexity of the class frequencies is the number of classes that occur, if they were equally frequent.
     """
-    num_samples = counts.sum()
-    typical = counts.square().sum() / num_samples  # size of the class that a sample is of
-    unevenness = len(counts) * (typical - 1) / num_samples
-    doubtful = DOUBTFUL_SIZE * (unevenness - 1).clamp_min(0) * typical
+    perplexity = torch.special.entr(counts / counts.sum()).sum().exp()
+    typical_size = counts.sum() / perplexity
+    doubtful = DOUBTFUL_SIZE * (len(counts) / perplexity - 1).clamp_min(0) * typical_size
     counts = counts.clamp_min(1e-3)
     return KAPPA + (1 - labelled) * counts * (doubtful / counts).pow(DOUBTFUL_POWER)
 
