@@ -31,7 +31,7 @@ from .class_mixture import (
 NORM_MARGIN = 1.05
 # By how much the posterior claims more than it knows, where each class has many samples: text and mixture are two
 # readings of one embedding, and their evidence is added up as if they were independent.
-OVERCONFIDENCE = 2.75
+OVERCONFIDENCE = 3.0
 # Share of the changed predictions that is expected to be gained by the change: the least that confidence rises by.
 EXPECTED_GAIN = 0.5
 # Share of an unlabelled video's weight that is left out of the class means when its confidence is looked at: videos

@@ -108,12 +108,9 @@ def test_few_shots_of_every_class_are_no_worse_than_none(data, shots):
     assert reached >= top1(videos[rest] @ texts.T, labels[rest]) - 1
 
 
-@pytest.mark.parametrize(("num_samples", "loss"), [(1, 5), (4, 1), (16, 1.5)])
+@pytest.mark.parametrize(("num_samples", "loss"), [(1, 5), (4, 1), (16, 1)])
 def test_a_domain_of_very_few_samples_does_little_harm(data, num_samples, loss):
-    """A single sample tells where the domain's cone is, but not which axes vary in it.
-
-    Sixteen gain 1.9 points on the mean of eight draws of WHU-RS19 (RN50), the worst of which loses 1.3.
-    """
+    """A single sample tells where the domain's cone is, but not which axes vary in it."""
     videos, labels, texts = data
     for seed in range(3):
         order = torch.randperm(len(videos), generator=torch.Generator().manual_seed(seed))
