@@ -256,7 +256,9 @@ def markdown(sections: Mapping[str, Any]) -> str:
     text += "\nWritten by `python benchmarks/ablation.py FEATURES`; docs/ablation.json has every row.\n"
     for section, title in TITLES.items():
         lines = [Line(**line) for line in sections[section]["lines"]]
-        text += f"\n## {title}, {max(line.num_seeds for line in lines)} seeds\n\n{table(lines)}"
+        made_with = sections[section]["environment"]
+        text += f"\n## {title}, {max(line.num_seeds for line in lines)} seeds\n\n"
+        text += f"Measured {made_with['date'][:10]} at commit {made_with['commit'][:7]}.\n\n{table(lines)}"
         text += f"\n{sensitive(lines)}\n" if section == "constants" else ""
     return text + averaging_table(sections["particles"]["against_averaging"])
 

@@ -4,6 +4,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel, FlavaConfig
 
 from modeling_dkd import DKDCLIPConfig, DKDCLIPModel
+from modeling_dkd.evaluation.demo import CHECKPOINT
 from tests.tiny_backbones import (
     ALL_KINDS,
     BACKBONE_KINDS,
@@ -189,3 +190,9 @@ def test_a_domain_missing_from_the_checkpoint_leaves_plain_clip(tmp_path):
     loaded = DKDCLIPModel.from_pretrained(tmp_path)
     assert not loaded.head.is_fitted
     torch.testing.assert_close(loaded(*inputs).logits_per_video, expected.logits_per_video)
+
+
+def test_the_embedded_checkpoint_has_every_buffer():
+    _, info = DKDCLIPModel.from_pretrained(CHECKPOINT, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
