@@ -27,7 +27,10 @@ def test_a_smaller_type_is_for_the_products_of_the_image_encoder_alone(dtype):
     rounded = DKDCLIPModel.from_pretrained(CHECKPOINT, dtype=dtype).eval()
     with torch.inference_mode():
         all_small = rounded.get_video_features(exact.reader.normalise(clips).to(dtype)).float()
-    error, error_all_small = (1 - cosine_similarity(e, expected, dim=-1).mean() for e in (found, all_small))
+    # In float32 a cosine cannot tell apart what differs by less than 3e-4.
+    error, error_all_small = (
+        1 - cosine_similarity(e.double(), expected.double(), dim=-1).mean() for e in (found, all_small)
+    )
     assert 0 < error < error_all_small
     assert error < 1e-4
     texts = ["a person jumping", "a dog"]
