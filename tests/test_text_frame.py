@@ -223,8 +223,8 @@ def test_plain_texts_that_are_surer_than_the_changed_predictions_allow_are_not_b
 
 
 def test_confidence_is_compared_as_if_less_of_each_video_had_been_fitted(monkeypatch):
-    """Three videos a class: each makes up much of the mean it is compared with."""
-    videos, texts, _ = toy_domain(18)
+    """Four videos a class: each makes up much of the mean it is compared with."""
+    videos, texts, _ = toy_domain(24)
     given = {}
 
     def spy(plain, logits, apart, *rest):
@@ -246,6 +246,6 @@ def test_confidence_is_compared_as_if_less_of_each_video_had_been_fitted(monkeyp
     changed, doubt = (plain.argmax(1) != logits.argmax(1)).double().mean(), 1 - mean_confidence(plain)
     allowed = doubt - EXPECTED_GAIN * torch.minimum(changed, doubt - changed)
     assert LEAST_NORM < float(norm) < 1 + OVERCONFIDENCE
-    assert mean_confidence(logits / norm) > 1 - allowed + 2e-4
+    assert mean_confidence(logits / norm) > 1 - allowed + 5e-4
     torch.testing.assert_close(mean_confidence(expected / norm), 1 - allowed, rtol=0, atol=1e-4)
     assert frame.text_norm == norm
