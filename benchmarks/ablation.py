@@ -49,8 +49,6 @@ PARTS = {
     "no mixture: debiased texts only": {"TEMPERATURE": 1e9},
     "no debiasing of texts": {"DEBIASED_SHARE": 0.0},
     "no class frequencies": {"FREQUENCY_VARIANCE": 1e-9, "FREQUENCY_PRIOR_CLASSES": 1e9},
-    "no leave-one-out": {"LEFT_OUT_ROUNDS": 0.0},
-    "leave-one-out in all rounds": {"LEFT_OUT_ROUNDS": 1.0},
     "no anchors: own means only": {"KAPPA": 1e-2, "DOUBTFUL_SIZE": 0.0},
     "no doubt about small classes": {"DOUBTFUL_SIZE": 0.0},
     "no temperature (T = 1)": {"TEMPERATURE": 1.0, "TEMPERATURE_GROWTH": 0.0},
@@ -69,10 +67,10 @@ CONSTANTS = (
     "EQUAL_VARIANCE_SHARE",
     "VARIANCE_PRIOR_SAMPLES",
     "DEBIASED_SHARE",
+    "UNBIASED_PRIOR_CLASSES",
     "SPREAD_PRIOR_SAMPLES",
     "FREQUENCY_VARIANCE",
     "FREQUENCY_PRIOR_CLASSES",
-    "LEFT_OUT_ROUNDS",
     "NUM_ROUNDS",
 )
 
@@ -152,8 +150,8 @@ def halved_and_doubled() -> dict[str, Method]:
         value = getattr(class_mixture, name)
         for factor in (0.5, 2):
             other = max(1, round(value * factor)) if isinstance(value, int) else value * factor
-            # More than all of the bias, or of the rounds, there is not.
-            other = min(other, 1.0) if name in {"DEBIASED_SHARE", "LEFT_OUT_ROUNDS"} else other
+            # More than all of the bias there is not.
+            other = min(other, 1.0) if name == "DEBIASED_SHARE" else other
             methods[f"{name} {value:g} -> {other:g}"] = partial(with_constants, {name: other})
     return methods
 

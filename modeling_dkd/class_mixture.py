@@ -19,9 +19,7 @@ The model of a video embedding x of the domain, given unit class texts t_k and t
   and the more so the fewer samples a class has.
 
 It is fitted by expectation-maximisation on additive statistics: samples pass in chunks, nothing of size N x K is kept
-(the second moments that S needs are summed once), and statistics of several processes may be summed. A sample's own
-share in the mean that it is compared with is taken out in the first rounds, else classes with few samples hold on to
-whatever they were given first.
+(the second moments that S needs are summed once), and statistics of several processes may be summed.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +31,7 @@ from torch.nn.functional import one_hot
 
 
 # Pseudo-samples that hold a class mean at its anchor.
-KAPPA = 3.0
+KAPPA = 2.5
 # Size below which the samples of a class are rather taken for those of others, relative to the typical size and times
 # the classes that do not occur for each one that does; and how sharp that is. A long tail, whose classes have samples
 # of their own, makes the latter about 1; a quarter of the classes occurring alone, about 3.
@@ -46,8 +44,9 @@ TEMPERATURE, TEMPERATURE_GROWTH, SHARED_CLASSES = 10.0, 100.0, 10.0
 LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 100.0, 1.65
 # Unlabelled samples that a labelled one is worth.
 LABELLED_WEIGHT = 3.0
-# Share of the classes' differences in the mean and the log spread of their logits that counts as bias.
-DEBIASED_SHARE = 0.5
+# Share of the classes' differences in the mean and the log spread of their logits that counts as bias, with many
+# classes, and how many classes hold it at none: with few, a difference says how alike a text is to the other classes.
+DEBIASED_SHARE, UNBIASED_PRIOR_CLASSES = 0.5, 6.0
 # Samples below which the length of a text's offset says more about the spread of its logits than they do.
 SPREAD_PRIOR_SAMPLES = 1000.0
 # Variance of the log class frequencies, nats^2, before the domain is known, and how many classes that is worth when it
@@ -55,9 +54,6 @@ SPREAD_PRIOR_SAMPLES = 1000.0
 FREQUENCY_VARIANCE, FREQUENCY_PRIOR_CLASSES = 0.2, 10.0
 # Halvings of the range of a log frequency, down to rounding, when its equation is solved.
 FREQUENCY_HALVINGS = 30
-# Share of the rounds, the first ones, in which a sample's own weight is left out of the mean it is compared with. Once
-# absent classes have lost what they were given first, it would only hold back present ones with few samples.
-LEFT_OUT_ROUNDS = 0.25
 # Scale from text offsets to video offsets, kept in a sane range.
 ANCHOR_SCALE_RANGE = (0.2, 3.0)
 # Pseudo-samples per dimension that hold S at a diagonal, and the largest share of the samples' own covariance in S
@@ -211,10 +207,8 @@ def fit_class_mixture(
     moments = all_reduce(second_moments(video_embeds, labels, prior.offsets))
     if older is not None:
         moments = moments + older.second_moments
-    num_rounds = NUM_ROUNDS if num_rounds is None else num_rounds
-    for index in range(num_rounds):
-        apart = index < LEFT_OUT_ROUNDS * num_rounds
-        statistics = gather_statistics(mixture, prior, video_embeds, labels, logit_scale, all_reduce, apart)
+    for _ in range(NUM_ROUNDS if num_rounds is None else num_rounds):
+        statistics = gather_statistics(mixture, prior, video_embeds, labels, logit_scale, all_reduce)
         if older is not None:
             statistics += older.statistics
         mixture = replace(maximise(mixture, prior, statistics, moments), **held)
@@ -236,7 +230,7 @@ def null_moments(video_embeds: Videos, text_embeds: Tensor, logit_scale: float) 
     Rows: number of samples; weight 1 - p(k | x) under the texts alone; weighted logit; weighted squared logit.
     """
     offsets = _offsets(text_embeds)
-    directions = offsets * relative_length(offsets, offsets).pow(-DEBIASED_SHARE)[:, None]
+    directions = offsets * relative_length(offsets, offsets).pow(-debiased_share(len(offsets)))[:, None]
     moments = torch.zeros(4, len(offsets), dtype=torch.float64, device=text_embeds.device)
     for chunk in _chunks(video_embeds):
         other = 1 - (logit_scale * chunk @ directions.T).softmax(1)
@@ -247,17 +241,22 @@ def null_moments(video_embeds: Videos, text_embeds: Tensor, logit_scale: float) 
 
 
 def debias_texts(text_embeds: Tensor, moments: Tensor) -> TextPrior:
-    """Unit texts (K, D) with half of their bias removed, given the `null_moments` of the domain."""
-    offsets = _offsets(text_embeds)
+    """Unit texts (K, D) with `debiased_share` of their bias removed, given the `null_moments` of the domain."""
+    offsets, share = _offsets(text_embeds), debiased_share(len(text_embeds))
     num_samples, weight, first, second = moments
     mean = first / weight.clamp_min(1e-6)
     variance = (second / weight.clamp_min(1e-6) - mean.square()).clamp_min(1e-12)
     # Few samples say little about a spread: the length of the text's offset stands in for it.
     expected = relative_length(offsets, offsets).double().square() * variance.mean()
     variance = (variance * num_samples + expected * SPREAD_PRIOR_SAMPLES) / (num_samples + SPREAD_PRIOR_SAMPLES)
-    scale = (variance.mean() / variance).pow(DEBIASED_SHARE / 2)
-    bias = DEBIASED_SHARE * mean * scale
+    scale = (variance.mean() / variance).pow(share / 2)
+    bias = share * mean * scale
     return TextPrior(offsets, scale.float(), (bias - bias.mean()).float())
+
+
+def debiased_share(num_classes: int) -> float:
+    """Share of the differences between the texts of so many classes that counts as bias, below DEBIASED_SHARE."""
+    return DEBIASED_SHARE * num_classes / (num_classes + UNBIASED_PRIOR_CLASSES)
 
 
 def gather_statistics(
@@ -267,16 +266,12 @@ def gather_statistics(
     labels: Tensor,
     logit_scale: float,
     all_reduce: AllReduce = lambda sums: sums,
-    apart: bool = False,
 ) -> DomainStatistics:
-    """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes.
-
-    With `apart` the mixture, if made of any samples, was made of these, and each is compared with means without it.
-    """
+    """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes."""
     statistics, position = _no_statistics(prior), 0
     for chunk in _chunks(video_embeds):
         own_labels = labels[position : position + len(chunk)]
-        statistics += _chunk_statistics(mixture, prior, chunk, own_labels, logit_scale, apart)
+        statistics += _chunk_statistics(mixture, prior, chunk, own_labels, logit_scale)
         position += len(chunk)
     return DomainStatistics(*(all_reduce(getattr(statistics, f.name)) for f in fields(statistics)))
 
@@ -427,15 +422,13 @@ def _no_statistics(prior: TextPrior) -> DomainStatistics:
 
 
 def _chunk_statistics(
-    mixture: ClassMixture, prior: TextPrior, video_embeds: Tensor, labels: Tensor, logit_scale: float, apart: bool
+    mixture: ClassMixture, prior: TextPrior, video_embeds: Tensor, labels: Tensor, logit_scale: float
 ) -> DomainStatistics:
     """Statistics of one chunk."""
     prior_logits = torch.addmm(mixture.log_frequency - prior.bias, video_embeds, (logit_scale * prior.directions).T)
     # Arithmetic in place: fresh memory of size N x K costs more than what is computed in it.
     penalty = squared_distances(mixture, video_embeds).mul_(-0.5 / mixture.temperature)
-    assigned = (prior_logits + penalty).softmax(1)
-    if apart:
-        assigned = without_own_share_(penalty, assigned, mixture).add_(prior_logits).softmax(1)
+    assigned = penalty.add_(prior_logits).softmax(1)
     expected = prior_logits.softmax(1)
     known = labels >= 0
     weight = torch.where(known, LABELLED_WEIGHT, 1.0)
@@ -444,17 +437,6 @@ def _chunk_statistics(
         assigned[known] = expected[known] = truth
     sums = (weight.sum(), weight[known].sum(), assigned.sum(0), expected.sum(0), assigned.T @ video_embeds)
     return DomainStatistics(*(value.double() for value in sums))
-
-
-def without_own_share_(penalty: Tensor, assigned: Tensor, mixture: ClassMixture, share: float = 1.0) -> Tensor:
-    """Squared distances (N, K), or multiples, to class means without so much of each sample's own share in them.
-
-    They lie further away, by R / (R - z) with R the samples and pseudo-samples in the mean and z = share * assigned,
-    at most the samples: responsibilities may have grown since they were counted. Both tensors are overwritten.
-    """
-    weight = mixture.counts + mixture.anchor_weights
-    remaining = assigned.mul_(-share / weight).add_(1).clamp_(min=mixture.anchor_weights / weight)
-    return penalty.div_(remaining.square_())
 
 
 def squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:

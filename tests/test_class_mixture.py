@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -21,7 +20,6 @@ from modeling_dkd.class_mixture import (
     LABELLED_TEMPERATURE,
     LABELLED_TEMPERATURE_POWER,
     LABELLED_WEIGHT,
-    LEFT_OUT_ROUNDS,
     NUM_ROUNDS,
     RELATIVE_VARIANCE_FLOOR,
     ROUNDING_VARIANCE,
@@ -29,11 +27,13 @@ from modeling_dkd.class_mixture import (
     SPREAD_PRIOR_SAMPLES,
     TEMPERATURE,
     TEMPERATURE_GROWTH,
+    UNBIASED_PRIOR_CLASSES,
     UNLABELLED_COVARIANCE_SHARE,
     VARIANCE_PRIOR_SAMPLES,
     DomainStatistics,
     _anchor_weights,
     debias_texts,
+    debiased_share,
     fit_class_mixture,
     gather_statistics,
     maximise,
@@ -42,7 +42,6 @@ from modeling_dkd.class_mixture import (
     second_moments,
     squared_distances,
     text_only_mixture,
-    without_own_share_,
 )
 from tests.toy_domain import toy_domain
 
@@ -77,25 +76,18 @@ def repeated(videos, labels):
     return videos.repeat_interleave(times, 0), labels.repeat_interleave(times)
 
 
-def naive_posteriors(mixture, prior, videos, labels, apart=False):
+def naive_posteriors(mixture, prior, videos, labels):
     """Responsibilities and the posterior without the mixture, sample by sample in float64, both (N, K)."""
     directions, bias = prior.directions.double(), prior.bias.double()
-    means, counts = mixture.means.double(), mixture.counts.double()
+    means = mixture.means.double()
     assigned, expected = [], []
     for video, label in zip(videos.double(), labels, strict=True):
         prior_logits = SCALE * directions @ video - bias + mixture.log_frequency.double()
         distances = mahalanobis(video - means, mixture)
-        first = (prior_logits - distances / (2 * mixture.temperature.double())).softmax(0)
-        # The distance from the mean without this sample's own share.
-        without = means.clone()
-        for k in range(len(means)):
-            share = apart * torch.minimum(first[k], counts[k]) / (counts[k] + mixture.anchor_weights[k].double())
-            without[k] = (means[k] - share * video) / (1 - share)
-        distances = mahalanobis(video - without, mixture)
-        second = (prior_logits - distances / (2 * mixture.temperature.double())).softmax(0)
-        truth = torch.zeros_like(second)
+        posterior = (prior_logits - distances / (2 * mixture.temperature.double())).softmax(0)
+        truth = torch.zeros_like(posterior)
         truth[label.clamp_min(0)] = 1
-        assigned.append(truth if label >= 0 else second)
+        assigned.append(truth if label >= 0 else posterior)
         expected.append(truth if label >= 0 else prior_logits.softmax(0))
     return torch.stack(assigned), torch.stack(expected)
 
@@ -181,14 +173,13 @@ def labelled_domain(request):
     return videos, texts, given[request.param]
 
 
-@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("num_rounds", [1, 3])
-def test_statistics_equal_a_loop_over_samples(labelled_domain, num_rounds, apart):
+def test_statistics_equal_a_loop_over_samples(labelled_domain, num_rounds):
     videos, texts, labels = labelled_domain
     prior, mixture, *_ = fit(videos, texts, labels, num_rounds)
-    statistics = gather_statistics(mixture, prior, videos, labels, SCALE, apart=apart)
+    statistics = gather_statistics(mixture, prior, videos, labels, SCALE)
     videos, labels = repeated(videos, labels)
-    assigned, expected = naive_posteriors(mixture, prior, videos, labels, apart)
+    assigned, expected = naive_posteriors(mixture, prior, videos, labels)
     tolerance = {"rtol": 1e-4, "atol": 1e-4}
     assert statistics.num_samples == len(videos)
     assert statistics.num_labelled == (labels >= 0).sum()
@@ -239,7 +230,7 @@ def test_moments_equal_a_loop_over_samples():
     videos, texts, _ = toy_domain(60)
     offsets = texts.double() - texts.double().mean(0)
     typical = offsets.square().sum(1).mean().sqrt()
-    directions = offsets * (offsets.norm(dim=1, keepdim=True) / typical) ** -DEBIASED_SHARE
+    directions = offsets * (offsets.norm(dim=1, keepdim=True) / typical) ** -debiased_share(len(texts))
     expected = torch.zeros(4, len(texts), dtype=torch.float64)
     for video in videos.double():
         weight = 1 - (SCALE * directions @ video).softmax(0)
@@ -248,16 +239,23 @@ def test_moments_equal_a_loop_over_samples():
     torch.testing.assert_close(null_moments(videos, texts, SCALE), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_debiasing_takes_half_of_the_differences_in_mean_and_log_spread():
+def test_more_classes_tell_more_about_the_bias_of_a_text():
+    """With few, the mean logit on the others is as much what they have in common with it."""
+    assert debiased_share(int(UNBIASED_PRIOR_CLASSES)) == pytest.approx(DEBIASED_SHARE / 2)
+    assert debiased_share(2) < 0.3 * DEBIASED_SHARE
+    assert 0.98 * DEBIASED_SHARE < debiased_share(500) < DEBIASED_SHARE
+
+
+def test_debiasing_takes_a_share_of_the_differences_in_mean_and_log_spread():
     """The formula itself, with so many samples that the prior on the spread does not count."""
-    texts = toy_domain().texts
+    texts, share = toy_domain().texts, debiased_share(6)
     weight = torch.full((6,), 1e9, dtype=torch.float64)
     mean, spread = torch.arange(6.0).double(), torch.tensor([1.0, 2.0, 0.5, 1.0, 4.0, 1.0]).double()
     moments = torch.stack([weight, weight, weight * mean, weight * (spread**2 + mean**2)])
     prior = debias_texts(texts, moments)
     ratio = prior.scale / prior.scale[0]
-    torch.testing.assert_close(ratio, (spread / spread[0]).pow(-DEBIASED_SHARE).float(), rtol=1e-4, atol=0)
-    bias = DEBIASED_SHARE * mean * prior.scale
+    torch.testing.assert_close(ratio, (spread / spread[0]).pow(-share).float(), rtol=1e-4, atol=0)
+    bias = share * mean * prior.scale
     torch.testing.assert_close(prior.bias, (bias - bias.mean()).float(), rtol=1e-4, atol=1e-5)
     assert float(prior.bias.mean()) == pytest.approx(0, abs=1e-5)
 
@@ -269,7 +267,7 @@ def test_with_few_samples_the_length_of_a_text_stands_in_for_its_spread():
     assert SPREAD_PRIOR_SAMPLES > 1
     offsets = texts - texts.mean(0)
     scale = debias_texts(texts, moments).scale
-    expected = relative_length(offsets, offsets) ** -DEBIASED_SHARE
+    expected = relative_length(offsets, offsets) ** -debiased_share(len(texts))
     torch.testing.assert_close(scale / scale[0], expected / expected[0], rtol=1e-4, atol=0)
 
 
@@ -311,43 +309,18 @@ def test_processes_that_hold_a_part_each_get_the_fit_of_the_whole(labelled_domai
     prior, expected, statistics, moments = fit(videos, texts, labels)
     shards = [slice(0, 20), slice(20, 20), slice(20, None)]
     mixture = text_only_mixture(prior)
-    for index in range(NUM_ROUNDS):
-        apart = index < LEFT_OUT_ROUNDS * NUM_ROUNDS
-        parts = [gather_statistics(mixture, prior, videos[s], labels[s], SCALE, apart=apart) for s in shards]
+    for _ in range(NUM_ROUNDS):
+        parts = [gather_statistics(mixture, prior, videos[s], labels[s], SCALE) for s in shards]
         sent = [list(vars(part).values()) for part in parts]
         summed = [torch.stack(values).sum(0) for values in zip(*sent, strict=True)]
         receive = partial(next, iter(summed))
         shared = gather_statistics(
-            mixture, prior, videos[shards[0]], labels[shards[0]], SCALE, lambda _, receive=receive: receive(), apart
+            mixture, prior, videos[shards[0]], labels[shards[0]], SCALE, lambda _, receive=receive: receive()
         )
         mixture = maximise(mixture, prior, shared, moments)
     for name, value in vars(expected).items():
         torch.testing.assert_close(getattr(mixture, name), value, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(shared.counts, statistics.counts, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize(("num_rounds", "first"), [(NUM_ROUNDS, 4), (4, 1), (1, 1)])
-def test_own_shares_are_left_out_in_the_first_rounds_only(monkeypatch, num_rounds, first):
-    videos, texts, _ = toy_domain(60)
-    seen = []
-
-    def spy(*args):
-        seen.append(args[-1])
-        return gather_statistics(*args)
-
-    monkeypatch.setattr(class_mixture, "gather_statistics", spy)
-    fit(videos, texts, num_rounds=num_rounds)
-    assert seen == [True] * first + [False] * (num_rounds - first)
-
-
-def test_no_more_is_left_out_of_a_mean_than_its_class_has():
-    """A sample whose responsibility has grown since the counts were taken."""
-    _, mixture, *_ = fit(*toy_domain(60)[:2])
-    held = torch.tensor([3.0, 4.0, 5.0])
-    mixture = replace(mixture, counts=torch.tensor([0.0, 0.2, 5.0]), anchor_weights=held)
-    distances = without_own_share_(torch.ones(1, 3), torch.ones(1, 3), mixture)
-    expected = [1.0, ((0.2 + 4) / 4) ** 2, ((5 + 5) / (4 + 5)) ** 2]
-    torch.testing.assert_close(distances[0], torch.tensor(expected))
 
 
 def test_all_reduce_sees_every_statistic_of_every_round():

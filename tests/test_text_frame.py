@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -187,39 +189,92 @@ def test_a_new_text_stands_near_where_its_class_would_have_been_fitted():
 
 
 def fit_confidence(videos, texts, scale):
-    """Frame, logits of the videos (under the fitted texts before they got their norm, and plain ones), and mixture."""
+    """Frame, logits of the videos (fitted texts before their norm, plain texts, no mixture), and mixture."""
     prior = debias_texts(texts, null_moments(videos, texts, scale))
     mixture, *_ = fit_class_mixture(videos, prior, torch.full((len(videos),), -1), scale)
     frame = place_fitted_texts(texts, prior, mixture, torch.ones(()), scale, videos, None)
-    return frame, scale * videos @ fitted_texts(mixture, frame).T, scale * videos @ texts.T, mixture
+    by_text = scale * videos @ prior.directions.T - prior.bias + mixture.log_frequency
+    return frame, scale * videos @ fitted_texts(mixture, frame).T, scale * videos @ texts.T, by_text, mixture
 
 
 def mean_confidence(logits):
     return logits.softmax(1).amax(1).mean()
 
 
-@pytest.mark.parametrize("scale", [5.0, 20.0, 60.0])
+def share_changed(before, after):
+    return (before.argmax(1) != after.argmax(1)).float().mean()
+
+
+@pytest.mark.parametrize("scale", [5.0, 10.0, 20.0])
 def test_fitted_texts_are_less_sure_than_the_evidence_adds_up_to_but_surer_than_plain_texts(scale):
-    frame, logits, plain, _ = fit_confidence(*toy_domain(300)[:2], scale)
-    moved = mean_confidence(logits / frame.text_norm)
+    frame, logits, plain, by_text, _ = fit_confidence(*toy_domain(300)[:2], scale)
+    moved, changed = mean_confidence(logits / frame.text_norm), share_changed(plain, logits)
     assert 1 < float(frame.text_norm) < 1 + OVERCONFIDENCE
     assert mean_confidence(logits) > moved + 0.01
-    changed = (plain.argmax(1) != logits.argmax(1)).double().mean()
-    assert changed < 1 - mean_confidence(plain)
-    assert changed > 0.02
-    expected = mean_confidence(plain) + EXPECTED_GAIN * torch.minimum(changed, 1 - mean_confidence(plain) - changed)
-    torch.testing.assert_close(moved.double(), expected.double(), rtol=0, atol=0.01)
+    assert 0.02 < changed < (1 - mean_confidence(plain)) / 2
+    expected = torch.maximum(mean_confidence(plain) + EXPECTED_GAIN * changed, mean_confidence(by_text))
+    torch.testing.assert_close(moved, expected, rtol=0, atol=0.01)
 
 
 def test_plain_texts_that_are_surer_than_the_changed_predictions_allow_are_not_believed():
     """At a scale of 80 plain texts claim to be certain of what they take for another class than the fitted ones."""
     videos, texts, _ = toy_domain(300)
     noise = 0.5 * torch.randn(texts.shape, generator=torch.Generator().manual_seed(2)) / texts.shape[1] ** 0.5
-    frame, logits, plain, _ = fit_confidence(videos, normalize(texts + noise, dim=1), 80.0)
-    changed = (plain.argmax(1) != logits.argmax(1)).double().mean()
-    assert changed > 1 - mean_confidence(plain) + 0.03
+    frame, logits, plain, by_text, _ = fit_confidence(videos, normalize(texts + noise, dim=1), 80.0)
+    assert share_changed(plain, logits) > 1 - mean_confidence(plain)
     assert float(frame.text_norm) < 1 + OVERCONFIDENCE
-    torch.testing.assert_close(mean_confidence(logits / frame.text_norm).double(), 1 - changed, rtol=0, atol=0.015)
+    moved = mean_confidence(logits / frame.text_norm)
+    assert moved < mean_confidence(plain)
+    torch.testing.assert_close(moved, mean_confidence(by_text), rtol=0, atol=2e-3)
+
+
+def sure_of(classes, confidence, num_classes=4):
+    """Logits (n, K) that give these classes this confidence."""
+    logits = torch.zeros(len(classes), num_classes)
+    odds = confidence / (1 - confidence) * (num_classes - 1)
+    logits[torch.arange(len(classes)), classes] = torch.tensor(odds).log()
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("plain", "by_text", "changed", "changed_by_text", "expected"),
+    [
+        pytest.param(0.6, 0.6, 20, 20, 0.7, id="half of the changed ones are expected to be gained"),
+        pytest.param(0.6, 0.3, 20, 20, 0.7, id="texts without the mixture know less"),
+        pytest.param(0.6, 0.8, 20, 5, 0.8, id="few classes occur"),
+        pytest.param(0.6, 0.95, 20, 10, 0.9, id="texts without the mixture are too sure"),
+        pytest.param(0.6, 0.3, 30, 30, 0.65, id="half of what the changed ones leave unexplained"),
+        pytest.param(0.9, 0.3, 25, 25, 0.75, id="plain texts are too sure"),
+    ],
+)
+def test_doubt_is_held_to_what_plain_texts_and_class_frequencies_allow(
+    plain, by_text, changed, changed_by_text, expected
+):
+    """100 videos, so many of which are taken for another class than by fitted texts, which are sure of all."""
+    new, other = torch.zeros(100, dtype=torch.long), torch.ones(100, dtype=torch.long)
+
+    def reference(confidence, changed):
+        return sure_of(torch.cat([other[:changed], new[changed:]]), confidence)
+
+    logits = sure_of(new, 1 - 1e-6)
+    given = reference(plain, changed), reference(by_text, changed_by_text), logits, logits
+    norm = text_frame._norm_as_confident_as(*given, torch.tensor(0.5), torch.tensor(50.0), lambda sums: sums)
+    torch.testing.assert_close(mean_confidence(logits / norm), torch.tensor(expected), rtol=0, atol=1e-4)
+    least, most = (
+        text_frame._norm_as_confident_as(*given, end, end, lambda sums: sums) for end in (norm / 2, norm * 2)
+    )
+    torch.testing.assert_close(torch.stack([least, most]), torch.stack([norm / 2, norm * 2]))
+
+
+def test_no_more_is_left_out_of_a_mean_than_its_class_has():
+    """A sample whose responsibility has grown since the counts were taken."""
+    *_, mixture = fit_confidence(*toy_domain(60)[:2], 20.0)
+    held = torch.tensor([3.0, 4.0, 5.0])
+    mixture = replace(mixture, counts=torch.tensor([0.0, 0.2, 5.0]), anchor_weights=held)
+    distances = text_frame._without_own_share_(torch.ones(1, 3), torch.ones(1, 3), mixture)
+    left_out = CONFIDENCE_LEFT_OUT
+    expected = [1.0, ((0.2 + 4) / 4) ** 2, ((5 + 5) / (10 - left_out)) ** 2]
+    torch.testing.assert_close(distances[0], torch.tensor(expected))
 
 
 def test_confidence_is_compared_as_if_less_of_each_video_had_been_fitted(monkeypatch):
@@ -227,14 +282,16 @@ def test_confidence_is_compared_as_if_less_of_each_video_had_been_fitted(monkeyp
     videos, texts, _ = toy_domain(24)
     given = {}
 
-    def spy(plain, logits, apart, *rest):
-        given.update(plain=plain, logits=logits, apart=apart, norm=norm_as_confident_as(plain, logits, apart, *rest))
-        return given["norm"]
+    def spy(plain, by_text, logits, apart, *rest):
+        norm = norm_as_confident_as(plain, by_text, logits, apart, *rest)
+        given.update(plain=plain, by_text=by_text, logits=logits, apart=apart, norm=norm)
+        return norm
 
     norm_as_confident_as = text_frame._norm_as_confident_as
     monkeypatch.setattr(text_frame, "_norm_as_confident_as", spy)
-    frame, _, _, mixture = fit_confidence(videos, texts, 20.0)
+    frame, *_, by_text, mixture = fit_confidence(videos, texts, 20.0)
     plain, logits, norm = given["plain"].double(), given["logits"].double(), given["norm"]
+    torch.testing.assert_close(given["by_text"], by_text, rtol=1e-4, atol=1e-4)
     expected = logits.clone()
     for i, (video, share) in enumerate(zip(videos.double(), logits.softmax(1), strict=True)):
         for k, mean in enumerate(mixture.means.double()):
@@ -243,8 +300,10 @@ def test_confidence_is_compared_as_if_less_of_each_video_had_been_fitted(monkeyp
             near, far = (ends @ mixture.whitening.double()).square().sum(1)
             expected[i, k] -= (far - near) / (2 * mixture.temperature)
     torch.testing.assert_close(given["apart"].double(), expected, rtol=1e-4, atol=1e-4)
-    changed, doubt = (plain.argmax(1) != logits.argmax(1)).double().mean(), 1 - mean_confidence(plain)
+    changed, doubt = share_changed(plain, logits), 1 - mean_confidence(plain)
     allowed = doubt - EXPECTED_GAIN * torch.minimum(changed, doubt - changed)
+    allowed = torch.minimum(allowed, 1 - mean_confidence(by_text.double()))
+    assert share_changed(by_text, logits) < 1 - mean_confidence(by_text)
     assert LEAST_NORM < float(norm) < 1 + OVERCONFIDENCE
     assert mean_confidence(logits / norm) > 1 - allowed + 5e-4
     torch.testing.assert_close(mean_confidence(expected / norm), 1 - allowed, rtol=0, atol=1e-4)

@@ -17,13 +17,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .class_mixture import (
-    DEBIASED_SHARE,
     AllReduce,
     ClassMixture,
     TextPrior,
+    debiased_share,
     relative_length,
     squared_distances,
-    without_own_share_,
 )
 
 
@@ -110,8 +109,9 @@ def place_fitted_texts(
     moved_sample = sample if moved_sample is None else moved_sample
     plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * moved_sample @ placed.T
     penalty = squared_distances(mixture, sample).mul_(-0.5 / mixture.temperature)
-    apart = without_own_share_(penalty.clone(), logits.softmax(1), mixture, CONFIDENCE_LEFT_OUT)
-    norm = _norm_as_confident_as(plain, logits, logits + apart - penalty, least, most, all_reduce)
+    apart = _without_own_share_(penalty.clone(), logits.softmax(1), mixture)
+    by_text = torch.addmm(log_prior, sample, (logit_scale * prior.directions).T)
+    norm = _norm_as_confident_as(plain, by_text, logits, logits + apart - penalty, least, most, all_reduce)
     texts = placed + _filling(placed, norm_axis, norm) * norm_axis
     # Own samples move the mean from the anchor to mixture.means, and with it the text.
     moved = mixture.precision_times(mixture.means - mixture.anchors(prior.directions))
@@ -142,13 +142,13 @@ def place_new_texts(
     Returns:
         The texts in the frame, (J, D), and the scale of their offsets, (J, 1).
     """
-    fitted_offsets = fitted_texts - fitted_texts.mean(0)
+    fitted_offsets, share = fitted_texts - fitted_texts.mean(0), debiased_share(len(fitted_texts))
     offsets = text_embeds - fitted_texts.mean(0)
-    scale = relative_length(offsets, fitted_offsets).pow(-DEBIASED_SHARE)[:, None]
+    scale = relative_length(offsets, fitted_offsets).pow(-share)[:, None]
     directions = offsets * scale
     # The mean logit on the domain stands for that on samples of other classes.
     relative = directions - (fitted_offsets * text_scale[:, None]).mean(0)
-    bias = DEBIASED_SHARE * logit_scale * relative @ mixture.domain_mean
+    bias = share * logit_scale * relative @ mixture.domain_mean
     means = mixture.domain_mean + NEW_CLASS_ANCHOR * (mixture.anchors(directions) - mixture.domain_mean)
     log_prior = NEW_CLASS_LOG_PRIOR - bias
     placed = _carry_posterior(directions, means, log_prior, mixture, frame.unit_axis, logit_scale) - frame.text_centre
@@ -156,13 +156,21 @@ def place_new_texts(
 
 
 def _norm_as_confident_as(
-    plain: Tensor, logits: Tensor, apart: Tensor, least: Tensor, most: Tensor, all_reduce: AllReduce
+    plain: Tensor,
+    by_text: Tensor,
+    logits: Tensor,
+    apart: Tensor,
+    least: Tensor,
+    most: Tensor,
+    all_reduce: AllReduce,
 ) -> Tensor:
     """Largest norm up to `most` with which the logits `apart` (n, K) / norm doubt no more than is allowed.
 
-    Doubt, one minus the confidence, may be plain zero-shot's less what the changed predictions are expected to gain.
-    Where more predictions changed than plain zero-shot doubted, it was too sure of itself: the share that changed is
-    allowed then. `logits` are those of the fitted texts, `apart` the same as if less of each video had been fitted.
+    Doubt, one minus the confidence, may be plain zero-shot's less what the changed predictions are expected to gain,
+    but not more than that of `by_text`, logits of debiased texts and class frequencies without the mixture: to know
+    that few classes occur removes most doubt. Where more predictions changed than one of these doubted, it was too
+    sure of itself: the share that changed is allowed then. `logits` are those of the fitted texts, `apart` the same as
+    if less of each video had been fitted.
     """
 
     def total(per_sample: Tensor) -> Tensor:
@@ -171,14 +179,28 @@ def _norm_as_confident_as(
     def doubt(logits: Tensor) -> Tensor:
         return total(1 - logits.softmax(1).amax(1))
 
-    changed, plain_doubt = total(plain.argmax(1) != logits.argmax(1)), doubt(plain)
-    unexplained = plain_doubt - changed
-    allowed = plain_doubt - torch.minimum(unexplained, EXPECTED_GAIN * torch.minimum(changed, unexplained))
+    def allowed_by(reference: Tensor, expected_gain: float) -> Tensor:
+        doubted, changed = doubt(reference), total(reference.argmax(1) != logits.argmax(1))
+        unexplained = doubted - changed
+        return doubted - torch.minimum(unexplained, expected_gain * torch.minimum(changed, unexplained))
+
+    allowed = torch.minimum(allowed_by(plain, EXPECTED_GAIN), allowed_by(by_text, 0.0))
     for _ in range(NORM_HALVINGS):
         middle = (least + most) / 2
         confident = doubt(apart / middle) <= allowed
         least, most = torch.where(confident, middle, least), torch.where(confident, most, middle)
     return least
+
+
+def _without_own_share_(penalty: Tensor, assigned: Tensor, mixture: ClassMixture) -> Tensor:
+    """Multiples of squared distances (N, K) to class means without CONFIDENCE_LEFT_OUT of each sample's share in them.
+
+    They lie further away, by R / (R - z) with R the samples and pseudo-samples in the mean and z what is left out, at
+    most the samples: responsibilities may have grown since they were counted. Both tensors are overwritten.
+    """
+    weight = mixture.counts + mixture.anchor_weights
+    remaining = assigned.mul_(-CONFIDENCE_LEFT_OUT / weight).add_(1).clamp_(min=mixture.anchor_weights / weight)
+    return penalty.div_(remaining.square_())
 
 
 def _orthogonal_direction(vector: Tensor, mean: Tensor) -> Tensor:
