@@ -43,7 +43,7 @@ TEMPERATURE, TEMPERATURE_GROWTH, SHARED_CLASSES = 10.0, 100.0, 10.0
 # Means from one or two samples say little against the texts; with 16 only S is left to be doubted.
 LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 100.0, 1.65
 # Unlabelled samples that a labelled one is worth.
-LABELLED_WEIGHT = 3.0
+LABELLED_WEIGHT = 2.0
 # Share of the classes' differences in the mean and the log spread of their logits that counts as bias, with many
 # classes, and how many classes hold it at none: with few, a difference says how alike a text is to the other classes.
 DEBIASED_SHARE, UNBIASED_PRIOR_CLASSES = 0.5, 6.0

@@ -29,8 +29,9 @@ from .class_mixture import (
 # The common norm is so much above the longest text, squared.
 NORM_MARGIN = 1.05
 # By how much the posterior claims more than it knows, where each class has many samples: text and mixture are two
-# readings of one embedding, and their evidence is added up as if they were independent.
-OVERCONFIDENCE = 3.0
+# readings of one embedding, and their evidence is added up as if they were independent. It goes with the cube of the
+# evidence: with few samples a class, a temperature that is high for their sake has divided most of it already.
+OVERCONFIDENCE = 4.0
 # Share of the changed predictions that is expected to be gained by the change: the least that confidence rises by.
 EXPECTED_GAIN = 0.5
 # Share of an unlabelled video's weight that is left out of the class means when its confidence is looked at: videos
@@ -104,7 +105,7 @@ def place_fitted_texts(
     counts = seen_share * mixture.counts
     evidence = (mixture.counts / mixture.counts.sum()) @ (counts / (counts + mixture.anchor_weights))
     least = (NORM_MARGIN * placed.square().sum(1).max()).sqrt().clamp_min(LEAST_NORM)
-    most = torch.maximum(least, 1 + OVERCONFIDENCE * evidence.square())
+    most = torch.maximum(least, 1 + OVERCONFIDENCE * evidence.pow(3))
     sample = placed[:0] if sample is None else sample
     moved_sample = sample if moved_sample is None else moved_sample
     plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * moved_sample @ placed.T
