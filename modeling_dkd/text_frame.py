@@ -40,7 +40,7 @@ CONFIDENCE_LEFT_OUT = 1 / 3
 # The common norm is at least this. The smaller it is, the more differ the lengths that bring texts to it along an axis
 # on which videos have the coordinate 0 on average only.
 LEAST_NORM = 0.7
-# Halvings of the range of the common norm, down to rounding, when it is set so that texts are as confident as before.
+# Halvings of the range of the common norm, down to rounding, when it is set so that texts doubt what they may.
 NORM_HALVINGS = 30
 # A class that was not fitted: share of the way from the domain's mean to its anchor that its mean is taken to go, and
 # log prior, nats, which makes up for fitted classes whose means are known better.

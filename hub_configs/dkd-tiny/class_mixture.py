@@ -5,7 +5,8 @@ The model of a video embedding x of the domain, given unit class texts t_k and t
     p(k | x) proportional to exp(s x.t~_k - b_k + w_k) N(x; mean_k, S)^(1/T)
 
 - t~_k and b_k: the class texts debiased. CLIP's logit s x.t_k has its own mean and its own spread over samples that
-  are not of class k; half of what differs between classes (log scale for the spread) counts as bias and is removed.
+  are not of class k; up to half of what differs between classes (log scale for the spread), the less the fewer classes
+  there are, counts as bias and is removed.
 - w_k: log frequency of class k in the domain, beyond what the text prior says; maximum a posteriori under N(0, v), v
   estimated over the classes. Absent classes lose weight; present ones need not be equally frequent.
 - mean_k: conjugate prior of at least KAPPA pseudo-samples at the anchor, the class text carried over to the cone of
@@ -45,7 +46,8 @@ LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 100.0, 1.65
 # Unlabelled samples that a labelled one is worth.
 LABELLED_WEIGHT = 2.0
 # Share of the classes' differences in the mean and the log spread of their logits that counts as bias, with many
-# classes, and how many classes hold it at none: with few, a difference says how alike a text is to the other classes.
+# classes, and the number of classes with which it is half of that: with few, a difference says how alike a text is to
+# just these.
 DEBIASED_SHARE, UNBIASED_PRIOR_CLASSES = 0.5, 6.0
 # Samples below which the length of a text's offset says more about the spread of its logits than they do.
 SPREAD_PRIOR_SAMPLES = 1000.0
