@@ -223,10 +223,8 @@ def _carry_posterior(
     logit_scale: Tensor | float,
 ) -> Tensor:
     """Texts (K, D) whose product with s x is the log posterior of the module docstring."""
-    scores = mixture.precision_times(means - mixture.domain_mean)
-    # log N(x; mean, S) = x.score - (mean + domain_mean).score / 2 + terms that are the same for all classes.
-    constant = log_prior - 0.5 * ((means + mixture.domain_mean) * scores).sum(1) / mixture.temperature
-    return directions + scores / (mixture.temperature * logit_scale) + (constant / logit_scale)[:, None] * unit_axis
+    slope, intercept = mixture.log_likelihood(means)
+    return directions + (slope + (log_prior + intercept)[:, None] * unit_axis) / logit_scale
 
 
 def _filling(placed: Tensor, norm_axis: Tensor, norm: Tensor) -> Tensor:

@@ -73,6 +73,8 @@ CHUNK_SIZE = 4096
 AllReduce = Callable[[Tensor], Tensor]
 # Embeddings (N, D), or shards of them that can be passed over again and again.
 Videos = Tensor | Iterable[Tensor]
+# Logits of samples x as x @ slopes.T + intercepts: (K, D) and (K,).
+LinearLogits = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,11 @@ class ClassMixture:
         """S^-1 v of each vector, (..., D): for a difference of means, the direction that tells them apart."""
         return vectors @ self.whitening @ self.whitening.T
 
+    def log_likelihood(self, means: Tensor) -> LinearLogits:
+        """Logarithm of N(x; mean, S)^(1/T) for means (J, D), without the part that is the same for all of them."""
+        slope = self.precision_times(means - self.domain_mean) / self.temperature
+        return slope, -0.5 * ((means + self.domain_mean) * slope).sum(1)
+
 
 def fit_class_mixture(
     video_embeds: Videos,
@@ -271,9 +278,12 @@ def gather_statistics(
 ) -> DomainStatistics:
     """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes."""
     statistics, position = _no_statistics(prior), 0
+    slope, intercept = mixture.log_likelihood(mixture.means)
+    by_text = logit_scale * prior.directions, mixture.log_frequency - prior.bias
+    by_both = by_text[0] + slope, by_text[1] + intercept
     for chunk in _chunks(video_embeds):
         own_labels = labels[position : position + len(chunk)]
-        statistics += _chunk_statistics(mixture, prior, chunk, own_labels, logit_scale)
+        statistics += _chunk_statistics(by_text, by_both, chunk, own_labels)
         position += len(chunk)
     return DomainStatistics(*(all_reduce(getattr(statistics, f.name)) for f in fields(statistics)))
 
@@ -424,18 +434,16 @@ def _no_statistics(prior: TextPrior) -> DomainStatistics:
 
 
 def _chunk_statistics(
-    mixture: ClassMixture, prior: TextPrior, video_embeds: Tensor, labels: Tensor, logit_scale: float
+    by_text: LinearLogits, by_both: LinearLogits, video_embeds: Tensor, labels: Tensor
 ) -> DomainStatistics:
-    """Statistics of one chunk."""
-    prior_logits = torch.addmm(mixture.log_frequency - prior.bias, video_embeds, (logit_scale * prior.directions).T)
-    # Arithmetic in place: fresh memory of size N x K costs more than what is computed in it.
-    penalty = squared_distances(mixture, video_embeds).mul_(-0.5 / mixture.temperature)
-    assigned = penalty.add_(prior_logits).softmax(1)
-    expected = prior_logits.softmax(1)
+    """Statistics of one chunk, given the logits of the texts alone and of texts and mixture."""
+    expected, assigned = (
+        torch.addmm(intercept, video_embeds, slope.T).softmax(1) for slope, intercept in (by_text, by_both)
+    )
     known = labels >= 0
     weight = torch.where(known, LABELLED_WEIGHT, 1.0)
     if known.any():
-        truth = LABELLED_WEIGHT * one_hot(labels[known], len(prior.bias)).to(assigned.dtype)
+        truth = LABELLED_WEIGHT * one_hot(labels[known], assigned.shape[1]).to(assigned.dtype)
         assigned[known] = expected[known] = truth
     sums = (weight.sum(), weight[known].sum(), assigned.sum(0), expected.sum(0), assigned.T @ video_embeds)
     return DomainStatistics(*(value.double() for value in sums))
