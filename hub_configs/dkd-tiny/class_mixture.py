@@ -36,7 +36,7 @@ KAPPA = 2.5
 # Size below which the samples of a class are rather taken for those of others, relative to the typical size and times
 # the classes that do not occur for each one that does; and how sharp that is. A long tail, whose classes have samples
 # of their own, makes the latter about 1; a quarter of the classes occurring alone, about 3.
-DOUBTFUL_SIZE, DOUBTFUL_POWER = 0.25, 3.0
+DOUBTFUL_SIZE, DOUBTFUL_POWER = 0.3, 3.0
 # T with plenty of samples, and what is added to it times classes / samples. What all classes share, the place and the
 # axes of the domain, has to be known from the same samples, and counts as so many classes more.
 TEMPERATURE, TEMPERATURE_GROWTH, SHARED_CLASSES = 10.0, 100.0, 10.0
