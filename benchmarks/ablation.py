@@ -3,13 +3,16 @@
 python benchmarks/ablation.py FEATURES                          # 25 rows, 5 seeds, each variant; 2 hours on one core
 python benchmarks/ablation.py FEATURES --sections particles     # one section anew, the others as they stand
 
-The 25 rows are five sets of real CLIP embeddings under five protocols (see `python evaluate.py --help`). Every figure
-is the gain in top-1 over plain zero-shot of the same embeddings, in points, mean over the seeds. One default setting
-is used for all sets; the constants were chosen on these sets as a whole, which are development data.
+The 25 rows are five sets of real CLIP embeddings under five protocols (see `python evaluate.py --help`); the last
+section has four sets of clips with one embedding a frame. Every figure is the gain in top-1 over plain zero-shot of
+the same embeddings, in points, mean over the seeds. One default setting is used for all sets; the constants were
+chosen on the five sets as a whole, which are development data.
 
-`text_only` is DKD without the SVGD step of the videos, `full_video_step` with a step as long as support and typicality
-of a video allow, `one strength for all` with the mean instead of a strength for each video and each class,
-`kernel_none` without interaction between particles, `unanchored` without class texts in the mixture.
+`video_only` compares moved videos with plain texts and `text_only` plain videos with moved texts, which is DKD without
+SVGD where a clip and a class have one particle each. `unanchored`: no class texts in the mixture; `full_video_step`:
+the longest step that support and typicality of a video allow; `one strength for all`: the mean instead of a strength
+for each video and each class. Among frames, `averaged_first`: one particle a clip; `kernel_none`: no interaction;
+`three_steps`: three steps of SVGD instead of one.
 """
 
 import argparse
@@ -154,7 +157,7 @@ def parts() -> dict[str, Method]:
 
 
 def halved_and_doubled() -> dict[str, Method]:
-    """Every constant that acts where nothing is labelled."""
+    """The mixture's constants that act where nothing is labelled, but for floors and ranges that keep numbers sane."""
     methods: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
     for name in CONSTANTS:
         value = getattr(class_mixture, name)

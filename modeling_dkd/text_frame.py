@@ -22,7 +22,6 @@ from .class_mixture import (
     TextPrior,
     debiased_share,
     relative_length,
-    squared_distances,
 )
 
 
@@ -109,7 +108,7 @@ def place_fitted_texts(
     sample = placed[:0] if sample is None else sample
     moved_sample = sample if moved_sample is None else moved_sample
     plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * moved_sample @ placed.T
-    penalty = squared_distances(mixture, sample).mul_(-0.5 / mixture.temperature)
+    penalty = _squared_distances(mixture, sample).mul_(-0.5 / mixture.temperature)
     apart = _without_own_share_(penalty.clone(), logits.softmax(1), mixture)
     by_text = torch.addmm(log_prior, sample, (logit_scale * prior.directions).T)
     norm = _norm_as_confident_as(plain, by_text, logits, logits + apart - penalty, least, most, all_reduce)
@@ -193,6 +192,14 @@ def _norm_as_confident_as(
     return least
 
 
+def _squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:
+    """Squared Mahalanobis distance of points (N, D) from each mean, (N, K)."""
+    centred = (points - mixture.domain_mean) @ mixture.whitening
+    means = (mixture.means - mixture.domain_mean) @ mixture.whitening
+    distances = torch.addmm(means.square().sum(1), centred, means.T, alpha=-2)
+    return distances.add_(centred.square().sum(1, keepdim=True)).clamp_min_(0)
+
+
 def _without_own_share_(penalty: Tensor, assigned: Tensor, mixture: ClassMixture) -> Tensor:
     """Multiples of squared distances (N, K) to class means without CONFIDENCE_LEFT_OUT of each sample's share in them.
 
@@ -223,7 +230,7 @@ def _carry_posterior(
     logit_scale: Tensor | float,
 ) -> Tensor:
     """Texts (K, D) whose product with s x is the log posterior of the module docstring."""
-    slope, intercept = mixture.log_likelihood(means)
+    slope, intercept = mixture.linear_log_likelihood(means)
     return directions + (slope + (log_prior + intercept)[:, None] * unit_axis) / logit_scale
 
 

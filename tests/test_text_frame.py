@@ -280,6 +280,14 @@ def test_doubt_is_held_to_what_plain_texts_and_class_frequencies_allow(
         torch.testing.assert_close(held, end)
 
 
+def test_squared_distances_equal_differences():
+    videos, texts, _ = toy_domain()
+    _, mixture, _ = fit(videos, texts)
+    differences = videos[:, None].double() - mixture.means.double()
+    expected = (differences @ mixture.whitening.double()).square().sum(-1)
+    torch.testing.assert_close(text_frame._squared_distances(mixture, videos).double(), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_no_more_is_left_out_of_a_mean_than_its_class_has():
     """A sample whose responsibility has grown since the counts were taken."""
     *_, mixture = fit_confidence(*toy_domain(60)[:2], 20.0)

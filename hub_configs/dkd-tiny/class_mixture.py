@@ -36,7 +36,7 @@ KAPPA = 2.5
 # Size below which the samples of a class are rather taken for those of others, relative to the typical size and times
 # the classes that do not occur for each one that does; and how sharp that is. A long tail, whose classes have samples
 # of their own, makes the latter about 1; a quarter of the classes occurring alone, about 3.
-DOUBTFUL_SIZE, DOUBTFUL_POWER = 0.3, 3.0
+DOUBTFUL_SIZE, DOUBTFUL_POWER = 0.25, 3.0
 # T with plenty of samples, and what is added to it times classes / samples. What all classes share, the place and the
 # axes of the domain, has to be known from the same samples, and counts as so many classes more.
 TEMPERATURE, TEMPERATURE_GROWTH, SHARED_CLASSES = 10.0, 100.0, 10.0
@@ -182,7 +182,7 @@ class ClassMixture:
         """S^-1 v of each vector, (..., D): for a difference of means, the direction that tells them apart."""
         return vectors @ self.whitening @ self.whitening.T
 
-    def log_likelihood(self, means: Tensor) -> LinearLogits:
+    def linear_log_likelihood(self, means: Tensor) -> LinearLogits:
         """Logarithm of N(x; mean, S)^(1/T) for means (J, D), without the part that is the same for all of them."""
         slope = self.precision_times(means - self.domain_mean) / self.temperature
         return slope, -0.5 * ((means + self.domain_mean) * slope).sum(1)
@@ -278,7 +278,7 @@ def gather_statistics(
 ) -> DomainStatistics:
     """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes."""
     statistics, position = _no_statistics(prior), 0
-    slope, intercept = mixture.log_likelihood(mixture.means)
+    slope, intercept = mixture.linear_log_likelihood(mixture.means)
     by_text = logit_scale * prior.directions, mixture.log_frequency - prior.bias
     by_both = by_text[0] + slope, by_text[1] + intercept
     for chunk in _chunks(video_embeds):
@@ -447,11 +447,3 @@ def _chunk_statistics(
         assigned[known] = expected[known] = truth
     sums = (weight.sum(), weight[known].sum(), assigned.sum(0), expected.sum(0), assigned.T @ video_embeds)
     return DomainStatistics(*(value.double() for value in sums))
-
-
-def squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:
-    """Squared Mahalanobis distance of points (N, D) from each mean, (N, K)."""
-    centred = (points - mixture.domain_mean) @ mixture.whitening
-    means = (mixture.means - mixture.domain_mean) @ mixture.whitening
-    distances = torch.addmm(means.square().sum(1), centred, means.T, alpha=-2)
-    return distances.add_(centred.square().sum(1, keepdim=True)).clamp_min_(0)
