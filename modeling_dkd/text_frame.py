@@ -39,6 +39,8 @@ CONFIDENCE_LEFT_OUT = 1 / 3
 # The common norm is at least this. The smaller it is, the more differ the lengths that bring texts to it along an axis
 # on which videos have the coordinate 0 on average only.
 LEAST_NORM = 0.7
+# The common norm is at most this where plain texts turn out to be too sure of themselves.
+LARGEST_NORM = 10.0
 # Halvings of the range of the common norm, down to rounding, when it is set so that texts doubt what they may.
 NORM_HALVINGS = 30
 # A class that was not fitted: share of the way from the domain's mean to its anchor that its mean is taken to go, and
@@ -169,8 +171,10 @@ def _norm_as_confident_as(
     Doubt, one minus the confidence, may be plain zero-shot's less what the changed predictions are expected to gain,
     but not more than that of `by_text`, logits of debiased texts and class frequencies without the mixture: to know
     that few classes occur removes most doubt. Where more predictions changed than one of these doubted, it was too
-    sure of itself: the share that changed is allowed then. `logits` are those of the fitted texts, `apart` the same as
-    if less of each video had been fitted.
+    sure of itself: the share that changed is allowed then. If that is plain zero-shot, all that is made of the texts
+    is too sure, and neither `by_text` nor `most` counts.
+
+    `logits` are those of the fitted texts, `apart` the same as if less of each video had been fitted.
     """
 
     def total(per_sample: Tensor) -> Tensor:
@@ -184,7 +188,10 @@ def _norm_as_confident_as(
         unexplained = doubted - changed
         return doubted - torch.minimum(unexplained, expected_gain * torch.minimum(changed, unexplained))
 
-    allowed = torch.minimum(allowed_by(plain, EXPECTED_GAIN), allowed_by(by_text, 0.0))
+    allowed = allowed_by(plain, EXPECTED_GAIN)
+    too_sure = allowed > doubt(plain)
+    allowed = torch.where(too_sure, allowed, torch.minimum(allowed, allowed_by(by_text, 0.0)))
+    most = torch.where(too_sure, LARGEST_NORM, most)
     for _ in range(NORM_HALVINGS):
         middle = (least + most) / 2
         confident = doubt(apart / middle) <= allowed
