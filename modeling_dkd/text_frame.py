@@ -191,7 +191,7 @@ def _norm_as_confident_as(
     allowed = allowed_by(plain, EXPECTED_GAIN)
     too_sure = allowed > doubt(plain)
     allowed = torch.where(too_sure, allowed, torch.minimum(allowed, allowed_by(by_text, 0.0)))
-    most = torch.where(too_sure, LARGEST_NORM, most)
+    most = torch.where(too_sure, least.clamp_min(LARGEST_NORM), most)
     for _ in range(NORM_HALVINGS):
         middle = (least + most) / 2
         confident = doubt(apart / middle) <= allowed

@@ -282,6 +282,16 @@ def test_doubt_is_held_to_what_plain_texts_and_class_frequencies_allow(
         torch.testing.assert_close(held, end)
 
 
+def test_no_doubt_makes_the_common_norm_shorter_than_the_longest_text():
+    """Half of the predictions of plain texts that were sure changed: a norm of 13.6 would be allowed."""
+    new = torch.zeros(100, dtype=torch.long)
+    plain, logits = sure_of(torch.arange(100) % 2, 0.9), sure_of(new, 1 - 1e-6)
+    for least, expected in ((1.0, LARGEST_NORM), (12.0, 12.0)):
+        ends = torch.tensor(least), torch.tensor(least)
+        norm = text_frame._norm_as_confident_as(plain, plain, logits, logits, *ends, lambda sums: sums)
+        torch.testing.assert_close(norm, torch.tensor(expected), rtol=1e-5, atol=0)
+
+
 def test_squared_distances_equal_differences():
     videos, texts, _ = toy_domain()
     _, mixture, _ = fit(videos, texts)
