@@ -58,7 +58,7 @@ PARTS = {
     "no class frequencies": {"FREQUENCY_VARIANCE": 1e-9, "FREQUENCY_PRIOR_CLASSES": 1e9},
     "no anchors: own means only": {"KAPPA": 1e-2, "DOUBTFUL_SIZE": 0.0},
     "no doubt about small classes": {"DOUBTFUL_SIZE": 0.0},
-    "no temperature (T = 1)": {"TEMPERATURE": 1.0, "TEMPERATURE_GROWTH": 0.0},
+    "no temperature (T = 1)": {"TEMPERATURE": 1.0, "_effective_dimension": lambda *_: 0.0},
     "diagonal covariance": {"UNLABELLED_COVARIANCE_SHARE": 0.0},
     "the samples' own covariance": {"UNLABELLED_COVARIANCE_SHARE": 1.0},
 }
@@ -67,7 +67,6 @@ CONSTANTS = (
     "DOUBTFUL_SIZE",
     "DOUBTFUL_POWER",
     "TEMPERATURE",
-    "TEMPERATURE_GROWTH",
     "SHARED_CLASSES",
     "COVARIANCE_PRIOR_SAMPLES",
     "UNLABELLED_COVARIANCE_SHARE",
@@ -157,7 +156,10 @@ def parts() -> dict[str, Method]:
 
 
 def halved_and_doubled() -> dict[str, Method]:
-    """The mixture's constants that act where nothing is labelled, but for floors and ranges that keep numbers sane."""
+    """The mixture's constants that act where nothing is labelled, but for floors and ranges that keep numbers sane.
+
+    So is the effective dimension, whose factor in T is one.
+    """
     methods: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
     for name in CONSTANTS:
         value = getattr(class_mixture, name)
@@ -166,6 +168,10 @@ def halved_and_doubled() -> dict[str, Method]:
             # More than all of the bias there is not.
             other = min(other, 1.0) if name == "DEBIASED_SHARE" else other
             methods[f"{name} {value:g} -> {other:g}"] = partial(with_constants, {name: other})
+    dimension = class_mixture._effective_dimension
+    for factor in (0.5, 2):
+        other = {"_effective_dimension": lambda *scatter, factor=factor: factor * dimension(*scatter)}
+        methods[f"effective dimension x {factor:g}"] = partial(with_constants, other)
     return methods
 
 

@@ -26,7 +26,6 @@ from modeling_dkd.class_mixture import (
     SHARED_CLASSES,
     SPREAD_PRIOR_SAMPLES,
     TEMPERATURE,
-    TEMPERATURE_GROWTH,
     UNBIASED_PRIOR_CLASSES,
     UNLABELLED_COVARIANCE_SHARE,
     VARIANCE_PRIOR_SAMPLES,
@@ -137,6 +136,9 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     held = torch.diag((1 - apart) * own.mean() + apart * own)
     labelled = (labels >= 0).double().mean()
     num_seen = (labels < 0).sum() + (labels >= 0).sum() / LABELLED_WEIGHT
+    eigenvalues = torch.linalg.eigvalsh(covariance)
+    dimension = 1 / max(1 / dim, (eigenvalues**2).sum() / eigenvalues.sum() ** 2 - 1 / num_seen)
+    dimension += (dim - dimension) * VARIANCE_PRIOR_SAMPLES / (num_seen + VARIANCE_PRIOR_SAMPLES)
     trust = num_seen / (num_seen + COVARIANCE_PRIOR_SAMPLES * dim)
     trust = trust * (labelled + (1 - labelled) * UNLABELLED_COVARIANCE_SHARE)
     covariance = trust * covariance + (1 - trust) * held
@@ -147,7 +149,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         observed = sum(float(w**2 + 1 / (n + 1 / variance)) for w, n in zip(log_frequency, prior_counts, strict=True))
         variance = FREQUENCY_PRIOR_CLASSES * FREQUENCY_VARIANCE + observed
         variance = variance / (FREQUENCY_PRIOR_CLASSES + len(counts))
-    unlabelled_temperature = TEMPERATURE + TEMPERATURE_GROWTH * (len(counts) + SHARED_CLASSES) / num_samples
+    unlabelled_temperature = TEMPERATURE + dimension * (len(counts) + SHARED_CLASSES) / num_samples
     per_sample = LABELLED_WEIGHT * len(counts) / num_samples
     labelled_temperature = max(1, LABELLED_TEMPERATURE * per_sample**LABELLED_TEMPERATURE_POWER)
     labelled = (labels >= 0).double().mean()
@@ -413,6 +415,47 @@ def test_classes_that_the_mixture_finds_less_of_than_the_texts_lose_weight():
 def test_the_temperature_grows_with_classes_per_sample():
     few, many = toy_domain(12), toy_domain(600)
     assert fit(*few[:2])[1].temperature > fit(*many[:2])[1].temperature > TEMPERATURE
+
+
+def test_the_temperature_grows_with_the_axes_along_which_samples_vary():
+    """The same domain in a space of 48 more axes is as sure of its means; with samples that vary there, it is not."""
+    videos, texts, _ = toy_domain(600)
+    wider, wider_texts = (torch.nn.functional.pad(embeds, (0, 48)) for embeds in (videos, texts))
+    noise = torch.randn(wider.shape, generator=torch.Generator().manual_seed(0))
+    spread = torch.nn.functional.normalize(wider + 0.1 * noise, dim=1)
+    temperature, same, higher = (
+        float(fit(v, t)[1].temperature) for v, t in ((videos, texts), (wider, wider_texts), (spread, wider_texts))
+    )
+    assert same == pytest.approx(temperature, rel=0.02)
+    assert higher > TEMPERATURE + 2 * (temperature - TEMPERATURE)
+
+
+def test_without_second_moments_covariance_and_temperature_stay():
+    videos, texts, _ = toy_domain(60)
+    prior, mixture, statistics, _ = fit(videos, texts)
+    moved = maximise(mixture, prior, statistics + statistics, None)
+    assert torch.equal(moved.counts, 2 * mixture.counts)
+    assert torch.equal(moved.whitening, mixture.whitening)
+    assert torch.equal(moved.variances, mixture.variances)
+    assert moved.temperature == mixture.temperature
+
+
+@pytest.mark.parametrize("num_samples", [100, 2000])
+def test_the_effective_dimension_does_not_depend_on_the_number_of_samples(num_samples):
+    """Ten axes with variance 1 and 100 with 0.01: 11^2 / 10.01, but for the prior; the samples' own ratio is less."""
+    videos = torch.randn(num_samples, 110, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    videos[:, 10:] *= 0.1
+    statistics = DomainStatistics(torch.tensor(float(num_samples)).double(), torch.zeros(()), *torch.zeros(3, 1))
+    dimension = class_mixture._effective_dimension(statistics, videos.T @ videos / num_samples)
+    expected = (num_samples * 11**2 / 10.01 + VARIANCE_PRIOR_SAMPLES * 110) / (num_samples + VARIANCE_PRIOR_SAMPLES)
+    assert float(dimension) == pytest.approx(expected, rel=0.04)
+
+
+@pytest.mark.parametrize("samples", [torch.zeros(4, 5), torch.eye(5)[:1], torch.eye(5)])
+def test_the_effective_dimension_is_at_most_that_of_the_space(samples):
+    """No spread, one sample and as many orthogonal ones: nothing says that some axes vary more than others."""
+    statistics = DomainStatistics(torch.tensor(float(len(samples))).double(), torch.zeros(()), *torch.zeros(3, 1))
+    assert float(class_mixture._effective_dimension(statistics, samples.T @ samples / len(samples))) == 5
 
 
 @pytest.mark.parametrize("num_videos", [1, 2, 4])

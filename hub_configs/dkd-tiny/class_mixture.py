@@ -17,7 +17,7 @@ The model of a video embedding x of the domain, given unit class texts t_k and t
   vary together are thus not counted as so many pieces of evidence; without this, a class whose samples spread along
   such axes is split among its absent neighbours.
 - T: what S still misses (classes are no Gaussians, responsibilities are no truths) makes the likelihood overconfident,
-  and the more so the fewer samples a class has.
+  and the more so the fewer samples a class has: its mean is unsure on each of the dimensions along which samples vary.
 
 It is fitted by expectation-maximisation on additive statistics: samples pass in chunks, nothing of size N x K is kept
 (the second moments that S needs are summed once), and statistics of several processes may be summed.
@@ -37,9 +37,9 @@ KAPPA = 2.5
 # the classes that do not occur for each one that does; and how sharp that is. A long tail, whose classes have samples
 # of their own, makes the latter about 1; a quarter of the classes occurring alone, about 3.
 DOUBTFUL_SIZE, DOUBTFUL_POWER = 0.25, 3.0
-# T with plenty of samples, and what is added to it times classes / samples. What all classes share, the place and the
-# axes of the domain, has to be known from the same samples, and counts as so many classes more.
-TEMPERATURE, TEMPERATURE_GROWTH, SHARED_CLASSES = 10.0, 100.0, 10.0
+# T with plenty of samples. What all classes share, the place and the axes of the domain, has to be known from the same
+# samples as their means, and counts as so many classes more.
+TEMPERATURE, SHARED_CLASSES = 10.0, 20.0
 # T where all samples are labelled: with one sample a class, and the power of classes / samples by which it falls to 1.
 # Means from one or two samples say little against the texts; with 16 only S is left to be doubted.
 LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 100.0, 1.65
@@ -62,7 +62,7 @@ ANCHOR_SCALE_RANGE = (0.2, 3.0)
 # where no class is known: with guessed classes it contains differences between them, which S must not explain away.
 COVARIANCE_PRIOR_SAMPLES, UNLABELLED_COVARIANCE_SHARE = 1.0, 0.25
 # Share of that diagonal that is the same for all axes, with many samples, and the pseudo-samples by which the rest is
-# held there too: one sample has hardly any variance on most axes.
+# held there too, and the effective dimension at D: one sample has hardly any variance on most axes.
 EQUAL_VARIANCE_SHARE, VARIANCE_PRIOR_SAMPLES = 0.25, 2.0
 # Added to all variances so that S can be inverted: relative to their mean, and what rounding of unit vectors may hide.
 RELATIVE_VARIANCE_FLOOR, ROUNDING_VARIANCE = 1e-3, 1e-6
@@ -303,7 +303,7 @@ def maximise(
 ) -> ClassMixture:
     """M step: the mixture that the statistics and `second_moments` ask for, given the one they were gathered under.
 
-    Without moments S stays what it is.
+    Without moments S and T stay what they are.
     """
     num_samples, counts = statistics.num_samples, statistics.counts
     directions = prior.directions.double()
@@ -321,17 +321,15 @@ def maximise(
     labelled = statistics.num_labelled / num_samples
     anchor_weights = _anchor_weights(counts, labelled)
     means = anchors + (counts / (counts + anchor_weights))[:, None] * (own_means - anchors)
-    variances, whitening = mixture.variances, mixture.whitening
+    variances, whitening, temperature = mixture.variances, mixture.whitening, mixture.temperature
     if moments is not None:
-        covariance = _shrunk_covariance(statistics, moments, means)
+        scatter = _scatter(statistics, moments, means)
+        temperature = _temperature(statistics, scatter)
+        covariance = _shrunk_covariance(statistics, scatter)
         factor = torch.linalg.cholesky(covariance)
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
         variances = covariance.diagonal()
     log_frequency = _log_frequency(mixture.log_frequency.double(), counts, statistics.prior_counts)
-    unlabelled_temperature = TEMPERATURE + TEMPERATURE_GROWTH * (len(counts) + SHARED_CLASSES) / num_samples
-    falling = (LABELLED_WEIGHT * len(counts) / num_samples).pow(LABELLED_TEMPERATURE_POWER)
-    labelled_temperature = (LABELLED_TEMPERATURE * falling).clamp_min(1)
-    temperature = 1 / ((1 - labelled) / unlabelled_temperature + labelled / labelled_temperature)
     place = (log_frequency, domain_mean, mean_direction, scale)
     new = (*place, means, variances, whitening, counts, anchor_weights, temperature)
     return ClassMixture(*(value.float() for value in new))
@@ -349,15 +347,46 @@ def _anchor_weights(counts: Tensor, labelled: Tensor) -> Tensor:
     return KAPPA + (1 - labelled) * counts * (doubtful / counts).pow(DOUBTFUL_POWER)
 
 
-def _shrunk_covariance(statistics: DomainStatistics, moments: Tensor, means: Tensor) -> Tensor:
-    """S, (D, D): scatter around the class means per sample, held near its diagonal and that near equal variances."""
-    num_samples, num_axes = statistics.num_samples, len(moments)
+def _scatter(statistics: DomainStatistics, moments: Tensor, means: Tensor) -> Tensor:
+    """Products of the samples' deviations from their class means, per sample, (D, D)."""
+    num_samples = statistics.num_samples
     # Around the domain's mean, from where differences of large numbers lose least.
     centre = statistics.sums.sum(0) / num_samples
     sums, means = statistics.sums - statistics.counts[:, None] * centre, means - centre
     cross = sums.T @ means
     scatter = moments - num_samples * torch.outer(centre, centre)
-    scatter = (scatter - cross - cross.T + (means.T * statistics.counts) @ means) / num_samples
+    return (scatter - cross - cross.T + (means.T * statistics.counts) @ means) / num_samples
+
+
+def _temperature(statistics: DomainStatistics, scatter: Tensor) -> Tensor:
+    """T, ().
+
+    The mean of n samples that vary along d axes is off by a squared distance of d / n: with N samples of K classes, by
+    d K / N. Where labels tell the classes, this fades faster.
+    """
+    num_classes, num_samples = len(statistics.counts), statistics.num_samples
+    unlabelled = TEMPERATURE + _effective_dimension(statistics, scatter) * (num_classes + SHARED_CLASSES) / num_samples
+    falling = (LABELLED_WEIGHT * num_classes / num_samples).pow(LABELLED_TEMPERATURE_POWER)
+    labelled = (LABELLED_TEMPERATURE * falling).clamp_min(1)
+    share = statistics.num_labelled / num_samples
+    return 1 / ((1 - share) / unlabelled + share / labelled)
+
+
+def _effective_dimension(statistics: DomainStatistics, scatter: Tensor) -> Tensor:
+    """How many axes of equal variance spread like the samples around their class means, (), 1 to D.
+
+    The participation ratio tr(C)^2 / tr(C^2) of their covariance C, whose tr(C^2) is too large by tr(C)^2 / n if n
+    samples tell it (Bai and Saranadasa 1996). Few samples do not show how many axes there are: held at D, as S is.
+    """
+    num_seen = statistics.num_samples * statistics.seen_share
+    concentration = scatter.square().sum() / scatter.trace().square().clamp_min(1e-30)
+    dimension = 1 / (concentration - 1 / num_seen).clamp(1 / len(scatter), 1)
+    return (num_seen * dimension + VARIANCE_PRIOR_SAMPLES * len(scatter)) / (num_seen + VARIANCE_PRIOR_SAMPLES)
+
+
+def _shrunk_covariance(statistics: DomainStatistics, scatter: Tensor) -> Tensor:
+    """S, (D, D): the scatter held near its diagonal, and that near equal variances."""
+    num_samples, num_axes = statistics.num_samples, len(scatter)
     variances = scatter.diagonal().clamp_min(0)
     mean_variance = variances.mean()
     trust = (1 - EQUAL_VARIANCE_SHARE) * num_samples / (num_samples + VARIANCE_PRIOR_SAMPLES)
