@@ -52,7 +52,7 @@ SETS = {
     "ImageNet, 500 classes": ("imagenet500a_openai_vitb32.npz", None),
 }
 # A part is taken away by the value of its constant at which it does nothing.
-PARTS = {
+PARTS: dict[str, dict[str, Any]] = {
     "no mixture: debiased texts only": {"TEMPERATURE": 1e9},
     "no debiasing of texts": {"DEBIASED_SHARE": 0.0},
     "no class frequencies": {"FREQUENCY_VARIANCE": 1e-9, "FREQUENCY_PRIOR_CLASSES": 1e9},
@@ -158,7 +158,7 @@ def parts() -> dict[str, Method]:
 def halved_and_doubled() -> dict[str, Method]:
     """The mixture's constants that act where nothing is labelled, but for floors and ranges that keep numbers sane.
 
-    So is the effective dimension, whose factor in T is one.
+    The effective dimension, whose factor in T is one, is halved and doubled too.
     """
     methods: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
     for name in CONSTANTS:
@@ -170,8 +170,8 @@ def halved_and_doubled() -> dict[str, Method]:
             methods[f"{name} {value:g} -> {other:g}"] = partial(with_constants, {name: other})
     dimension = class_mixture._effective_dimension
     for factor in (0.5, 2):
-        other = {"_effective_dimension": lambda *scatter, factor=factor: factor * dimension(*scatter)}
-        methods[f"effective dimension x {factor:g}"] = partial(with_constants, other)
+        scaled: dict[str, Any] = {"_effective_dimension": lambda *scatter, factor=factor: factor * dimension(*scatter)}
+        methods[f"effective dimension x {factor:g}"] = partial(with_constants, scaled)
     return methods
 
 

@@ -426,7 +426,7 @@ def test_the_temperature_grows_with_the_axes_along_which_samples_vary():
     temperature, same, higher = (
         float(fit(v, t)[1].temperature) for v, t in ((videos, texts), (wider, wider_texts), (spread, wider_texts))
     )
-    assert same == pytest.approx(temperature, rel=0.02)
+    assert same - TEMPERATURE == pytest.approx(temperature - TEMPERATURE, rel=0.03)
     assert higher > TEMPERATURE + 2 * (temperature - TEMPERATURE)
 
 
@@ -441,7 +441,7 @@ def test_without_second_moments_covariance_and_temperature_stay():
 
 
 @pytest.mark.parametrize("num_samples", [100, 2000])
-def test_the_effective_dimension_does_not_depend_on_the_number_of_samples(num_samples):
+def test_the_effective_dimension_is_corrected_for_the_number_of_samples(num_samples):
     """Ten axes with variance 1 and 100 with 0.01: 11^2 / 10.01, but for the prior; the samples' own ratio is less."""
     videos = torch.randn(num_samples, 110, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     videos[:, 10:] *= 0.1
@@ -453,7 +453,7 @@ def test_the_effective_dimension_does_not_depend_on_the_number_of_samples(num_sa
 
 @pytest.mark.parametrize("samples", [torch.zeros(4, 5), torch.eye(5)[:1], torch.eye(5)])
 def test_the_effective_dimension_is_at_most_that_of_the_space(samples):
-    """No spread, one sample and as many orthogonal ones: nothing says that some axes vary more than others."""
+    """No spread, one sample and orthogonal ones: nothing says that some axes vary more than others."""
     statistics = DomainStatistics(torch.tensor(float(len(samples))).double(), torch.zeros(()), *torch.zeros(3, 1))
     assert float(class_mixture._effective_dimension(statistics, samples.T @ samples / len(samples))) == 5
 
@@ -480,6 +480,19 @@ def test_one_class():
     torch.testing.assert_close(mixture.variances, expected, rtol=1e-4, atol=1e-6)
     assert float(prior.scale) == 1
     assert float(mixture.log_frequency) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2])
+@pytest.mark.parametrize("spread", [0.0, 1e-4, 1e-3])
+def test_thousands_of_like_videos_leave_a_covariance_that_can_be_inverted(num_classes, spread):
+    generator = torch.Generator().manual_seed(0)
+    video = 3 + torch.randn(64, generator=generator)
+    videos = torch.nn.functional.normalize(video + spread * torch.randn(9000, 64, generator=generator), dim=1)
+    texts = torch.nn.functional.normalize(torch.randn(num_classes, 64, generator=generator), dim=1)
+    mixture = fit(videos, texts)[1]
+    assert torch.isfinite(mixture.whitening).all()
+    dimension = (float(mixture.temperature) - TEMPERATURE) * 9000 / (num_classes + SHARED_CLASSES)
+    assert dimension == pytest.approx(64, rel=0.05)
 
 
 def test_identical_texts_share_their_samples():

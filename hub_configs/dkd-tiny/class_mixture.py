@@ -62,7 +62,7 @@ ANCHOR_SCALE_RANGE = (0.2, 3.0)
 # where no class is known: with guessed classes it contains differences between them, which S must not explain away.
 COVARIANCE_PRIOR_SAMPLES, UNLABELLED_COVARIANCE_SHARE = 1.0, 0.25
 # Share of that diagonal that is the same for all axes, with many samples, and the pseudo-samples by which the rest is
-# held there too, and the effective dimension at D: one sample has hardly any variance on most axes.
+# held there too: one sample has hardly any variance on most axes. As many hold the effective dimension at D.
 EQUAL_VARIANCE_SHARE, VARIANCE_PRIOR_SAMPLES = 0.25, 2.0
 # Added to all variances so that S can be inverted: relative to their mean, and what rounding of unit vectors may hide.
 RELATIVE_VARIANCE_FLOOR, ROUNDING_VARIANCE = 1e-3, 1e-6
@@ -293,7 +293,10 @@ def second_moments(video_embeds: Videos, labels: Tensor, like: Tensor) -> Tensor
     moments, position = like.new_zeros(like.shape[1], like.shape[1], dtype=torch.float64), 0
     for chunk in _chunks(video_embeds):
         weight = torch.where(labels[position : position + len(chunk)] >= 0, LABELLED_WEIGHT, 1.0)
-        moments += (chunk.T * weight) @ chunk
+        centre, spread = _around_mean(chunk)
+        drift = (weight @ spread).double()
+        moments += (spread.T * weight) @ spread
+        moments += torch.outer(drift, centre) + torch.outer(centre, drift) + weight.sum() * torch.outer(centre, centre)
         position += len(chunk)
     return moments
 
@@ -355,14 +358,16 @@ def _scatter(statistics: DomainStatistics, moments: Tensor, means: Tensor) -> Te
     sums, means = statistics.sums - statistics.counts[:, None] * centre, means - centre
     cross = sums.T @ means
     scatter = moments - num_samples * torch.outer(centre, centre)
-    return (scatter - cross - cross.T + (means.T * statistics.counts) @ means) / num_samples
+    scatter = (scatter - cross - cross.T + (means.T * statistics.counts) @ means) / num_samples
+    # Equal samples leave nothing but rounding, which is no covariance.
+    return torch.where(scatter.trace() > ROUNDING_VARIANCE * len(scatter), scatter, 0.0)
 
 
 def _temperature(statistics: DomainStatistics, scatter: Tensor) -> Tensor:
     """T, ().
 
-    The mean of n samples that vary along d axes is off by a squared distance of d / n: with N samples of K classes, by
-    d K / N. Where labels tell the classes, this fades faster.
+    The mean of n samples that vary along d axes is off by d / n, as a squared distance in units of the variance per
+    axis: with N samples of K classes, by d K / N. What labels leave of T falls faster with the samples of a class.
     """
     num_classes, num_samples = len(statistics.counts), statistics.num_samples
     unlabelled = TEMPERATURE + _effective_dimension(statistics, scatter) * (num_classes + SHARED_CLASSES) / num_samples
@@ -373,10 +378,10 @@ def _temperature(statistics: DomainStatistics, scatter: Tensor) -> Tensor:
 
 
 def _effective_dimension(statistics: DomainStatistics, scatter: Tensor) -> Tensor:
-    """How many axes of equal variance spread like the samples around their class means, (), 1 to D.
+    """Number of axes, all with the same variance, that have the participation ratio of the scatter, (), 1 to D.
 
-    The participation ratio tr(C)^2 / tr(C^2) of their covariance C, whose tr(C^2) is too large by tr(C)^2 / n if n
-    samples tell it (Bai and Saranadasa 1996). Few samples do not show how many axes there are: held at D, as S is.
+    That is tr(C)^2 / tr(C^2) of a covariance C, where tr(C^2) is too large by tr(C)^2 / n when it is estimated from n
+    samples (Bai and Saranadasa 1996). Few samples, or equal ones, do not show how many axes there are: D is assumed.
     """
     num_seen = statistics.num_samples * statistics.seen_share
     concentration = scatter.square().sum() / scatter.trace().square().clamp_min(1e-30)
@@ -474,5 +479,17 @@ def _chunk_statistics(
     if known.any():
         truth = LABELLED_WEIGHT * one_hot(labels[known], assigned.shape[1]).to(assigned.dtype)
         assigned[known] = expected[known] = truth
-    sums = (weight.sum(), weight[known].sum(), assigned.sum(0), expected.sum(0), assigned.T @ video_embeds)
-    return DomainStatistics(*(value.double() for value in sums))
+    centre, spread = _around_mean(video_embeds)
+    counts = assigned.sum(0)
+    sums = (assigned.T @ spread).double() + torch.outer(counts.double(), centre)
+    values = (weight.sum(), weight[known].sum(), counts, expected.sum(0), sums)
+    return DomainStatistics(*(value.double() for value in values))
+
+
+def _around_mean(video_embeds: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of a chunk, (D,), float64, and what is left of each sample, (N, D), float32.
+
+    Where thousands of samples are alike, float32 sums of these round less than the domain varies, sums of samples not.
+    """
+    centre = video_embeds.sum(0) / max(1, len(video_embeds))
+    return centre.double(), video_embeds - centre

@@ -309,7 +309,7 @@ class DKDHead(nn.Module):
                 labels = torch.full((len(videos),), -1, device=videos.device)
                 statistics = self._statistics() + gather_statistics(mixture, prior, videos, labels, scale)
                 outer = self.second_moments.double() + second_moments(videos, labels, self.fitted_texts)
-                # S, whose factorisation is what costs, and the frequencies wait for the next fit.
+                # S, whose factorisation is what costs, T and the frequencies wait for the next fit.
                 moved = maximise(mixture, prior, statistics, None)
                 mixture = replace(moved, log_frequency=mixture.log_frequency)
             sample = spread_samples(recent.videos, CONFIDENCE_SAMPLES, len(recent.videos))
