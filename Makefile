@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY)  ## make .venv with the tested versions
 
 demo: $(READY)  ## zero-shot and DKD on synthetic clips of shifted domains, under 3 minutes
-	$(BIN)/python -m modeling_dkd.evaluation.demo --output demo
+	$(BIN)/python -m modeling_dkd.synthetic.demo --output demo
 
 card: demo  ## the card of hub_configs/dkd-tiny anew, with the figures of the demo
 	$(BIN)/python -m modeling_dkd.hub card hub_configs/dkd-tiny --repo_id hub_configs/dkd-tiny \
@@ -31,7 +31,7 @@ publish: $(READY)  ## CONFIG=hub_configs/NAME.yaml: show what would be published
 	$(BIN)/python -m modeling_dkd.hub publish --config $(CONFIG)
 
 results: $(READY)  ## docs/results.md from the JSON files in docs/
-	$(BIN)/python -m modeling_dkd.hub results-page
+	$(BIN)/python -m benchmarks.results_page
 
 bench: $(READY)  ## ours beside what a user would write, docs/benchmarks.md; 20 minutes on two cores, clips of DKD_DATA
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks
@@ -40,7 +40,7 @@ growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, strea
 	$(BIN)/python benchmarks/growth.py
 
 space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
-	$(BIN)/python -m modeling_dkd.hub.app
+	$(BIN)/python -m modeling_dkd.space.app
 
 test: $(READY)  ## the fast tests, under 5 minutes
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -30,16 +30,17 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from modeling_dkd import class_mixture, dkd_head
-from modeling_dkd.data.clip_encoder import ClipEncoder
-from modeling_dkd.data.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts, write_embeddings
-from modeling_dkd.evaluation.ablations import ABLATIONS, ON_PARTS, ablation, dkd
-from modeling_dkd.evaluation.baselines import both_centred, zero_shot
-from modeling_dkd.evaluation.demo import CHECKPOINT, NUM_CLIPS, VIEWS, embed_target
+from modeling_dkd.embedding.clip_encoder import ClipEncoder
+from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts, write_embeddings
 from modeling_dkd.evaluation.measurement import Measurement, Plan, measure_set
+from modeling_dkd.evaluation.methods.ablations import ABLATIONS, ON_PARTS, ablation
+from modeling_dkd.evaluation.methods.dkd import dkd
+from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
 from modeling_dkd.evaluation.protocols import PROTOCOLS, Task, pool
 from modeling_dkd.evaluation.report import Line, environment, paired_gain, summarise, write_results
 from modeling_dkd.gaussian_mixture import fit_gaussian_mixture
 from modeling_dkd.svgd import median_bandwidth, squared_distances, svgd
+from modeling_dkd.synthetic.demo import CHECKPOINT, NUM_CLIPS, VIEWS, embed_target
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]

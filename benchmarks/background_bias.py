@@ -22,13 +22,13 @@ from replaced_backgrounds import CheckpointEncoder, Pair, embed_generated, embed
 from torch import Tensor
 from tqdm import tqdm
 
-from modeling_dkd.data.embedding_cache import EmbeddingSet, read_embeddings, write_embeddings
 from modeling_dkd.data.video_index import ucf101_index
-from modeling_dkd.evaluation.ablations import dkd
-from modeling_dkd.evaluation.baselines import Method, both_centred, zero_shot
-from modeling_dkd.evaluation.demo import CHECKPOINT
-from modeling_dkd.evaluation.protocols import Task
+from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, write_embeddings
+from modeling_dkd.evaluation.methods.dkd import dkd
+from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
+from modeling_dkd.evaluation.protocols import Method, Task
 from modeling_dkd.evaluation.report import environment, paired_gain, write_results
+from modeling_dkd.synthetic.demo import CHECKPOINT
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]

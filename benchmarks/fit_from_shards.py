@@ -25,7 +25,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from modeling_dkd import DKDCLIPConfig, DKDHead, class_mixture
-from modeling_dkd.data.embedding_shards import EmbeddingShards
+from modeling_dkd.embedding.embedding_shards import EmbeddingShards
 
 
 SHARD_SIZE = 50_000

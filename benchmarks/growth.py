@@ -36,10 +36,10 @@ from rows import clustered
 from tqdm import tqdm
 
 from modeling_dkd import DKDCLIPConfig, DKDCLIPImageProcessor, DKDHead, class_mixture
-from modeling_dkd.data.synthetic_clips import write_clip
 from modeling_dkd.dkd_head import DKDHeadOutput
 from modeling_dkd.evaluation.figures import save_figure
 from modeling_dkd.evaluation.measurement import growth_of_memory
+from modeling_dkd.synthetic.clips import write_clip
 from modeling_dkd.video_frames import read_frames
 
 

@@ -13,9 +13,9 @@ import time
 import torch
 from tqdm import tqdm
 
-from modeling_dkd.evaluation.ablations import dkd
-from modeling_dkd.evaluation.baselines import stata, transclip
 from modeling_dkd.evaluation.measurement import growth_of_memory
+from modeling_dkd.evaluation.methods.dkd import dkd
+from modeling_dkd.evaluation.methods.peers import stata, transclip
 from modeling_dkd.evaluation.protocols import Task
 
 from .rows import REPOSITORY, Row, clustered, compare

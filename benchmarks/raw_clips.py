@@ -18,11 +18,11 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 from transformers.video_utils import load_video
 
-from modeling_dkd.data.embedding_cache import read_embeddings
 from modeling_dkd.data.prompts import class_prompts, load_templates
-from modeling_dkd.data.synthetic_clips import ACTIONS
+from modeling_dkd.embedding.embedding_cache import read_embeddings
 from modeling_dkd.evaluation.command import main as evaluate
 from modeling_dkd.frame_sampling import segment_indices
+from modeling_dkd.synthetic.clips import ACTIONS
 
 from .backbones import save_backbone
 from .rows import REPOSITORY, Row, alternate, compare

@@ -14,13 +14,13 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from tqdm import tqdm
 
-from modeling_dkd.data.clip_encoder import ClipEncoder
-from modeling_dkd.data.embedding_cache import EmbeddingSet
 from modeling_dkd.data.prompts import class_prompts
-from modeling_dkd.data.synthetic_clips import ACTIONS, DOMAINS, NUM_FRAMES, describe_clips, render_clip
-from modeling_dkd.data.synthetic_clips import class_prompts as action_prompts
 from modeling_dkd.data.video_index import VideoIndex
+from modeling_dkd.embedding.clip_encoder import ClipEncoder
+from modeling_dkd.embedding.embedding_cache import EmbeddingSet
 from modeling_dkd.frame_sampling import segment_indices
+from modeling_dkd.synthetic.clips import ACTIONS, DOMAINS, NUM_FRAMES, describe_clips, render_clip
+from modeling_dkd.synthetic.clips import class_prompts as action_prompts
 from modeling_dkd.video_frames import read_frames
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
-from modeling_dkd.data.clip_embedding import embed_texts
-from modeling_dkd.data.clip_encoder import ClipEncoder
 from modeling_dkd.data.prompts import class_prompts, load_templates
+from modeling_dkd.embedding.clip_embedding import embed_texts
+from modeling_dkd.embedding.clip_encoder import ClipEncoder
 
 from .backbones import save_backbone
 from .rows import Row, alternate, compare, digits

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from modeling_dkd.data.synthetic_clips import generate_clips
+from modeling_dkd.synthetic.clips import generate_clips
 from modeling_dkd.training import loop
 from modeling_dkd.training.checkpoints import Progress
 from modeling_dkd.training.clips import TrainingClips

@@ -20,7 +20,7 @@ from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil
 from transformers.video_utils import load_video
 
 from modeling_dkd import DKDCLIPImageProcessor
-from modeling_dkd.data.worker_processes import prepare_worker, worker_context
+from modeling_dkd.embedding.worker_processes import prepare_worker, worker_context
 from modeling_dkd.video_frames import read_frames
 
 from .rows import REPOSITORY, Row, compare, digits

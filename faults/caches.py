@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save
 
 from modeling_dkd.configuration_dkd import DKDCLIPConfig
-from modeling_dkd.data.clip_shards import ClipShards
-from modeling_dkd.data.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts, write_embeddings
-from modeling_dkd.data.embedding_shards import EmbeddingShards
 from modeling_dkd.dkd_head import DKDHead
+from modeling_dkd.embedding.clip_shards import ClipShards
+from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts, write_embeddings
+from modeling_dkd.embedding.embedding_shards import EmbeddingShards
 
 from .trials import LOST, SURVIVED, Trial, Verdict, read_or_refused
 

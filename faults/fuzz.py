@@ -36,12 +36,12 @@ def instrumented() -> tuple[Any, dict[str, tuple[Callable[[Path], Any], bytes]]]
     import transformers  # noqa: F401
 
     with atheris.instrument_imports(include=["modeling_dkd", "yaml", "json", "csv"]):
-        from modeling_dkd.data.clip_shards import ClipShards
-        from modeling_dkd.data.embedding_cache import read_embeddings
-        from modeling_dkd.data.embedding_shards import EmbeddingShards
         from modeling_dkd.data.official_splits import read_hmdb51_split, read_ucf101_split
         from modeling_dkd.data.prompts import description_prompts, load_templates
         from modeling_dkd.data.video_index import csv_index
+        from modeling_dkd.embedding.clip_shards import ClipShards
+        from modeling_dkd.embedding.embedding_cache import read_embeddings
+        from modeling_dkd.embedding.embedding_shards import EmbeddingShards
         from modeling_dkd.hub.card_facts import flattened, read_options
         from modeling_dkd.hub.measured_rows import newest_rows, read_results
         from modeling_dkd.training.config import load_config

@@ -15,10 +15,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from modeling_dkd.data.clip_embedding import embed_clips
-from modeling_dkd.data.clip_encoder import ClipReader
-from modeling_dkd.data.clip_shards import ClipShards
 from modeling_dkd.data.video_index import folder_index
+from modeling_dkd.embedding.clip_embedding import embed_clips
+from modeling_dkd.embedding.clip_encoder import ClipReader
+from modeling_dkd.embedding.clip_shards import ClipShards
 from modeling_dkd.processing_dkd import DKDCLIPProcessor
 from tests.hub.local_hub import LocalHub
 

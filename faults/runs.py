@@ -13,8 +13,8 @@ from huggingface_hub import HfApi, constants
 from modeling_dkd.evaluation.command import main as evaluate
 from modeling_dkd.hub.publishing import PublishError, PublishOptions, plan_publication, publish
 from modeling_dkd.training.command import main as train
-from tests.data.tiny_checkpoint import save_tiny_clip
 from tests.hub.local_hub import WRITER, LocalHub
+from tests.tiny_checkpoint import save_tiny_clip
 
 from .trials import LOST, SURVIVED, WRONG_MESSAGE, Ended, Verdict
 from .videos import write_clip

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from modeling_dkd.data.clip_encoder import ClipEncoder
 from modeling_dkd.data.official_splits import read_hmdb51_split, read_ucf101_split
 from modeling_dkd.data.prompts import class_prompts, description_prompts, load_templates
 from modeling_dkd.data.video_index import csv_index
+from modeling_dkd.embedding.clip_encoder import ClipEncoder
 from modeling_dkd.hub.card_facts import read_facts, read_options
 from modeling_dkd.hub.card_update import read_texts, updated
 from modeling_dkd.hub.measured_rows import newest_rows, read_folder

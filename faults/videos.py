@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from modeling_dkd.data.clip_embedding import embed_clips
-from modeling_dkd.data.clip_encoder import ClipReader
-from modeling_dkd.data.clip_shards import ClipShards
 from modeling_dkd.data.video_index import folder_index
+from modeling_dkd.embedding.clip_embedding import embed_clips
+from modeling_dkd.embedding.clip_encoder import ClipReader
+from modeling_dkd.embedding.clip_shards import ClipShards
 from modeling_dkd.processing_dkd import DKDCLIPProcessor
-from tests.data.tiny_checkpoint import save_tiny_clip
+from tests.tiny_checkpoint import save_tiny_clip
 
 from .trials import LOST, SURVIVED, WRONG_MESSAGE, Trial, Verdict
 

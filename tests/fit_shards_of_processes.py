@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from modeling_dkd import DKDCLIPConfig, DKDHead
-from modeling_dkd.data.embedding_shards import EmbeddingShards
+from modeling_dkd.embedding.embedding_shards import EmbeddingShards
 from tests.toy_domain import toy_domain
 
 

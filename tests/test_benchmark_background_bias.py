@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_dkd.data.embedding_cache import EmbeddingSet
+from modeling_dkd.embedding.embedding_cache import EmbeddingSet
 
 from .toy_domain import toy_domain
 
@@ -70,7 +70,7 @@ def test_a_real_clip_keeps_what_moves_and_gets_the_scene_of_another_class(clips,
 
 
 def test_a_generated_clip_changes_in_its_scene_alone(clips):
-    from modeling_dkd.data.synthetic_clips import DOMAINS, describe_clips
+    from modeling_dkd.synthetic.clips import DOMAINS, describe_clips
 
     descriptions = describe_clips(DOMAINS["source"], 12, 1)
     for description, made in zip(descriptions, clips.replaced_generated_clips("source", 12), strict=True):

@@ -4,7 +4,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel, FlavaConfig
 
 from modeling_dkd import DKDCLIPConfig, DKDCLIPModel
-from modeling_dkd.evaluation.demo import CHECKPOINT
+from modeling_dkd.synthetic.demo import CHECKPOINT
 from tests.tiny_backbones import (
     ALL_KINDS,
     BACKBONE_KINDS,

@@ -118,7 +118,7 @@ def test_the_script_runs(arguments, folder):
 def test_the_script_measures_with_the_library(tmp_path):
     import torch
 
-    from modeling_dkd.data.embedding_cache import EmbeddingSet, write_embeddings
+    from modeling_dkd.embedding.embedding_cache import EmbeddingSet, write_embeddings
 
     generator = torch.Generator().manual_seed(0)
     videos, texts = torch.randn(40, 8, generator=generator), torch.randn(3, 8, generator=generator)

@@ -122,7 +122,7 @@ import sys
 from pathlib import Path
 import torch
 from modeling_dkd import DKDCLIPConfig, DKDHead, class_mixture
-from modeling_dkd.data.embedding_shards import EmbeddingShards
+from modeling_dkd.embedding.embedding_shards import EmbeddingShards
 from modeling_dkd.evaluation.measurement import growth_of_memory
 
 class_mixture.NUM_ROUNDS = 2

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import modeling_dkd
-from modeling_dkd.evaluation import ablations, baselines, names
+from modeling_dkd.evaluation import names
+from modeling_dkd.evaluation.methods import ablations, peers
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +44,7 @@ def run(code, *arguments):
         ["evaluate.py", "--help"],
         ["-m", "modeling_dkd.hub", "--help"],
         ["-m", "modeling_dkd.hub", "publish", "-h"],
-        ["-m", "modeling_dkd.hub.app", "--help"],
+        ["-m", "modeling_dkd.space.app", "--help"],
     ],
     ids=" ".join,
 )
@@ -54,7 +55,7 @@ def test_help_waits_for_no_slow_library(command):
 
 
 def test_names_of_the_parser_are_those_of_the_code():
-    assert tuple(baselines.BASELINES) == names.BASELINES
+    assert tuple(peers.BASELINES) == names.BASELINES
     assert tuple(ablations.ABLATIONS) == names.ABLATIONS
 
 

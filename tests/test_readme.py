@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_dkd.data.synthetic_clips import DEFAULT_TARGET, generate_clips
+from modeling_dkd.synthetic.clips import DEFAULT_TARGET, generate_clips
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -13,17 +13,17 @@ from safetensors.torch import save_file
 
 from faults.texts import ucf101_lists
 from modeling_dkd.configuration_dkd import DKDCLIPConfig
-from modeling_dkd.data.clip_encoder import ClipEncoder
-from modeling_dkd.data.clip_shards import ClipShards
-from modeling_dkd.data.embedding_cache import read_embeddings
-from modeling_dkd.data.embedding_shards import EmbeddingShards
 from modeling_dkd.data.hub_videos import hub_index
 from modeling_dkd.data.video_index import csv_index, folder_index, ucf101_index
 from modeling_dkd.dkd_head import DKDHead
+from modeling_dkd.embedding.clip_encoder import ClipEncoder
+from modeling_dkd.embedding.clip_shards import ClipShards
+from modeling_dkd.embedding.embedding_cache import read_embeddings
+from modeling_dkd.embedding.embedding_shards import EmbeddingShards
 from modeling_dkd.hub.publishing import plan_publication
 from modeling_dkd.video_frames import VideoReadError, read_frames
 
-from .data.tiny_checkpoint import save_tiny_clip
+from .tiny_checkpoint import save_tiny_clip
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from modeling_dkd.hub.app import main
+from modeling_dkd.space.app import main
 
 
 if __name__ == "__main__":

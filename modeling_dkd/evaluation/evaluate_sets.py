@@ -7,10 +7,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..data.embedding_cache import EmbeddingSet
-from .ablations import ABLATIONS, ON_PARTS, ablation, dkd
-from .baselines import BASELINES, Method, both_centred, zero_shot
+from ..embedding.embedding_cache import EmbeddingSet
 from .measurement import Measurement, Plan, measure_set
+from .methods.ablations import ABLATIONS, ON_PARTS, ablation
+from .methods.dkd import dkd
+from .methods.peers import BASELINES, both_centred, zero_shot
+from .protocols import Method
 from .report import (
     REFERENCE,
     Line,

@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..data.embedding_cache import EmbeddingSet
-from .ablations import fitted_head
+from ..embedding.embedding_cache import EmbeddingSet
 from .explanation import EVIDENCE, ClassExplanation, ClipExplanation, Explanation, explain_domain
 from .explanation_figure import explanation_figure
 from .figures import save_figure
 from .measurement import Plan, tasks
+from .methods.dkd import fitted_head
 from .report import shortened, text_table, write_results
 
 

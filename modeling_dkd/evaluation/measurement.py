@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..data.embedding_cache import EmbeddingSet
-from .baselines import Method
+from ..embedding.embedding_cache import EmbeddingSet
 from .names import GIVEN
-from .protocols import Split, Task, choose_shots, splits
+from .protocols import Method, Split, Task, choose_shots, splits
 
 
 T = TypeVar("T")

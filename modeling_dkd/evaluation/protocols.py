@@ -4,7 +4,7 @@ for split in splits(labels, num_classes, PROTOCOLS, num_seeds=5):
     domain, test = video_embeds[split.domain], video_embeds[split.test]
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,10 @@ class Task:
     def pooled(self) -> "Task":
         """The same task with frames and prompts averaged: (N, D), (M, D) and (K, D), unit-norm."""
         return Task(pool(self.domain), pool(self.test), pool(self.text), self.domain_labels, self.logit_scale)
+
+
+# Logits (M, K) of a task's test clips.
+Method = Callable[[Task], Tensor]
 
 
 def pool(embeds: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.embedding_cache import EmbeddingSet, array_names, read_embeddings, read_with_texts
+from ..embedding.embedding_cache import EmbeddingSet, array_names, read_embeddings, read_with_texts
 from .names import PROTOCOLS
 from .videos import embed_for_evaluation
 

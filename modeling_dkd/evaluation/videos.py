@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..data.embedding_cache import EmbeddingSet, write_embeddings
 from ..data.prompts import class_prompts, description_prompts, load_templates
-from ..data.tensor_files import write_tensors
+from ..embedding.embedding_cache import EmbeddingSet, write_embeddings
+from ..embedding.tensor_files import write_tensors
 from ..frame_sampling import Views
 from .measurement import Measurement
 
@@ -31,10 +31,10 @@ from .measurement import Measurement
 if TYPE_CHECKING:  # these take seconds to import, which --help need not wait for
     from accelerate import Accelerator
 
-    from ..data.clip_embedding import EmbeddingRun
-    from ..data.clip_encoder import ClipEncoder
-    from ..data.clip_shards import ClipShards
     from ..data.video_index import VideoIndex
+    from ..embedding.clip_embedding import EmbeddingRun
+    from ..embedding.clip_encoder import ClipEncoder
+    from ..embedding.clip_shards import ClipShards
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,12 @@ def _accelerator() -> "Accelerator":
 
 def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | None:
     """Index, embed, account for what is missing, and write the finished caches."""
-    from ..data.worker_processes import start_server
+    from ..embedding.worker_processes import start_server
 
     start_server(args.num_workers)
-    from ..data.clip_embedding import embed_clips
-    from ..data.clip_encoder import ClipEncoder
-    from ..data.clip_shards import ClipShards
+    from ..embedding.clip_embedding import embed_clips
+    from ..embedding.clip_encoder import ClipEncoder
+    from ..embedding.clip_shards import ClipShards
 
     index = _index(args)
     asked = index if args.half_split is None else index.half_classes(args.half_split)
@@ -253,7 +253,7 @@ def _report(run: "EmbeddingRun", index: "VideoIndex", folder: Path, allow_missin
 
 def _texts(encoder: "ClipEncoder", prompts: list[list[str]], folder: Path) -> Tensor:
     """Embeddings (K, P, D) of the prompts, encoded once for this model and kept beside the shards."""
-    from ..data.clip_embedding import embed_texts
+    from ..embedding.clip_embedding import embed_texts
 
     digest = hashlib.sha256(json.dumps(prompts).encode()).hexdigest()
     path = folder / "texts" / f"{digest[:24]}.safetensors"

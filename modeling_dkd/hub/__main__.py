@@ -1,4 +1,4 @@
-"""Command line of the hub: cards, publishing, embeddings as data sets, the results page."""
+"""Command line of the hub: cards, publishing, embeddings as data sets."""
 
 import argparse
 import shutil
@@ -10,7 +10,7 @@ from .upload_checks import LEFT_OUT
 
 
 DESCRIPTION = """\
-Publish models and embeddings, and write the pages whose figures come from results files.
+Publish models and embeddings, and write cards whose figures come from results files.
 
 `publish` and `publish-embeddings` show what would go up (files, sizes, the card) and send nothing until --push."""
 
@@ -72,8 +72,6 @@ def build_parser() -> argparse.ArgumentParser:
     fetch.add_argument("--split", default="test", help="(default: test)")
     fetch.add_argument("--revision", metavar="COMMIT", help="branch, tag or commit")
     fetch.add_argument("--output", type=Path, required=True, metavar="FILE", help="cache that evaluate.py reads")
-    page = commands.add_parser("results-page", help="write docs/results.md from committed JSON", allow_abbrev=False)
-    page.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR", help="(default: docs)")
     return parser
 
 
@@ -96,7 +94,6 @@ def main(argv: list[str] | None = None) -> int:
         "publish": publish_model,
         "publish-embeddings": publish_embeddings,
         "fetch-embeddings": fetch_embeddings,
-        "results-page": write_page,
     }
     try:
         return commands[args.command](args)
@@ -168,20 +165,12 @@ def publish_embeddings(args: argparse.Namespace) -> int:
 
 def fetch_embeddings(args: argparse.Namespace) -> int:
     """Turn a data set of embeddings back into a cache."""
-    from ..data.embedding_cache import write_embeddings
+    from ..embedding.embedding_cache import write_embeddings
     from .embedding_dataset import read_dataset
 
     found = read_dataset(args.repo_id, args.split, args.revision)
     write_embeddings(args.output, found)
     print(f"written: {args.output}, {len(found.labels)} clips; python evaluate.py --embeddings {args.output}")
-    return 0
-
-
-def write_page(args: argparse.Namespace) -> int:
-    """Write docs/results.md."""
-    from .results_page import write_results_page
-
-    print(f"written: {write_results_page(args.docs)}")
     return 0
 
 

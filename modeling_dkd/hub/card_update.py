@@ -141,7 +141,7 @@ def weights_revision(folder: Path) -> str:
     """How results name the encoders of a folder: the hash of their weights."""
     import torch
 
-    from ..data.clip_encoder import ClipEncoder  # imports the whole model, which the rest here need not wait for
+    from ..embedding.clip_encoder import ClipEncoder  # imports the whole model, which the rest here need not wait for
 
     return ClipEncoder.load(str(folder), "1x1x1", None, torch.float32, torch.device("cpu")).revision
 

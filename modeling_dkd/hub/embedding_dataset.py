@@ -21,7 +21,7 @@ from datasets import Array2D, ClassLabel, Dataset, Features, List, Value, load_d
 from huggingface_hub import DatasetCardData, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
-from ..data.embedding_cache import EmbeddingSet, read_embeddings
+from ..embedding.embedding_cache import EmbeddingSet, read_embeddings
 from .measured_rows import without_local_paths
 from .model_card import code_span, escape_markdown
 

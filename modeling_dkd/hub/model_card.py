@@ -8,6 +8,7 @@ import html
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -19,6 +20,7 @@ from .eval_results import TASK, eval_results, merged_eval_results
 from .measured_rows import MeasuredRow
 
 
+TEMPLATE = Path(__file__).with_suffix(".md.jinja")
 RESULTS_START, RESULTS_END = "<!-- results: start -->", "<!-- results: end -->"
 NOT_EVALUATED = "Not evaluated: no results file lies in this repository."
 METHODS = {
@@ -46,10 +48,10 @@ def format_bytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} KB"
 
 
-def template(name: str) -> jinja2.Template:
-    """A template of this package, with the filters that make values safe in Markdown, Python and tables."""
+def template(path: Path) -> jinja2.Template:
+    """A template from a file, with the filters that make values safe in Markdown, Python and tables."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "."),
+        loader=jinja2.FileSystemLoader(path.parent),
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # the filter md escapes for Markdown, which autoescape does not
         keep_trailing_newline=True,
@@ -57,12 +59,12 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"md": escape_markdown, "py": json.dumps, "size": format_bytes}
-    return environment.get_template(name)
+    return environment.get_template(path.name)
 
 
 def render_card(facts: CardFacts) -> str:
     """The whole card: metadata with the model-index, and prose from the template."""
-    body = template("model_card.md.jinja").render(
+    body = template(TEMPLATE).render(
         facts=facts, prompts_file=PROMPTS_FILE, results=f"{RESULTS_START}\n{NOT_EVALUATED}\n{RESULTS_END}"
     )
     text = f"---\n{metadata(facts).to_yaml()}\n---\n\n{body}"

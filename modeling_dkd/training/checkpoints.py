@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..data.tensor_files import flush
 from ..dkd_head import BUFFER_AXES, DKDHead
+from ..embedding.tensor_files import flush
 from .parameters import MovingAverage
 from .sharding import share_like, whole
 from .zero import follow_weights, is_zero, own_part

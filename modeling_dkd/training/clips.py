@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data.hub_videos import hub_index
 from ..data.video_index import VideoIndex, VideoRecord, csv_index, folder_index, hmdb51_index, ucf101_index
-from ..data.worker_processes import prepare_worker, worker_context
+from ..embedding.worker_processes import prepare_worker, worker_context
 from ..processing_dkd import DKDCLIPProcessor
 from ..video_frames import VideoReadError, read_frames
 from .augmentation import augment

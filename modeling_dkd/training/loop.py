@@ -17,9 +17,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from ..data.clip_encoder import ClipEncoder
 from ..data.prompts import class_prompts, load_templates
 from ..data.video_index import VideoIndex, VideoRecord
+from ..embedding.clip_encoder import ClipEncoder
 from ..evaluation.measurement import Measurement
 from ..evaluation.report import environment, results, set_table, summarise
 from .checkpoints import Checkpoints, Progress

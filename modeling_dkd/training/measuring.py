@@ -7,12 +7,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..data.clip_encoder import ClipEncoder
-from ..data.embedding_cache import EmbeddingSet
 from ..data.prompts import load_templates
 from ..data.video_index import VideoIndex
-from ..evaluation.baselines import zero_shot
+from ..embedding.clip_encoder import ClipEncoder
+from ..embedding.embedding_cache import EmbeddingSet
 from ..evaluation.measurement import Measurement, Plan, measure_set
+from ..evaluation.methods.peers import zero_shot
 from ..evaluation.protocols import Task
 from .config import TrainingConfig
 from .recognizer import (

@@ -12,9 +12,9 @@ from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data.clip_encoder import ClipReader
 from ..data.video_index import VideoRecord
-from ..data.worker_processes import worker_context
+from ..embedding.clip_encoder import ClipReader
+from ..embedding.worker_processes import worker_context
 from ..modeling_dkd import DKDCLIPModel
 from ..video_frames import VideoReadError
 from .clips import start_worker

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_dkd.data.embedding_cache import EmbeddingSet, write_embeddings
+from modeling_dkd.embedding.embedding_cache import EmbeddingSet, write_embeddings
 from modeling_dkd.evaluation.command import build_parser, main
 
-from .test_baselines import clustered_task
+from .methods.test_peers import clustered_task
 
 
 @pytest.fixture

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_dkd.data.embedding_cache import read_embeddings
 from modeling_dkd.data.official_splits import half_class_split
-from modeling_dkd.evaluation.baselines import zero_shot
+from modeling_dkd.embedding.embedding_cache import read_embeddings
 from modeling_dkd.evaluation.command import add_video_arguments, main
 from modeling_dkd.evaluation.measurement import Plan, measure_set
+from modeling_dkd.evaluation.methods.peers import zero_shot
 from modeling_dkd.evaluation.videos import chance_notes, embed_for_evaluation
 from modeling_dkd.modeling_dkd import DKDCLIPModel
 from modeling_dkd.processing_dkd import DKDCLIPProcessor
 
-from ..data.tiny_checkpoint import save_tiny_clip
+from ..tiny_checkpoint import save_tiny_clip
 
 
 ROOT = Path(__file__).resolve().parents[2]

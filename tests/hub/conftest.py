@@ -14,7 +14,7 @@ import pytest
 import yaml
 from huggingface_hub import HfApi, constants
 
-from ..data.tiny_checkpoint import save_tiny_clip
+from ..tiny_checkpoint import save_tiny_clip
 from ..training.conftest import write_clip
 from .local_hub import WRITER, LocalHub
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
 
-from modeling_dkd.data.embedding_cache import EmbeddingSet, write_embeddings
+from modeling_dkd.embedding.embedding_cache import EmbeddingSet, write_embeddings
 from modeling_dkd.evaluation.command import main as evaluate
 from modeling_dkd.hub.card_target import require_card, update_card
 from modeling_dkd.hub.card_update import update_folder, weights_revision, write_card

@@ -4,7 +4,7 @@ import pytest
 import torch
 from datasets import Array2D, ClassLabel, List, Value, load_dataset
 
-from modeling_dkd.data.embedding_cache import EmbeddingSet, read_embeddings, write_embeddings
+from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, write_embeddings
 from modeling_dkd.hub.__main__ import main
 from modeling_dkd.hub.embedding_dataset import read_caches, read_dataset, write_dataset
 from modeling_dkd.hub.publishing import plan_publication

@@ -10,10 +10,10 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from modeling_dkd import DKDCLIPModel
-from modeling_dkd.data.synthetic_clips import generate_clips
 from modeling_dkd.hub.card_facts import read_facts
 from modeling_dkd.hub.measured_rows import rows_of
 from modeling_dkd.hub.model_card import NOT_EVALUATED, code_span, escape_markdown, render_card, with_results
+from modeling_dkd.synthetic.clips import generate_clips
 
 from .conftest import CHECKPOINT, run_python
 from .rows import results_file

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState, GradientState
 
-from ..data.tiny_checkpoint import save_tiny_clip
+from ..tiny_checkpoint import save_tiny_clip
 
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,1 @@
+"""Clips and texts to embeddings: encoder, shards, caches, worker processes."""

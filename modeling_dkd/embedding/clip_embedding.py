@@ -1,0 +1,237 @@
+"""Embed every clip of an index once: decode in worker processes, encode in batches, keep each batch as a shard.
+
+Batches are drawn from the index alone, so that an interrupted run, a resumed one and one shared by several processes
+all encode the same batches and end in the same bytes.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ..data.video_index import VideoRecord
+from ..video_frames import VideoReadError
+from .clip_shards import ClipShards, clip_identity
+from .worker_processes import prepare_worker, worker_context
+
+
+@dataclass(frozen=True)
+class EmbeddingRun:
+    """What a run did.
+
+    Attributes:
+        num_embedded: Clips embedded now.
+        num_known: Clips that a former run had embedded.
+        damaged: Name and reason of the clips that could not be read.
+        remarks: Name and remark of the clips that were read all the same, now or by a former run.
+        identities: Name and identity of every wanted clip, under which `ClipShards.gather` finds it.
+    """
+
+    num_embedded: int
+    num_known: int
+    damaged: dict[str, str]
+    remarks: dict[str, str]
+    identities: dict[str, str]
+
+
+class _LoadedBatch(NamedTuple):
+    """Frames (n, T, C, H, W) of the readable clips, their positions and remarks, and the reasons for the others."""
+
+    number: int
+    clips: Tensor | None
+    positions: list[int]
+    remarks: list[str]
+    damaged: dict[str, str]
+
+
+class _ClipBatches(Dataset):
+    """Batch number -> loaded batch."""
+
+    def __init__(
+        self, batches: Sequence[Sequence[VideoRecord]], load_clip: Callable[[str], tuple[Tensor, str]]
+    ) -> None:
+        self.batches = batches
+        self.load_clip = load_clip
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> _LoadedBatch:
+        positions: list[int] = []
+        clips: list[Tensor] = []
+        remarks: list[str] = []
+        damaged: dict[str, str] = {}
+        for position, record in enumerate(self.batches[number]):
+            try:
+                frames, remark = self.load_clip(record.path)
+                clips.append(frames)
+                remarks.append(remark)
+                positions.append(position)
+            except (VideoReadError, OSError) as error:
+                damaged[record.name] = str(error)
+        return _LoadedBatch(number, torch.stack(clips) if clips else None, positions, remarks, damaged)
+
+
+def embed_clips(
+    records: Sequence[VideoRecord],
+    wanted: Sequence[VideoRecord],
+    load_clip: Callable[[str], tuple[Tensor, str]],
+    embed: Callable[[Tensor], Tensor],
+    shards: ClipShards,
+    accelerator: Accelerator,
+    batch_size: int = 16,
+    num_workers: int = 0,
+) -> EmbeddingRun:
+    """Embed the wanted clips that are in no shard yet; a batch counts as done once its shard is written.
+
+    Args:
+        records: All clips of the data set, in the order that batches are drawn from.
+        wanted: Those to embed.
+        load_clip: Path -> frames (T, C, H, W) as `embed` takes them and a remark ("" for none); VideoReadError
+            or OSError for a file that cannot be read.
+        embed: Frames of a batch (n, T, C, H, W) -> embeddings (n, T, D).
+        shards: Where finished batches are kept.
+        accelerator: Batches go to its processes in turn.
+        batch_size: Clips in a batch. Where memory does not hold one, this one and all that follow are encoded in two
+            halves, with a word; each is still one shard.
+        num_workers: Decoding processes for each of them; 0 decodes in the process itself. `load_clip` goes there,
+            so it must be picklable, and a script needs its `if __name__ == "__main__":`.
+
+    Returns:
+        The run as all processes together made it, the same on each.
+
+    Raises:
+        ValueError: Memory does not hold half a batch.
+    """
+    known = shards.known()
+    identities = {record.name: clip_identity(record) for record in wanted}
+    pending = {name for name, identity in identities.items() if identity not in known}
+    batches = [
+        [record for record in records[start : start + batch_size] if record.name in pending]
+        for start in range(0, len(records), batch_size)
+    ]
+    planned = [batch for batch in batches if batch]
+    shard_ids = [[identities[record.name] for record in batch] for batch in planned]
+    if accelerator.is_main_process:
+        shards.remove_unfinished()
+    # Every process must have made the same plan before the first shard of this run changes what is known.
+    accelerator.wait_for_everyone()
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    mine = planned[share]
+    my_ids = shard_ids[share]
+    workers = min(num_workers, len(mine))
+    loader: DataLoader = DataLoader(
+        _ClipBatches(mine, load_clip),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=prepare_worker,
+        multiprocessing_context=worker_context(workers),
+    )
+    embed_batch = _WithinMemory(embed, accelerator.device)
+    damaged: dict[str, str] = {}
+    num_embedded = 0
+    clips_of = {shards.path_of(ids).name: len(ids) for ids in shard_ids}
+    with _Progress(clips_of, shards, accelerator.is_main_process) as progress:
+        for batch in loader:
+            damaged.update(batch.damaged)
+            if batch.clips is not None:
+                ids = my_ids[batch.number]
+                read = [(ids[at], remark) for at, remark in zip(batch.positions, batch.remarks, strict=True)]
+                shards.write(ids, read, embed_batch(batch.clips))
+                num_embedded += len(read)
+            progress.refresh(len(batch.damaged))
+        accelerator.wait_for_everyone()
+        progress.refresh(0)
+    every = gather_object([(num_embedded, damaged)])
+    now_known = shards.known()
+    remarks = {name: now_known[identity].remark for name, identity in identities.items() if identity in now_known}
+    return EmbeddingRun(
+        sum(count for count, _ in every),
+        len(wanted) - len(pending),
+        dict(sorted(item for _, part in every for item in part.items())),
+        {name: remark for name, remark in remarks.items() if remark},
+        identities,
+    )
+
+
+class _WithinMemory:
+    """Embeds whole batches, and from the first for which memory is short halves of them."""
+
+    def __init__(self, embed: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self.embed = embed
+        self.device = device
+        self.halved = False
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """Embeddings (n, T, D) of the frames (n, T, C, H, W) of a batch."""
+        size = len(clips)
+        try:
+            if not self.halved:
+                return self.embed(clips.to(self.device))
+            return torch.cat([self.embed(half.to(self.device)) for half in clips.split((size + 1) // 2)])
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            if self.halved or size == 1:
+                raise ValueError(
+                    f"out of memory: not even {(size + 1) // 2} of {size} clips of a batch can be encoded at once; "
+                    "what is embedded is kept, go on with a smaller --batch_size"
+                ) from error
+        # Only now is what the failed attempt held set free.
+        self.halved = True
+        clear_device_cache()
+        tqdm.write(f"note: {size} clips at once are out of memory, so batches are encoded in halves", file=sys.stderr)
+        return self(clips)
+
+
+class _Progress:
+    """Bar over the clips of all processes, read off the shards that are there."""
+
+    def __init__(self, clips_of: dict[str, int], shards: ClipShards, shown: bool) -> None:
+        self.shards = shards
+        self.clips_of = clips_of
+        self.shown = shown
+        total = sum(clips_of.values())
+        self.bar = tqdm(total=total, unit="clip", desc="embedding clips", disable=not shown or not total)
+        self.failed = 0
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def refresh(self, newly_failed: int) -> None:
+        """Count the shards; a batch counts with its damaged clips, which are therefore not added again."""
+        if not self.shown:
+            return
+        done = sum(self.clips_of.get(name, 0) for name in self.shards.written())
+        self.failed += newly_failed
+        self.bar.set_postfix(damaged=self.failed, refresh=False) if self.failed else None
+        self.bar.update(done - self.bar.n)
+
+
+@torch.inference_mode()
+def embed_texts(
+    prompts: Sequence[Sequence[str]], encode: Callable[[list[str]], Tensor], batch_size: int = 64
+) -> Tensor:
+    """Embeddings (K, P, D) float32 of K classes with P prompts each; equal prompts are encoded once."""
+    # Prompts of about one length together: those of a batch are padded to the longest.
+    distinct = sorted({prompt for row in prompts for prompt in row}, key=lambda prompt: (len(prompt), prompt))
+    parts = [
+        encode(distinct[start : start + batch_size]).float().cpu()
+        for start in tqdm(
+            range(0, len(distinct), batch_size), unit="batch", desc="encoding prompts", disable=len(distinct) < 1000
+        )
+    ]
+    embeds = torch.cat(parts)
+    row_of = {prompt: row for row, prompt in enumerate(distinct)}
+    return torch.stack([embeds[[row_of[prompt] for prompt in row]] for row in prompts])

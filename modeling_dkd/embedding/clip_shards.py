@@ -1,0 +1,118 @@
+"""Working state of clip embedding: many small safetensors shards, each written whole or not at all.
+
+A shard holds the embeddings of one batch, `video_embeds` (n, T, D), and the identities of its clips with what was
+remarked of them. What is in a shard is never computed again, however the run that wrote it ended; its bytes depend on
+its clips alone.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..data.video_index import VideoRecord
+from .tensor_files import write_tensors
+
+
+def clip_identity(record: VideoRecord) -> str:
+    """Name, size and time of last change: a file that is replaced or edited counts as another clip.
+
+    A file that cannot be looked at keeps its name with size -1; reading it will say what is wrong.
+    """
+    try:
+        status = os.stat(record.path)
+    except OSError:
+        return f"{record.name}|-1|-1"
+    return f"{record.name}|{status.st_size}|{status.st_mtime_ns}"
+
+
+class ShardRow(NamedTuple):
+    """Where an embedded clip is found, and what was remarked when it was read ("" nothing)."""
+
+    path: Path
+    row: int
+    remark: str
+
+
+class ClipShards:
+    """The shards of one folder, that is of one model, preprocessing and number of frames."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path_of(self, identities: Sequence[str]) -> Path:
+        """Where the shard of a planned batch belongs, the same in every run and process."""
+        digest = hashlib.sha256("\n".join(identities).encode()).hexdigest()
+        return self.folder / f"{digest[:24]}.safetensors"
+
+    def written(self) -> set[str]:
+        """File names of the shards that are there now."""
+        return {entry.name for entry in os.scandir(self.folder) if entry.name.endswith(".safetensors")}
+
+    def known(self) -> dict[str, ShardRow]:
+        """Every embedded clip by its identity; a shard that cannot be read or is none counts as absent."""
+        rows: dict[str, ShardRow] = {}
+        for name in sorted(self.written()):
+            path = self.folder / name
+            clips = _clips_of(path)
+            rows.update({identity: ShardRow(path, row, remark) for row, (identity, remark) in enumerate(clips)})
+        return rows
+
+    def write(self, planned: Sequence[str], embedded: Sequence[tuple[str, str]], video_embeds: Tensor) -> None:
+        """Write one shard, in one go.
+
+        Args:
+            planned: Identities of the batch as planned; they give the file its name.
+            embedded: Identity and remark of the clips that could be read, in the order of the rows.
+            video_embeds: Their embeddings, (n, T, D) float32.
+        """
+        write_tensors(self.path_of(planned), {"video_embeds": video_embeds.float()}, {"clips": json.dumps(embedded)})
+
+    def gather(self, identities: Sequence[str]) -> Tensor:
+        """Embeddings of these clips in this order, (N, T, D) float32.
+
+        Raises:
+            KeyError: A clip has not been embedded.
+        """
+        known = self.known()
+        wanted: dict[Path, list[tuple[int, int]]] = {}
+        for position, identity in enumerate(identities):
+            clip = known[identity]
+            wanted.setdefault(clip.path, []).append((position, clip.row))
+        gathered: list[Tensor] = [torch.empty(0)] * len(identities)
+        for path, pairs in wanted.items():
+            with safe_open(path, framework="pt") as shard:
+                embeds = shard.get_tensor("video_embeds")
+            for position, row in pairs:
+                gathered[position] = embeds[row]
+        return torch.stack(gathered)
+
+    def remove_unfinished(self) -> None:
+        """Delete what killed runs left half written: files of this kind that nobody has touched for ten minutes."""
+        for path in self.folder.glob("*.unfinished-*"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > 600:
+                    path.unlink()
+
+
+def _clips_of(path: Path) -> list[tuple[str, str]]:
+    """Identity and remark of each row of a shard; none where it is torn, or no shard at all."""
+    try:
+        with safe_open(path, framework="pt") as shard:
+            shape = shard.get_slice("video_embeds").get_shape()
+            clips = json.loads((shard.metadata() or {})["clips"])
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError):
+        return []
+    whole = isinstance(clips, list) and len(shape) == 3 and len(clips) == shape[0] and 0 not in shape
+    if not whole or not all(isinstance(clip, list) and [type(part) for part in clip] == [str, str] for clip in clips):
+        return []
+    return [(identity, remark) for identity, remark in clips]

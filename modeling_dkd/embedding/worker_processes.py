@@ -1,0 +1,71 @@
+"""How decoding workers are started: never by forking a process in which torch has already computed.
+
+The threads of torch do not live on in a fork, but the locks they held do: a worker forked after an encoder has run may
+wait for ever. Workers are forked from a clean server instead, which has imported what they need, once for all of them.
+"""
+
+import multiprocessing
+import os
+import threading
+from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import torch
+
+
+NEEDED_BY_WORKERS = ("modeling_dkd.embedding.clip_embedding", "modeling_dkd.embedding.clip_encoder")
+
+
+def worker_context(num_workers: int) -> BaseContext | None:
+    """The `multiprocessing_context` of a DataLoader.
+
+    What goes to the workers is pickled, and a script that uses them needs its `if __name__ == "__main__":`.
+
+    Args:
+        num_workers: Workers of the DataLoader.
+
+    Returns:
+        A clean server, or fresh processes on systems without one; None without workers, as DataLoader wants it.
+    """
+    if not num_workers:
+        return None
+    if not _can_fork():
+        return multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(NEEDED_BY_WORKERS))
+    return context
+
+
+def start_server(num_workers: int) -> None:
+    """Let the server import what workers need, for seconds, while the caller does other things; it returns at once.
+
+    Args:
+        num_workers: Workers that a DataLoader will have; without any there is nothing to start.
+    """
+    if num_workers and _can_fork():
+        from multiprocessing import forkserver  # which not every system can import
+
+        worker_context(num_workers)
+        forkserver.ensure_running()
+
+
+def _can_fork() -> bool:
+    return "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def prepare_worker(_: int = 0) -> None:
+    """The `worker_init_fn` of a DataLoader: one thread a worker, which ends when the process it works for is gone.
+
+    DataLoader's own watch looks at the process that a worker was forked from; that is the server, which outlives a
+    killed run for as long as it has workers.
+    """
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, name="end_with_parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

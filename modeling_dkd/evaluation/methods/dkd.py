@@ -1,0 +1,32 @@
+"""DKD as a method beside its peers: a head fitted on the domain clips of a task, then run on its test clips."""
+
+from typing import Any
+
+from torch import Tensor
+
+from ...configuration_dkd import DKDCLIPConfig
+from ...dkd_head import DKDHead, DKDHeadOutput
+from ..protocols import Task
+
+
+def dkd(task: Task, **options: Any) -> Tensor:
+    """Logits (M, K) of the test clips after fitting a head on the domain, options as in `DKDCLIPConfig`."""
+    logits = fit_and_run(task, **options).logits_per_video
+    assert logits is not None
+    return logits
+
+
+def fitted_head(task: Task, **options: Any) -> DKDHead:
+    """A head fitted on the domain of a task, options as in `DKDCLIPConfig`."""
+    return unfitted_head(task, **options).fit(task.domain, task.text, labels=task.domain_labels)
+
+
+def fit_and_run(task: Task, **options: Any) -> DKDHeadOutput:
+    """What a head fitted on the domain of a task returns for its test clips and class texts."""
+    return fitted_head(task, **options)(task.test, task.text)
+
+
+def unfitted_head(task: Task, **options: Any) -> DKDHead:
+    """A head for the embeddings of a task, options as in `DKDCLIPConfig`."""
+    config = DKDCLIPConfig(projection_dim=task.text.shape[-1], logit_scale=task.logit_scale, **options)
+    return DKDHead(config).eval()

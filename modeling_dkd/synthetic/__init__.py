@@ -1,0 +1,1 @@
+"""Made-up clips, the tiny encoder trained on them, and the demo."""

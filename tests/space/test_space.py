@@ -1,0 +1,69 @@
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from modeling_dkd.space.app import CHECKPOINT, REPOSITORY, SPACE, export_space, main
+from modeling_dkd.space.example_clips import NUM_DOMAIN, NUM_SHOWN, make_examples
+from modeling_dkd.synthetic.clips import ACTIONS
+
+
+def requirements(lines) -> dict[str, Requirement]:
+    return {found.name: found for found in map(Requirement, lines)}
+
+
+def test_the_space_asks_for_what_the_project_is_tested_with():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    pinned = requirements(
+        line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+    )
+    own, asked = requirements(project["dependencies"]), requirements((SPACE / "requirements.txt").read_text().split())
+    for name, requirement in asked.items():
+        version = str(pinned[name].specifier).removeprefix("==")
+        assert requirement.specifier.contains(version), name
+        assert name == "pillow" or requirement.specifier == own[name].specifier, name
+    matter = yaml.safe_load((SPACE / "README.md").read_text().split("---")[1])
+    assert matter["sdk"] == "gradio"
+    assert matter["sdk_version"] == str(pinned["gradio"].specifier).removeprefix("==")
+    assert (SPACE / matter["app_file"]).is_file()
+
+
+def test_an_exported_space_holds_all_it_takes(tmp_path, capsys):
+    folder = tmp_path / "space"
+    assert main(["--export", str(folder)]) == 0
+    assert "hf upload" in capsys.readouterr().out
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    checkpoint = CHECKPOINT.relative_to(REPOSITORY) / "model.safetensors"
+    assert {"app.py", "README.md", "requirements.txt", "modeling_dkd/space/page.py", str(checkpoint)} <= names
+    assert not [name for name in names if "__pycache__" in name]
+    with pytest.raises(ValueError, match="is not empty"):
+        export_space(folder)
+
+
+def test_examples_are_clips_of_one_domain_to_pick_and_to_fit(tmp_path):
+    examples = make_examples(tmp_path)
+    assert len(examples.shown) == NUM_SHOWN
+    assert len(examples.domain) == NUM_DOMAIN
+    assert not {path for path, _ in examples.shown} & set(examples.domain)
+    assert examples.labels == list(ACTIONS)
+    assert {action for _, action in examples.shown} <= set(ACTIONS)
+    assert all(path.is_file() for path in examples.domain)
+
+
+def test_a_model_that_is_not_there_is_told_in_one_sentence(tmp_path, capsys):
+    assert main(["--model", str(tmp_path / "absent")]) == 2
+    assert re.fullmatch(r"error: no model folder .*absent; .*\n", capsys.readouterr().err)
+
+
+def test_the_entry_of_the_space_takes_its_variables(monkeypatch):
+    source = (SPACE / "app.py").read_text()
+    called = []
+    monkeypatch.setenv("DKD_MODEL", "openai/clip-vit-base-patch16")
+    monkeypatch.setenv("DKD_REVISION", "abc")
+    monkeypatch.setattr("modeling_dkd.space.app.main", lambda arguments: called.append(arguments) or 0)
+    with pytest.raises(SystemExit):
+        exec(compile(source, str(Path(SPACE) / "app.py"), "exec"), {"__name__": "__main__"})
+    assert called == [["--model", "openai/clip-vit-base-patch16", "--revision", "abc"]]

@@ -1,0 +1,47 @@
+import json
+
+import pytest
+
+from modeling_dkd.embedding.embedding_cache import read_embeddings
+from modeling_dkd.synthetic.clips import ACTIONS, DEFAULT_TARGET, SHIFTS
+from modeling_dkd.synthetic.demo import ShiftResult, main, markdown_table
+
+
+def result(gain, error):
+    return ShiftResult("camera", 500, 0.6, 0.6 + gain, gain, 0.01, error)
+
+
+def test_verdicts_need_two_standard_errors():
+    assert result(0.05, 0.01).verdict == "gains"
+    assert result(-0.05, 0.01).verdict == "loses"
+    assert result(0.05, 0.03).verdict == "no clear change"
+
+
+def test_table_gives_percent_with_signs():
+    line = markdown_table([result(-0.0321, 0.03)]).splitlines()[-1]
+    assert line == "| camera | camera shake and noise | 500 | 60.0 | 56.8 | -3.2 ± 1.0 | no clear change |"
+
+
+def test_too_few_clips_are_refused(tmp_path, capsys):
+    assert main(["--output", str(tmp_path), "--clips", "1"]) == 2
+    assert "error: the number of clips must be at least 2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_demo_on_few_clips_writes_everything(tmp_path, capsys):
+    assert main(["--output", str(tmp_path), "--clips", "20"]) == 0
+    printed = capsys.readouterr().out
+    contents = json.loads((tmp_path / "results.json").read_text())
+    targets = {DEFAULT_TARGET, *SHIFTS, "source"}
+    runs = {(row["data"]["name"], row["method"], row["seed"]) for row in contents["rows"]}
+    assert runs == {(t, m, s) for t in targets for m in ("zero-shot", "both_centred", "dkd") for s in range(5)}
+    assert all(row["n"] == 10 and row["protocol"] == "induct" for row in contents["rows"])
+    assert contents["environment"]["versions"]["torch"]
+    table = (tmp_path / "table.md").read_text()
+    assert table.strip() in printed
+    assert (tmp_path / "gain_by_shift.png").stat().st_size > 10_000
+    assert len(list((tmp_path / "figures").glob("combined-*.png"))) == 2
+    assert len(list((tmp_path / "clips" / "combined").glob("*/*.mp4"))) == 20
+    embedded = read_embeddings(tmp_path / "embeddings" / "camera.safetensors")
+    assert embedded.video_embeds.shape == (20, 4, 64)
+    assert embedded.class_names == list(ACTIONS)
