@@ -99,7 +99,7 @@ class DKDCLIPModel(PreTrainedModel):
         """Give what a checkpoint lacks its starting value: the head then is an unfitted one."""
         super()._init_weights(module)
         if isinstance(module, DKDHead):
-            init.constant_(module.logit_scale, math.log(self.config.logit_scale))
+            init.constant_(module.log_logit_scale, math.log(self.config.logit_scale))
             for name, value in {"logit_bias": self.config.logit_bias, **module.unfitted_values()}.items():
                 init.constant_(module.get_buffer(name), value)
         if isinstance(module, TemporalTransformer):
