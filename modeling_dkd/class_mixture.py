@@ -147,6 +147,13 @@ class ClassMixture:
         """S^-1 v of each vector, (..., D): for a difference of means, the direction that tells them apart."""
         return vectors @ self.whitening @ self.whitening.T
 
+    def squared_distances(self, points: Tensor) -> Tensor:
+        """Squared Mahalanobis distance of points (N, D) from each mean, (N, K)."""
+        centred = (points - self.domain_mean) @ self.whitening
+        means = (self.means - self.domain_mean) @ self.whitening
+        distances = torch.addmm(means.square().sum(1), centred, means.T, alpha=-2)
+        return distances.add_(centred.square().sum(1, keepdim=True)).clamp_min_(0)
+
     def linear_log_likelihood(self, means: Tensor) -> LinearLogits:
         """Logarithm of N(x; mean, S)^(1/T) for means (J, D), without the part that is the same for all of them."""
         slope = self.precision_times(means - self.domain_mean) / self.temperature
@@ -218,8 +225,11 @@ def sum_logits(video_embeds: Videos, text_embeds: Tensor, logit_scale: float, op
     return logit_sums
 
 
-def debias_texts(text_embeds: Tensor, logit_sums: Tensor, options: MixtureOptions) -> TextPrior:
-    """Unit texts (K, D) with `debiased_share` of their bias removed, given `sum_logits` of the domain."""
+def debias_texts(text_embeds: Tensor, logit_sums: Tensor, options: MixtureOptions, trust: float = 1.0) -> TextPrior:
+    """Unit texts (K, D) with `debiased_share` of their bias removed, given `sum_logits` of the domain.
+
+    Logits are `trust` times as large as the encoder makes them; those that were summed have to be, too.
+    """
     offsets, share = _offsets(text_embeds), options.debiased_share_of(len(text_embeds))
     num_samples, weight, first, second = logit_sums
     mean = first / weight.clamp_min(1e-6)
@@ -230,7 +240,7 @@ def debias_texts(text_embeds: Tensor, logit_sums: Tensor, options: MixtureOption
     variance = (variance * num_samples + expected * held) / (num_samples + held)
     scale = (variance.mean() / variance).pow(share / 2)
     bias = share * mean * scale
-    return TextPrior(offsets, scale.float(), (bias - bias.mean()).float())
+    return TextPrior(offsets, trust * scale.float(), (bias - bias.mean()).float())
 
 
 def gather_statistics(
@@ -289,7 +299,6 @@ def maximise(
     scale = (
         frequency @ (video_spread * text_spread).sum(1) / (frequency @ text_spread.square().sum(1)).clamp_min(1e-12)
     )
-    scale = scale.clamp(options.least_anchor_scale, options.largest_anchor_scale)
     anchors = domain_mean + scale * text_spread
     # Means and their common covariance.
     labelled = statistics.num_labelled / num_samples

@@ -31,7 +31,6 @@ from .class_mixture import (
     ClassMixture,
     DomainStatistics,
     OlderSamples,
-    TextPrior,
     Videos,
     debias_texts,
     fit_class_mixture,
@@ -48,6 +47,7 @@ from .mixture_options import MixtureOptions
 from .recent_samples import RecentSamples
 from .svgd import Kernel, svgd
 from .text_frame import TextFrame, place_fitted_texts, place_new_texts
+from .text_trust import TextTrust, TrustedFit, fit_best_trust
 
 
 DOMAIN_FILE = "dkd_domain.safetensors"
@@ -72,6 +72,10 @@ BUFFER_AXES = {
     "fitted_texts": "KD",
     "text_scale": "K",
     "text_bias": "K",
+    # How far they are trusted, and what the candidates gained; the fields of TextTrust.
+    "text_trust": "",
+    "trust_gain": "C",
+    "trust_error": "C",
     "class_strength": "K",
     "unit_axis": "D",
     "norm_axis": "D",
@@ -91,6 +95,7 @@ BUFFER_AXES = {
 NO_VIDEO = "video_embeds has no shard; give at least one video."
 # Named here, for torch.compile cannot look into a dataclass.
 MIXTURE_FIELDS = tuple(field.name for field in fields(ClassMixture))
+TRUST_FIELDS = tuple(field.name for field in fields(TextTrust))
 FRAME_FIELDS = tuple(field.name for field in fields(TextFrame))
 STATISTICS_FIELDS = tuple(field.name for field in fields(DomainStatistics))
 
@@ -150,6 +155,9 @@ class DKDHead(nn.Module):
     fitted_texts: Tensor
     text_scale: Tensor
     text_bias: Tensor
+    text_trust: Tensor
+    trust_gain: Tensor
+    trust_error: Tensor
     unit_axis: Tensor
     norm_axis: Tensor
     text_centre: Tensor
@@ -179,13 +187,16 @@ class DKDHead(nn.Module):
 
     def _buffer_shapes(self, num_components: int) -> dict[str, tuple[int, ...]]:
         """Every fitted buffer and its shape."""
-        sizes = {"K": num_components, "D": self.config.projection_dim, "4": 4}
+        sizes = {"K": num_components, "D": self.config.projection_dim, "4": 4, "C": len(self.options.text_trusts)}
         return {name: tuple(sizes[axis] for axis in axes) for name, axes in BUFFER_AXES.items()}
 
     def unfitted_values(self) -> dict[str, float]:
         """Constant that each fitted buffer holds before `fit`."""
         # Divisors; everything else is zero, with which nothing moves.
-        return {name: float(name in {"variances", "temperature", "text_norm"}) for name in self._buffer_shapes(0)}
+        return {
+            name: float(name in {"variances", "temperature", "text_norm", "text_trust"})
+            for name in self._buffer_shapes(0)
+        }
 
     def _make_buffers(self, num_components: int) -> None:
         """Buffers of an unfitted head with room for so many components."""
@@ -268,18 +279,17 @@ class DKDHead(nn.Module):
         scale, options = float(self.logit_scale), self.options
         with torch.autocast(texts.device.type, enabled=False):
             total = all_reduce or (lambda sums: sums)
-            own_sums = sum_logits(videos, texts, scale, options)
-            labels = checked_labels(labels, int(own_sums[0, 0]), len(texts)).to(texts.device)
-            logit_sums = total(own_sums)
-            if not logit_sums[0, 0]:
+            own_samples = sum(len(shard) for shard in videos)
+            labels = checked_labels(labels, own_samples, len(texts)).to(texts.device)
+            num_samples = int(total(torch.tensor(own_samples, dtype=torch.float64, device=texts.device)))
+            if not num_samples:
                 raise ValueError(NO_VIDEO)
-            prior = debias_texts(texts, logit_sums, options)
-            mixture, statistics, second_moments = fit_class_mixture(videos, prior, labels, scale, options, total)
-            sample = spread_samples(videos, options.confidence_samples, int(logit_sums[0, 0]))
-            self._store(texts, prior, mixture, logit_sums, statistics, second_moments, sample, total)
+            trust, fitted = fit_best_trust(videos, labels, texts, num_samples, scale, options, total)
+            sample = spread_samples(videos, options.confidence_samples, num_samples)
+            self._store(texts, trust, fitted, sample, total)
         if isinstance(videos, list) and len(videos[0]) <= options.recent_samples and all_reduce is None:
-            num_samples = float(self.num_samples)
-            self._recent = RecentSamples(videos[0], labels, None, num_samples, num_samples)
+            weight = float(self.num_samples)
+            self._recent = RecentSamples(videos[0], labels, None, weight, weight)
         self.class_names = None
         return self
 
@@ -305,24 +315,30 @@ class DKDHead(nn.Module):
         videos = self._pooled(video_embeds, "video_embeds")
         scale, options, mixture = float(self.logit_scale), self.options, self._mixture()
         with torch.autocast(videos.device.type, enabled=False):
-            logit_sums = self.logit_sums.double() + sum_logits(videos, self.fitted_texts, scale, options)
-            prior = debias_texts(self.fitted_texts, logit_sums, options)
+            trust, texts = self._trust(), self.fitted_texts
+            own_trust = float(trust.text_trust)
+            logit_sums = self.logit_sums.double() + sum_logits(videos, texts, own_trust * scale, options)
+            prior = debias_texts(texts, logit_sums, options, own_trust)
             recent = self._recent_samples().followed_by(videos, mixture, prior, scale, options)
-            if recent.is_due(options):
-                mixture, statistics, second_moments = fit_class_mixture(
-                    recent.videos, prior, recent.labels, scale, options, older=recent.older
-                )
-                recent = replace(recent, num_fitted=recent.num_samples)
+            is_due, labels = recent.is_due(options), recent.labels
+            if is_due and recent.older is None:
+                trust, fitted = fit_best_trust(recent.videos, labels, texts, len(labels), scale, options)
+            elif is_due:
+                # What older samples left was gathered under this trust.
+                parts = fit_class_mixture(recent.videos, prior, labels, scale, options, older=recent.older)
+                fitted = TrustedFit(logit_sums, prior, *parts)
             else:
                 labels = torch.full((len(videos),), -1, device=videos.device)
                 statistics = self._statistics() + gather_statistics(mixture, prior, videos, labels, scale, options)
-                added = sum_second_moments(videos, labels, self.fitted_texts, options)
-                second_moments = self.second_moments.double() + added
+                added = sum_second_moments(videos, labels, texts, options)
                 # S, whose factorisation is what costs, T and the frequencies wait for the next fit.
                 moved = maximise(mixture, prior, statistics, None, options)
                 mixture = replace(moved, log_frequency=mixture.log_frequency)
+                fitted = TrustedFit(logit_sums, prior, mixture, statistics, self.second_moments.double() + added)
+            if is_due:
+                recent = replace(recent, num_fitted=recent.num_samples)
             sample = spread_samples(recent.videos, options.confidence_samples, len(recent.videos))
-            self._store(self.fitted_texts, prior, mixture, logit_sums, statistics, second_moments, sample)
+            self._store(texts, trust, fitted, sample)
         self._recent = recent
         return self
 
@@ -439,9 +455,8 @@ class DKDHead(nn.Module):
             return texts
         index, known = self._match(texts)
         scale = self.logit_scale
-        bases, scales = place_new_texts(
-            texts, self.fitted_texts, self.text_scale, self._mixture(), self._frame(), scale, self.options
-        )
+        fitted = self.fitted_texts, self.text_scale, self.text_trust, self._mixture(), self._frame()
+        bases, scales = place_new_texts(texts, *fitted, scale, self.options)
         bases = torch.where(known, self.text_bases[index], bases)
         scales = torch.where(known, self.text_scale[index, None], scales)
         strength = torch.where(known[:, 0], self.class_strength[index], 0.0)
@@ -497,20 +512,19 @@ class DKDHead(nn.Module):
     def _store(
         self,
         texts: Tensor,
-        prior: TextPrior,
-        mixture: ClassMixture,
-        logit_sums: Tensor,
-        statistics: DomainStatistics,
-        second_moments: Tensor,
+        trust: TextTrust,
+        fit: TrustedFit,
         sample: Tensor | None,
         all_reduce: AllReduce = lambda sums: sums,
     ) -> None:
         """Write what was fitted, and place the class texts."""
-        fitted = vars(mixture) | vars(statistics) | {"logit_sums": logit_sums, "second_moments": second_moments}
+        prior, mixture = fit.prior, fit.mixture
+        fitted = vars(mixture) | vars(fit.statistics) | vars(trust)
+        fitted |= {"logit_sums": fit.logit_sums, "second_moments": fit.second_moments}
         fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.class_strength}
         fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias}
         fitted["anchored"] = torch.ones(())
-        seen_share, scale = statistics.seen_share(self.options).float(), float(self.logit_scale)
+        seen_share, scale = fit.statistics.seen_share(self.options).float(), float(self.logit_scale)
         place = partial(place_fitted_texts, texts, prior, mixture, seen_share, scale, self.options)
         # How far a video is moved hardly depends on how confident the texts are, but confidence depends on it.
         self._set_buffers(fitted | vars(place(None, None)))
@@ -533,6 +547,10 @@ class DKDHead(nn.Module):
     def _mixture(self) -> ClassMixture:
         """The fitted mixture from the buffers."""
         return ClassMixture(*(self.get_buffer(name) for name in MIXTURE_FIELDS))
+
+    def _trust(self) -> TextTrust:
+        """How far texts are trusted, from the buffers."""
+        return TextTrust(*(self.get_buffer(name) for name in TRUST_FIELDS))
 
     def _frame(self) -> TextFrame:
         """The fitted frame of the texts from the buffers."""

@@ -21,6 +21,11 @@ class MixtureOptions:
             say little against the texts.
         labelled_temperature_power: Power of classes / samples by which it falls to 1.
         labelled_weight: Unlabelled samples that a labelled one is worth.
+        text_trusts: Factors of the logit scale that are tried besides 1, the encoder's word, each in (0, 1); none: its
+            word stands.
+        trust_samples: Samples on which they are compared.
+        trust_rounds: EM rounds of the fits that are compared.
+        trust_errors: Standard errors by which another than 1 has to be better.
         debiased_share: Share of the classes' differences in the mean and the log spread of their logits that counts
             as bias, with many classes, 0 to 1.
         unbiased_prior_classes: Number of classes with which it is half of that: with few, a difference says how alike
@@ -29,8 +34,6 @@ class MixtureOptions:
             logits than they do.
         frequency_variance: Of the log class frequencies, nats^2, before the domain is known.
         frequency_prior_classes: How many classes that is worth when the variance is estimated.
-        least_anchor_scale: Least scale from text offsets to video offsets.
-        largest_anchor_scale: The largest.
         covariance_prior_samples: Pseudo-samples per dimension that hold S at a diagonal.
         unlabelled_covariance_share: Largest share of the samples' own covariance in S where no class is known: with
             guessed classes it contains differences between them, which S must not explain away.
@@ -73,13 +76,15 @@ class MixtureOptions:
     labelled_temperature: float = 100.0
     labelled_temperature_power: float = 1.65
     labelled_weight: float = 2.0
+    text_trusts: tuple[float, ...] = (0.5, 0.2, 0.1)
+    trust_samples: int = 2048
+    trust_rounds: int = 6
+    trust_errors: float = 2.0
     debiased_share: float = 0.5
     unbiased_prior_classes: float = 6.0
     spread_prior_samples: float = 1000.0
     frequency_variance: float = 0.2
     frequency_prior_classes: float = 10.0
-    least_anchor_scale: float = 0.2
-    largest_anchor_scale: float = 3.0
     covariance_prior_samples: float = 1.0
     unlabelled_covariance_share: float = 0.25
     equal_variance_share: float = 0.25

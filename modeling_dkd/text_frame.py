@@ -90,7 +90,7 @@ def place_fitted_texts(
     sample = placed[:0] if sample is None else sample
     moved_sample = sample if moved_sample is None else moved_sample
     plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * moved_sample @ placed.T
-    penalty = _squared_distances(mixture, sample).mul_(-0.5 / mixture.temperature)
+    penalty = mixture.squared_distances(sample).mul_(-0.5 / mixture.temperature)
     apart = _without_own_share_(penalty.clone(), logits.softmax(1), mixture, options)
     by_text = torch.addmm(log_prior, sample, (logit_scale * prior.directions).T)
     apart = logits + apart - penalty
@@ -108,6 +108,7 @@ def place_new_texts(
     text_embeds: Tensor,
     fitted_texts: Tensor,
     text_scale: Tensor,
+    text_trust: Tensor,
     mixture: ClassMixture,
     frame: TextFrame,
     logit_scale: Tensor,
@@ -119,6 +120,7 @@ def place_new_texts(
         text_embeds: (J, D), unit norm.
         fitted_texts: (K, D), unit norm.
         text_scale: (K,), `TextPrior.scale` of the fitted ones.
+        text_trust: (), a of text_trust.py, which is in `text_scale` already.
         mixture: The fitted mixture.
         frame: The fitted frame.
         logit_scale: ().
@@ -129,7 +131,7 @@ def place_new_texts(
     """
     fitted_offsets, share = fitted_texts - fitted_texts.mean(0), options.debiased_share_of(len(fitted_texts))
     offsets = text_embeds - fitted_texts.mean(0)
-    scale = relative_length(offsets, fitted_offsets).pow(-share)[:, None]
+    scale = text_trust * relative_length(offsets, fitted_offsets).pow(-share)[:, None]
     directions = offsets * scale
     # The mean logit on the domain stands for that on samples of other classes.
     relative = directions - (fitted_offsets * text_scale[:, None]).mean(0)
@@ -177,14 +179,6 @@ def _norm_as_confident_as(
     allowed = torch.where(too_sure, allowed, torch.minimum(allowed, allowed_by(by_text, 0.0)))
     most = torch.where(too_sure, least.clamp_min(options.largest_norm), most)
     return bisect(lambda norm: doubt(apart / norm) <= allowed, least, most)[0]
-
-
-def _squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:
-    """Squared Mahalanobis distance of points (N, D) from each mean, (N, K)."""
-    centred = (points - mixture.domain_mean) @ mixture.whitening
-    means = (mixture.means - mixture.domain_mean) @ mixture.whitening
-    distances = torch.addmm(means.square().sum(1), centred, means.T, alpha=-2)
-    return distances.add_(centred.square().sum(1, keepdim=True)).clamp_min_(0)
 
 
 def _without_own_share_(penalty: Tensor, assigned: Tensor, mixture: ClassMixture, options: MixtureOptions) -> Tensor:

@@ -109,7 +109,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         f * (o - domain_mean) @ (d - mean_direction) for f, o, d in zip(frequency, own, directions, strict=True)
     )
     length = sum(f * ((d - mean_direction) ** 2).sum() for f, d in zip(frequency, directions, strict=True))
-    scale = (along / length).clamp(OPTIONS.least_anchor_scale, OPTIONS.largest_anchor_scale)
+    scale = along / length
     anchors = domain_mean + scale * (directions - mean_direction)
     anchor_weights = naive_anchor_weights(counts.tolist(), float((labels >= 0).double().mean()))
     held = anchor_weights[:, None]

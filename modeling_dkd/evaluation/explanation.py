@@ -103,6 +103,22 @@ class ClipExplanation:
 
 
 @dataclass(frozen=True)
+class TrustCandidate:
+    """A factor of the encoder's logit scale with which the texts could have been trusted.
+
+    Attributes:
+        trust: The factor, 0 to 1.
+        gain: By how much it foretells held-out samples of the domain and their classes better than the encoder's own
+            scale does, nats a sample.
+        error: Standard error of the gain.
+    """
+
+    trust: float
+    gain: float
+    error: float
+
+
+@dataclass(frozen=True)
 class Explanation:
     """The report; lists are sorted, most important first, and hold at most `KEPT` entries but for the classes.
 
@@ -118,6 +134,8 @@ class Explanation:
         text_offset_cosine: The same after the mean text is taken off both.
         log_density_before: Of plain clips under the domain's mixture, mean, nats.
         log_density_after: Of moved clips.
+        text_trust: Factor of the encoder's logit scale with which class texts are trusted, as the domain asks for.
+        trust_curve: What it was chosen from, largest factor first, the encoder's own scale with a gain of 0.
         classes: Every class, most support first.
         without_evidence: Classes with less support than one domain sample: the domain does not tell whether they
             occur, and their texts stay near plain CLIP.
@@ -140,6 +158,8 @@ class Explanation:
     text_offset_cosine: float
     log_density_before: float
     log_density_after: float
+    text_trust: float
+    trust_curve: list[TrustCandidate]
     classes: list[ClassExplanation]
     without_evidence: list[str]
     resolved: list[Confusion]
@@ -204,6 +224,8 @@ def explain_domain(
         text_offset_cosine=float(offset_cosines.mean()),
         log_density_before=float(seen["log_density_before"].double().mean()),
         log_density_after=float(seen["log_density_after"].double().mean()),
+        text_trust=float(head.text_trust),
+        trust_curve=_trust_curve(head),
         classes=sorted(classes, key=lambda of_class: -of_class.support),
         without_evidence=[of_class.name for of_class in classes if of_class.support < EVIDENCE],
         resolved=resolved,
@@ -265,6 +287,12 @@ def _look_at_clips(head: DKDHead, video_embeds: Tensor, text_embeds: Tensor) -> 
             }
         )
     return {key: torch.cat([part[key] for part in parts]).cpu() for key in parts[0]}
+
+
+def _trust_curve(head: DKDHead) -> list[TrustCandidate]:
+    """The encoder's own scale and what else was tried."""
+    tried = zip(head.options.text_trusts, head.trust_gain.tolist(), head.trust_error.tolist(), strict=True)
+    return sorted([TrustCandidate(1.0, 0.0, 0.0), *(TrustCandidate(*one) for one in tried)], key=lambda c: -c.trust)
 
 
 def _offsets(texts: Tensor) -> Tensor:

@@ -17,19 +17,20 @@ NEUTRAL = "#4575b4"
 
 
 def explanation_figure(explanation: Explanation) -> Figure:
-    """Five panels, drawn without a display; of long lists the top."""
+    """Six panels, drawn without a display; of long lists the top."""
     figure = Figure(figsize=(15, 11), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(6, 4)
-    _draw_classes(figure.add_subplot(grid[:4, :2]), explanation.classes)
-    confusions = figure.add_subplot(grid[:3, 2:])
+    grid = figure.add_gridspec(6, 6)
+    _draw_classes(figure.add_subplot(grid[:4, :3]), explanation.classes)
+    confusions = figure.add_subplot(grid[:3, 3:])
     if explanation.accuracy_before is None:
         _draw_changes(confusions, explanation)
     else:
         _draw_confusions(confusions, explanation)
-    _draw_clips(figure.add_subplot(grid[3:, 2:]), explanation)
+    _draw_clips(figure.add_subplot(grid[3:, 3:]), explanation)
     _draw_log_density(figure.add_subplot(grid[4:, 0]), explanation)
     _draw_movement(figure.add_subplot(grid[4:, 1]), explanation)
+    _draw_trust(figure.add_subplot(grid[4:, 2]), explanation)
     figure.suptitle(_headline(explanation), fontsize=13, parse_math=False)
     return figure
 
@@ -144,6 +145,24 @@ def _draw_movement(axes: Axes, e: Explanation) -> None:
     axes.set_xscale("log")
     axes.tick_params(labelsize=8)
     _finish(axes, "how far moved", "1 - cosine of moved and plain (box: quartiles)")
+
+
+def _draw_trust(axes: Axes, e: Explanation) -> None:
+    """What each trust in the texts makes of held-out samples, with two standard errors; the chosen one is full."""
+    for c in e.trust_curve:
+        chosen = abs(c.trust - e.text_trust) < 1e-6
+        style: dict[str, Any] = {
+            "color": NEUTRAL if chosen else BEFORE,
+            "marker": "o",
+            "mfc": None if chosen else "white",
+        }
+        axes.errorbar(c.trust, c.gain, 2 * c.error, capsize=3, **style)
+    axes.axhline(0, color=BEFORE, linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xticks([c.trust for c in e.trust_curve], [f"{c.trust:g}" for c in e.trust_curve], minor=False)
+    axes.minorticks_off()
+    _finish(axes, "trust in the texts (full: chosen)", "factor of the encoder's logit scale")
+    axes.set_ylabel("held-out gain, nats a clip", fontsize=8)
 
 
 def _say(axes: Axes, text: str) -> None:

@@ -53,6 +53,8 @@ def report_text(explanation: Explanation) -> str:
         f"clips: moved with strength {e.strength:.3f}, cosine with the plain ones {e.video_cosine:.4f} (means)",
         f"class texts: cosine with the plain ones {e.text_cosine:.4f}, after their mean is taken off "
         f"{e.text_offset_cosine:.4f} (means)",
+        f"class texts: trusted with {e.text_trust:g} of the encoder's logit scale",
+        f"  gain of others over it, held-out nats a sample: {_trust_curve(e)}",
         f"log density of the clips under the domain's mixture: {e.log_density_before:.1f} nats before, "
         f"{e.log_density_after:.1f} after (means)",
     ]
@@ -83,6 +85,12 @@ def write_explanation(folder: str | os.PathLike, name: str, explanation: Explana
     write_results(paths[1], explanation.to_json())
     save_figure(explanation_figure(explanation), paths[2])
     yield from paths
+
+
+def _trust_curve(e: Explanation) -> str:
+    """Gains with their standard errors, the encoder's own scale left out."""
+    tried = [f"{c.trust:g}: {c.gain:+.2f} ± {c.error:.2f}" for c in e.trust_curve if c.trust < 1]
+    return ", ".join(tried) or "none was tried"
 
 
 def _class_table(classes: Sequence[ClassExplanation]) -> str:
