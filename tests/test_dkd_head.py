@@ -416,7 +416,7 @@ def test_files_that_are_no_domain_are_named_and_leave_the_head_alone(tmp_path):
 def test_the_state_dict_holds_the_domain():
     head = fitted_head()
     state = head.state_dict()
-    assert set(state) == {"logit_scale", "logit_bias", *BUFFER_AXES}
+    assert set(state) == {"log_logit_scale", "logit_bias", *BUFFER_AXES}
     assert all(value.dtype == torch.float32 for value in state.values())
     other = make_head(num_components=NUM_CLASSES)
     other.load_state_dict(state)
@@ -734,7 +734,7 @@ def test_labels_that_make_no_sense(labels, message):
             {"text_embeds": TOY.texts, "num_components": 4},
             "num_components is 4, but there is one component for each of 6 texts.",
         ),
-        ({"num_components": 0}, "num_components must be at least 1 where no initial means are given, got 0."),
+        ({"num_components": 0}, "num_components must be at least 1, got 0."),
     ],
 )
 def test_arguments_that_contradict_each_other(arguments, message):
