@@ -127,6 +127,8 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, shar
         raise ValueError(f"{output} holds a finished run; give another run.output_dir")
     # Clips: which there are, and how they are read.
     index = open_index(config.data)
+    for note in index.notes:
+        accelerator.print(f"note: {note}")
     train_records = index.part("train").records
     effective = config.recipe.batch_size * config.recipe.accumulation_steps * accelerator.num_processes
     if config.recipe.epochs and len(train_records) < effective:
