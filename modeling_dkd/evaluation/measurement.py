@@ -238,7 +238,7 @@ def _reset_peak_memory() -> bool:
 
 
 def _resident_memory(field: str) -> float | None:
-    """A memory field of this process in MiB (Linux only)."""
+    """A memory field of this process in MiB (Linux only); psutil does not tell the peak there."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

@@ -186,6 +186,8 @@ def mix_clips(
 ) -> tuple[Tensor, Tensor]:
     """Mixup or cutmix between each clip and another of the batch, all frames of a clip alike.
 
+    Torchvision's transforms draw from the global state and would be the only need for that package.
+
     Args:
         pixel_values: (B, T, 3, H, W).
         labels: (B,) int64.
