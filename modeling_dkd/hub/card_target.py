@@ -21,7 +21,7 @@ def require_card(where: str, api: HfApi | None = None) -> None:
     """
     if Path(where).is_dir():
         if not (Path(where) / CARD).is_file():
-            raise ValueError(f"{where} holds no {CARD}; write one with: python -m modeling_dkd.hub card {where}")
+            raise ValueError(f"{where} holds no {CARD}; write one with: dkd card {where}")
         return
     api = api or HfApi()
     try:

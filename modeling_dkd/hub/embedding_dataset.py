@@ -51,7 +51,7 @@ print(clips["video_embeds"][:].shape, clips.features["label"].names[:3], texts["
 To measure on them:
 
 ```bash
-python -m modeling_dkd.hub fetch-embeddings {name_in_shell} --split {split_name} --output {split_name}.safetensors
+dkd fetch-embeddings {name_in_shell} --split {split_name} --output {split_name}.safetensors
 python evaluate.py --embeddings {split_name}.safetensors --baselines
 ```
 

@@ -112,7 +112,7 @@ def plan_publication(folder: Path, repo_id: str, repo_type: str = "model") -> Pu
     if card and repo_id not in card:
         problems.append(
             f"{CARD} loads another repository than {repo_id}; write it anew with: "
-            f"python -m modeling_dkd.hub card {folder} --repo_id {repo_id}"
+            f"dkd card {folder} --repo_id {repo_id}"
         )
     sizes = {name: (folder / name).stat().st_size for name in selection.files}
     return Publication(folder, repo_id, repo_type, sizes, selection.left_out, tuple(problems), card)
