@@ -105,7 +105,7 @@ class DKDCLIPModel(PreTrainedModel):
         """Give what a checkpoint lacks its starting value: the head then is an unfitted one."""
         super()._init_weights(module)
         if isinstance(module, DKDHead):
-            init.constant_(module.logit_scale, math.log(self.config.logit_scale))
+            init.constant_(module.log_logit_scale, math.log(self.config.logit_scale))
             constants = {"logit_bias": self.config.logit_bias, "format_version": FORMAT_VERSION}
             for name, value in {**constants, **module.unfitted_values()}.items():
                 init.constant_(module.get_buffer(name), value)

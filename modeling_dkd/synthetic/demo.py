@@ -115,7 +115,7 @@ def embed_target(encoder: ClipEncoder, target: str, folder: Path, num_clips: int
         "split": f"seed {CLIP_SEED}",
         "frames": VIEWS,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.detach().exp()),
+        "logit_scale": float(encoder.model.head.logit_scale.detach()),
     }
     return EmbeddingSet(
         torch.cat(embeds), torch.tensor(labels), texts.view(len(prompts), -1, texts.shape[-1]), metadata

@@ -185,7 +185,7 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, shar
         checkpoints,
         clips,
         len(train_records) // effective,
-        max(math.log(MAX_LOGIT_SCALE), encoder.model.head.logit_scale.detach().item()),
+        max(math.log(MAX_LOGIT_SCALE), encoder.model.head.log_logit_scale.item()),
     )
 
 
@@ -287,7 +287,7 @@ def train_epoch(run: Run, progress: Progress, epoch: int, stop: StopRequest) -> 
             continue
         progress.step += 1
         with torch.no_grad():
-            head.logit_scale.clamp_(max=run.max_log_scale)
+            head.log_logit_scale.clamp_(max=run.max_log_scale)
         follow_weights(run.optimizer)
         run.average.update()
         # One message a step between processes: sums, and who wants a checkpoint or the end.
@@ -444,4 +444,4 @@ def finish(run: Run, command: Sequence[str]) -> None:
 
 def _is_weight(name: str) -> bool:
     """Whether a tensor of the model is trained weights, not part of a fitted domain."""
-    return name.startswith(("backbone.", "temporal.")) or name == "head.logit_scale"
+    return name.startswith(("backbone.", "temporal.")) or name == "head.log_logit_scale"

@@ -91,7 +91,7 @@ def test_rows(
 
     def with_domain(task: Task) -> Tensor:
         """The model's own head, as it is saved."""
-        device = head.logit_scale.device
+        device = head.logit_bias.device
         logits = head(task.test.to(device), task.text.to(device)).logits_per_video
         assert logits is not None
         return logits.cpu()
@@ -135,6 +135,6 @@ def _embedding_set(
         "split": split,
         "frames": views,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.detach().exp()),
+        "logit_scale": float(encoder.model.head.logit_scale.detach()),
     }
     return EmbeddingSet(clips.video_embeds, clips.labels(part.records), texts, metadata)

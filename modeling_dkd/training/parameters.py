@@ -96,7 +96,7 @@ def choose_trainable(model: DKDCLIPModel, video: Tower, text: Tower | None, opti
         parameter.requires_grad_(in_video or (text is not None and name in text.names))
     if options.trainable == "lora":
         _add_adapters(model.backbone, video, options.lora_rank)
-    model.head.logit_scale.requires_grad_(True)
+    model.head.log_logit_scale.requires_grad_(True)
 
 
 def optimizer_groups(
