@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..embedding.embedding_cache import EmbeddingSet
+from .metrics import class_accuracies, recognition_scores
 from .names import GIVEN
 from .protocols import Method, Split, Task, choose_shots, splits
 
@@ -164,9 +165,7 @@ def tasks(test_set: EmbeddingSet, domain_set: EmbeddingSet | None, plan: Plan) -
 
 def _scores(logits: Tensor, labels: Tensor, class_names: list[str]) -> dict[str, Any]:
     """Metrics and per-class accuracies of logits (M, K), as fractions rounded to six digits."""
-    from .metrics import RecognitionMetric, class_accuracies  # imports `evaluate`: seconds that --help need not wait
-
-    scores = RecognitionMetric(keep_in_memory=True).compute(predictions=logits.numpy(), references=labels.numpy())
+    scores = recognition_scores(logits.numpy(), labels.numpy())
     per_class = class_accuracies(logits.numpy(), labels.numpy())
     return {
         **{name: round(value, 6) for name, value in scores.items()},
@@ -238,7 +237,7 @@ def _reset_peak_memory() -> bool:
 
 
 def _resident_memory(field: str) -> float | None:
-    """A memory field of this process in MiB (Linux only)."""
+    """A memory field of this process in MiB (Linux only); psutil does not tell the peak there."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

@@ -127,6 +127,8 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, shar
         raise ValueError(f"{output} holds a finished run; give another run.output_dir")
     # Clips: which there are, and how they are read.
     index = open_index(config.data)
+    for note in index.notes:
+        accelerator.print(f"note: {note}")
     train_records = index.part("train").records
     effective = config.recipe.batch_size * config.recipe.accumulation_steps * accelerator.num_processes
     if config.recipe.epochs and len(train_records) < effective:
@@ -338,7 +340,10 @@ def set_learning_rate(run: Run, step: int) -> None:
 
 
 def schedule(step: int, num_steps: int, warmup_share: float) -> float:
-    """Factor on the peak learning rate at a step, counted from 0."""
+    """Factor on the peak learning rate at a step, counted from 0.
+
+    A function of the step, so that resuming has no scheduler to restore; transformers' own starts at a rate of 0.
+    """
     num_warmup = math.ceil(warmup_share * num_steps)
     if step < num_warmup:
         return (step + 1) / num_warmup

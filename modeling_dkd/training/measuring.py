@@ -13,6 +13,7 @@ from ..embedding.clip_encoder import ClipEncoder
 from ..embedding.embedding_cache import EmbeddingSet
 from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.methods.peers import zero_shot
+from ..evaluation.metrics import class_accuracies, top_k_accuracy
 from ..evaluation.protocols import Task
 from .config import TrainingConfig
 from .recognizer import (
@@ -33,8 +34,6 @@ SHARES = (0.0, 0.5, 1.0)
 @torch.no_grad()
 def scores(recognizer: Recognizer, embedded: EmbeddedClips, labels: Tensor) -> dict[str, float]:
     """Top-1, top-5 and mean-class accuracy as fractions, with the domain and (`plain_...`) without."""
-    from ..evaluation.metrics import class_accuracies, top_k_accuracy  # imports `evaluate`, which takes seconds
-
     model, texts = recognizer.model, recognizer.texts()
     videos = embedded.video_embeds.to(texts.device)
     found: dict[str, float] = {}
