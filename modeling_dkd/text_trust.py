@@ -14,7 +14,8 @@ class is which. A labelled sample brings its own class.
 
 The encoder's word stands unless another is better beyond doubt: C(a) - C(1) has to exceed `trust_errors` times its
 standard error over the samples. Of those that do, the largest difference less so many errors wins. A half may fall
-into a worse optimum than the domain does, so that the median of what three ways to halve it choose is taken.
+into a worse optimum than the domain does, so that the median of what three ways to halve it choose is taken, unless
+the first one leaves no doubt that the encoder is right.
 """
 
 from collections.abc import Callable
@@ -41,6 +42,8 @@ from .mixture_options import MixtureOptions
 
 # Of the bins that halve a domain: far narrower than any domain, far wider than what rounding moves a sample by.
 BIN_WIDTH = 0.01
+# Nats a sample that are worth a change: where classes lie far apart, all candidates are equal but for rounding.
+LEAST_GAIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,9 @@ def choose_text_trust(
     options: MixtureOptions,
     all_reduce: AllReduce = lambda sums: sums,
 ) -> TextTrust:
-    """The median of what three ways to halve a sample of the domain choose; two that agree are enough.
+    """The median of what up to three ways to halve a sample of the domain choose.
+
+    Two that agree are enough, and one is that finds all candidates worse than full trust beyond doubt.
 
     Args:
         sample: (n, D), unit norm, float32; those of this process, perhaps none.
@@ -153,6 +158,9 @@ def choose_text_trust(
         fixed = text_embeds, temperature, logit_scale, options, all_reduce
         scores = partial(_held_out_scores, sample, labels, halves, *fixed)
         chosen.append(_choose(scores, halves, options, all_reduce))
+        highest = chosen[-1].trust_gain + options.trust_errors * chosen[-1].trust_error
+        if bool((highest <= 0).all()):
+            return chosen[-1]
         chosen.sort(key=lambda trust: float(trust.text_trust))
         if way and chosen[0].text_trust == chosen[1].text_trust:
             break
@@ -172,7 +180,7 @@ def _choose(
     gain = all_reduce(gains.sum(1)) / num_samples
     error = (all_reduce((gains - gain[:, None]).square().sum(1)) / (num_samples - 1) / num_samples).sqrt()
     sure = gain - options.trust_errors * error
-    best = options.text_trusts[int(sure.argmax())] if bool((sure > 0).any()) else 1.0
+    best = options.text_trusts[int(sure.argmax())] if bool((sure > LEAST_GAIN).any()) else 1.0
     return TextTrust(sizes.new_tensor(best), gain, error)
 
 
