@@ -17,7 +17,7 @@ from torch import Tensor
 DOMAIN_FILE = "dkd_domain.safetensors"
 # Rises when tensors of the same names and shapes come to mean something else. Stands in every head as a buffer, for
 # domain files, checkpoints and state dicts alike hold the buffers.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def check_tensors(
