@@ -178,22 +178,23 @@ def _open_video(path: Path) -> Iterator["_OpenVideo"]:
     except VideoReadError:
         raise
     except (av.FFmpegError, OSError, EOFError, MemoryError, UnicodeError) as error:
-        told = isinstance(error, av.ArgumentError | av.InvalidDataError | av.EOFError)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if told:
-            reason = "its pictures cannot be decoded" if opened else _why_not_opened(path)
+        if isinstance(error, av.ArgumentError | av.InvalidDataError | av.EOFError):
+            reason = "its frames cannot be read" if opened else _why_not_opened(path, error)
         raise VideoReadError(f"cannot read video {str(path)!r}: {reason}") from error
 
 
-def _why_not_opened(path: Path) -> str:
+def _why_not_opened(path: Path, error: Exception) -> str:
     """Why FFmpeg takes a file for no video, in words."""
     if lacks_index(path):
         return "its index (moov) is missing: it is cut off, or its recording was never finished"
+    if isinstance(error, av.EOFError):
+        return "it holds no frames"
     try:
         with _container(path, SOUND_CONTAINERS):
             return "it holds no video stream, only sound"
     except av.FFmpegError:
-        return "it is in no format that is read as a video"
+        return "it is in no format that is read as a video, or its beginning is damaged"
 
 
 def _video_streams(container: Any) -> list[Any]:
