@@ -33,8 +33,9 @@ from ..evaluation.figures import write_figures
 from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.methods.dkd import dkd
 from ..evaluation.methods.peers import both_centred, zero_shot
+from ..evaluation.names import REFERENCE
 from ..evaluation.protocols import Method
-from ..evaluation.report import REFERENCE, Line, environment, results, summarise, write_results
+from ..evaluation.report import Line, environment, results, summarise, write_results
 from .clips import (
     ACTIONS,
     DEFAULT_TARGET,
