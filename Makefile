@@ -15,20 +15,22 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	$(BIN)/python -m modeling_dkd.synthetic.checkpoint
 	@touch $@
 
 setup: $(READY)  ## make .venv with the tested versions
 
 demo: $(READY)  ## zero-shot and DKD on synthetic clips of shifted domains, under 3 minutes
-	$(BIN)/python -m modeling_dkd.synthetic.demo --output demo
+	$(BIN)/python -m modeling_dkd.synthetic.checkpoint
+	$(BIN)/dkd demo --output demo
 
 card: demo  ## the card of hub_configs/dkd-tiny anew, with the figures of the demo
-	$(BIN)/python -m modeling_dkd.hub card hub_configs/dkd-tiny --repo_id hub_configs/dkd-tiny \
+	$(BIN)/dkd card hub_configs/dkd-tiny --repo_id hub_configs/dkd-tiny \
 		--results demo/results.json --figures demo/gain_by_shift.png
 
 publish: $(READY)  ## CONFIG=hub_configs/NAME.yaml: show what would be published of its run; nothing is sent
 	@test -n "$(CONFIG)" || { echo "say which: make publish CONFIG=hub_configs/NAME.yaml"; exit 1; }
-	$(BIN)/python -m modeling_dkd.hub publish --config $(CONFIG)
+	$(BIN)/dkd publish --config $(CONFIG)
 
 results: $(READY)  ## docs/results.md from the JSON files in docs/
 	$(BIN)/python -m benchmarks.results_page
@@ -40,7 +42,7 @@ growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, strea
 	$(BIN)/python benchmarks/growth.py
 
 space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
-	$(BIN)/python -m modeling_dkd.space.app
+	$(BIN)/dkd space
 
 test: $(READY)  ## the fast tests, under 5 minutes
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -18,8 +18,8 @@ for each video and each class. Among frames, `averaged_first`: one particle a cl
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,18 +29,19 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from modeling_dkd import class_mixture, dkd_head
+from modeling_dkd import DKDCLIPConfig, DKDHead, DKDHeadOutput
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts, write_embeddings
 from modeling_dkd.evaluation.measurement import Measurement, Plan, measure_set
 from modeling_dkd.evaluation.methods.ablations import ABLATIONS, ON_PARTS, ablation
-from modeling_dkd.evaluation.methods.dkd import dkd
+from modeling_dkd.evaluation.methods.dkd import dkd, unfitted_head
 from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
 from modeling_dkd.evaluation.names import DEFAULT_PROTOCOLS
-from modeling_dkd.evaluation.protocols import Method, Task, logits_of, pool
+from modeling_dkd.evaluation.protocols import Method, Task, pool
 from modeling_dkd.evaluation.report import Line, environment, paired_gain, summarise, write_results
 from modeling_dkd.gaussian_mixture import fit_gaussian_mixture
-from modeling_dkd.svgd import median_bandwidth, squared_distances, svgd
+from modeling_dkd.mixture_options import MixtureOptions
+from modeling_dkd.svgd import kernel_and_slope, svgd
 from modeling_dkd.synthetic.demo import CHECKPOINT, NUM_CLIPS, VIEWS, embed_target
 
 
@@ -59,31 +60,32 @@ SETS = {
 }
 # A part is taken away by the value of its constant at which it does nothing.
 PARTS: dict[str, dict[str, Any]] = {
-    "no mixture: debiased texts only": {"TEMPERATURE": 1e9},
-    "no debiasing of texts": {"DEBIASED_SHARE": 0.0},
-    "no class frequencies": {"FREQUENCY_VARIANCE": 1e-9, "FREQUENCY_PRIOR_CLASSES": 1e9},
-    "no anchors: own means only": {"KAPPA": 1e-2, "DOUBTFUL_SIZE": 0.0},
-    "no doubt about small classes": {"DOUBTFUL_SIZE": 0.0},
-    "no temperature (T = 1)": {"TEMPERATURE": 1.0, "_effective_dimension": lambda *_: 0.0},
-    "diagonal covariance": {"UNLABELLED_COVARIANCE_SHARE": 0.0},
-    "the samples' own covariance": {"UNLABELLED_COVARIANCE_SHARE": 1.0},
+    "no mixture: debiased texts only": {"temperature": 1e9},
+    "no debiasing of texts": {"debiased_share": 0.0},
+    "no class frequencies": {"frequency_variance": 1e-9, "frequency_prior_classes": 1e9},
+    "no anchors: own means only": {"anchor_samples": 1e-2, "doubtful_size": 0.0},
+    "no doubt about small classes": {"doubtful_size": 0.0},
+    "T = 1 with plenty of samples": {"temperature": 1.0},
+    "diagonal covariance": {"unlabelled_covariance_share": 0.0},
+    "the samples' own covariance": {"unlabelled_covariance_share": 1.0},
 }
+# Of the constants, those that act where nothing is labelled, no class is new and no prediction is left to confidence.
 CONSTANTS = (
-    "KAPPA",
-    "DOUBTFUL_SIZE",
-    "DOUBTFUL_POWER",
-    "TEMPERATURE",
-    "SHARED_CLASSES",
-    "COVARIANCE_PRIOR_SAMPLES",
-    "UNLABELLED_COVARIANCE_SHARE",
-    "EQUAL_VARIANCE_SHARE",
-    "VARIANCE_PRIOR_SAMPLES",
-    "DEBIASED_SHARE",
-    "UNBIASED_PRIOR_CLASSES",
-    "SPREAD_PRIOR_SAMPLES",
-    "FREQUENCY_VARIANCE",
-    "FREQUENCY_PRIOR_CLASSES",
-    "NUM_ROUNDS",
+    "anchor_samples",
+    "doubtful_size",
+    "doubtful_power",
+    "temperature",
+    "shared_classes",
+    "covariance_prior_samples",
+    "unlabelled_covariance_share",
+    "equal_variance_share",
+    "variance_prior_samples",
+    "debiased_share",
+    "unbiased_prior_classes",
+    "spread_prior_samples",
+    "frequency_variance",
+    "frequency_prior_classes",
+    "num_rounds",
 )
 
 # Frame by frame: real clips with a weak encoder (EfficientNet-Lite0 and MiniLM), 14 or 101 classes asked, and
@@ -100,47 +102,34 @@ TITLES = {
 }
 
 
-@contextmanager
-def patched(module: Any, values: Mapping[str, Any]) -> Iterator[None]:
-    """Other constants or functions in a module for a while."""
-    before = {name: getattr(module, name) for name in values}
-    for name, value in values.items():
-        setattr(module, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(module, name, value)
+class OneStrength(DKDHead):
+    """What is the mean strength of all videos moves each of them, and likewise texts."""
+
+    def _svgd(self, particles: Tensor, targets: Tensor, strength: Tensor) -> Tensor:
+        return super()._svgd(particles, targets, strength.mean().expand_as(strength))
 
 
-def with_constants(values: Mapping[str, Any], task: Task) -> Tensor:
-    """DKD with other constants of the mixture."""
-    with patched(class_mixture, values):
-        return logits_of(dkd(task))
-
-
-def with_svgd(other_svgd: Callable[..., Tensor], task: Task) -> Tensor:
-    """DKD with another movement of particles."""
-    with patched(dkd_head, {"svgd": other_svgd}):
-        return logits_of(dkd(task))
-
-
-def without_preconditioner(
-    particles: Tensor, score: Callable[[Tensor], Tensor], variances: Tensor, **options: Any
-) -> Tensor:
+class WithoutPreconditioner(DKDHead):
     """The same step toward the same target, but distances between particles not whitened."""
-    return svgd(particles, lambda points: score(points) * variances, **options)
+
+    def _svgd(self, particles: Tensor, targets: Tensor, strength: Tensor) -> Tensor:
+        return svgd(particles, lambda points: targets[:, None] - points, 1, strength[:, None, None])
 
 
-def same_strength(particles: Tensor, step_size: Tensor, **options: Any) -> Tensor:
-    """The same step, by what is the mean strength of all videos or of all texts."""
-    return svgd(particles, step_size=step_size.mean().expand_as(step_size), **options)
+def with_options(values: Mapping[str, Any], task: Task) -> DKDHeadOutput:
+    """DKD with other constants."""
+    return dkd(task, mixture_options=replace(MixtureOptions(), **values))
 
 
-def with_bandwidth(factor: float, particles: Tensor, variances: Tensor, **options: Any) -> Tensor:
-    """The median rule times a factor."""
-    bandwidth = factor * median_bandwidth(squared_distances(particles / variances.sqrt()), particles.shape[-1])
-    return svgd(particles, variances=variances, bandwidth=bandwidth, **options)
+def with_head(make: Callable[[DKDCLIPConfig], DKDHead], task: Task) -> DKDHeadOutput:
+    """DKD by another head."""
+    head = make(unfitted_head(task).config).eval().fit(task.domain, task.text, labels=task.domain_labels)
+    return head(task.test, task.text)
+
+
+def scaled_kernel(factor: float, distances: Tensor, bandwidth: Tensor | float) -> tuple[Tensor, Tensor]:
+    """The rbf kernel with the median rule times a factor as bandwidth."""
+    return kernel_and_slope(distances, "rbf", factor * bandwidth)
 
 
 def unanchored_moved(task: Task) -> Tensor:
@@ -156,28 +145,21 @@ def parts() -> dict[str, Method]:
     methods: dict[str, Method] = {"zero-shot": zero_shot, "both centred": both_centred, "DKD": dkd}
     names = [name for name in ABLATIONS if name not in PARTICLE_ABLATIONS]
     methods |= {f"DKD, {name}": ablation(name) for name in names}
-    methods |= {f"DKD, {name}": partial(with_constants, values) for name, values in PARTS.items()}
-    methods |= {"DKD, one strength for all": partial(with_svgd, same_strength)}
+    methods |= {f"DKD, {name}": partial(with_options, values) for name, values in PARTS.items()}
+    methods |= {"DKD, one strength for all": partial(with_head, OneStrength)}
     return methods | {"videos moved toward an unanchored mixture": unanchored_moved}
 
 
 def halved_and_doubled() -> dict[str, Method]:
-    """The mixture's constants that act where nothing is labelled, but for floors and ranges that keep numbers sane.
-
-    The effective dimension, whose factor in T is one, is halved and doubled too.
-    """
+    """The constants in `CONSTANTS`."""
     methods: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
     for name in CONSTANTS:
-        value = getattr(class_mixture, name)
+        value = getattr(MixtureOptions(), name)
         for factor in (0.5, 2):
             other = max(1, round(value * factor)) if isinstance(value, int) else value * factor
             # More than all of the bias there is not.
-            other = min(other, 1.0) if name == "DEBIASED_SHARE" else other
-            methods[f"{name} {value:g} -> {other:g}"] = partial(with_constants, {name: other})
-    dimension = class_mixture._effective_dimension
-    for factor in (0.5, 2):
-        scaled: dict[str, Any] = {"_effective_dimension": lambda *scatter, factor=factor: factor * dimension(*scatter)}
-        methods[f"effective dimension x {factor:g}"] = partial(with_constants, scaled)
+            other = min(other, 1.0) if name == "debiased_share" else other
+            methods[f"{name} {value:g} -> {other:g}"] = partial(with_options, {name: other})
     return methods
 
 
@@ -185,11 +167,11 @@ def particles() -> dict[str, Method]:
     """How frames act on each other."""
     methods: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
     methods |= {f"DKD, {name}": ablation(name) for name in PARTICLE_ABLATIONS}
-    methods |= {"DKD, no preconditioner": partial(with_svgd, without_preconditioner)}
-    factors = (0.1, 10.0)
-    return methods | {
-        f"DKD, bandwidth x {factor:g}": partial(with_svgd, partial(with_bandwidth, factor)) for factor in factors
-    }
+    methods |= {"DKD, no preconditioner": partial(with_head, WithoutPreconditioner)}
+    for factor in (0.1, 10.0):
+        make = partial(DKDHead, svgd_kernel=partial(scaled_kernel, factor))
+        methods[f"DKD, bandwidth x {factor:g}"] = partial(with_head, make)
+    return methods
 
 
 def table(lines: list[Line]) -> str:

@@ -22,7 +22,7 @@ from replaced_backgrounds import CheckpointEncoder, Pair, embed_generated, embed
 from torch import Tensor
 from tqdm import tqdm
 
-from modeling_dkd.data.video_index import ucf101_index
+from modeling_dkd.data.official_index import ucf101_index
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, write_embeddings
 from modeling_dkd.evaluation.methods.dkd import dkd
 from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot

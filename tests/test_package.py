@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 import modeling_dkd
+from modeling_dkd.cli import COMMANDS
 from modeling_dkd.evaluation import names
 from modeling_dkd.evaluation.methods import ablations, peers
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKPOINT = ROOT / "hub_configs" / "dkd-tiny"
 # Runs a command as `python ARGUMENTS` would, and says which of the slow libraries it has imported.
 IMPORTED = """
 import runpy, sys
@@ -42,9 +43,8 @@ def run(code, *arguments):
     [
         ["train.py", "--help"],
         ["evaluate.py", "--help"],
-        ["-m", "modeling_dkd.hub", "--help"],
-        ["-m", "modeling_dkd.hub", "publish", "-h"],
-        ["-m", "modeling_dkd.space.app", "--help"],
+        ["-m", "modeling_dkd", "--help"],
+        *(["-m", "modeling_dkd", command, "--help"] for command in COMMANDS),
     ],
     ids=" ".join,
 )

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from ..dkd_head import DKDHeadOutput
 from ..embedding.embedding_cache import EmbeddingSet
 from .methods.peers import zero_shot
+from .metrics import class_accuracies, recognition_scores
 from .names import GIVEN, REFERENCE
 from .protocols import Method, Split, Task, as_output, choose_shots, logits_of, splits
 
@@ -179,10 +180,8 @@ def tasks(test_set: EmbeddingSet, domain_set: EmbeddingSet | None, plan: Plan) -
 
 def _scores(logits: Tensor, labels: Tensor, asked: Tensor, class_names: list[str]) -> dict[str, Any]:
     """Metrics and per-class accuracies of logits (M, k) for k classes, as fractions rounded to six digits."""
-    from .metrics import RecognitionMetric, class_accuracies  # imports `evaluate`: seconds that --help need not wait
-
     places = torch.searchsorted(asked, labels).numpy()
-    scores = RecognitionMetric(keep_in_memory=True).compute(predictions=logits.numpy(), references=places)
+    scores = recognition_scores(logits.numpy(), places)
     per_class = class_accuracies(logits.numpy(), places)
     return {
         **{name: round(value, 6) for name, value in scores.items()},
@@ -283,7 +282,7 @@ def _reset_peak_memory() -> bool:
 
 
 def _resident_memory(field: str) -> float | None:
-    """A memory field of this process in MiB (Linux only)."""
+    """A memory field of this process in MiB (Linux only); psutil does not tell the peak there."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

@@ -1,15 +1,16 @@
 """The figures of a model: results files as evaluate.py, train.py and the demo write them, kept beside the weights.
 
-A repository holds `results.json` (of train.py) and `results/*.json` (of every later evaluation), each with the
-environment and the command that made it. Nothing else is a source of figures: the card, its model-index and
-`.eval_results/` are derived from these files. Where two files hold the same row, the newer one counts.
+A repository holds `results.json` (of train.py, a row for every seed) and `results/*.json` (of every later evaluation,
+a row for all seeds of a method), each with the environment and the command that made it. Nothing else is a source of
+figures: the card, its model-index and `.eval_results/` are derived from these files. Where two files hold the same
+row, the newer one counts.
 """
 
 import json
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,12 @@ ROW_FIELDS = {"method": str, "data": dict, "protocol": str, "seed": int} | dict.
     ("top1", "top5", "mean_class", "ece", "n", "seconds", "shots"), NUMBER
 )
 SUMMARY_FIELDS = {"data": str, "protocol": str, "method": str, "gain": NUMBER, "gain_error": NUMBER}
-KINDS = {str: "text", dict: "object"}
-OPTIONAL = {"seconds", "shots", "gain", "gain_error"}
+# The same in a file that holds one row for all seeds of a method.
+MEASURED = "measured"
+MEASURED_FIELDS = {name: kind for name, kind in ROW_FIELDS.items() if name != "seed"} | {"seeds": list}
+MEASURED_FIELDS |= dict.fromkeys(("spread", "gain", "gain_error"), NUMBER)
+KINDS = {str: "text", dict: "object", list: "list"}
+OPTIONAL = {"seconds", "shots", "spread", "gain", "gain_error"}
 
 
 @dataclass(frozen=True)
@@ -100,12 +105,13 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def check_results(contents: Any, name: str) -> None:
     """Raise a ValueError unless these are results as evaluate.py writes them."""
-    if not isinstance(contents, dict) or not {"environment", "rows"} <= contents.keys():
+    kept = MEASURED if isinstance(contents, dict) and MEASURED in contents else "rows"
+    if not isinstance(contents, dict) or not {"environment", kept} <= contents.keys():
         raise ValueError(f"{name} is no results file: evaluate.py --output, train.py and make demo write one")
-    rows, lines = contents["rows"], contents.get("summary", [])
+    rows, lines = contents[kept], contents.get("summary", [])
     for kind, found, expected in (
         ("environment", [contents["environment"]], {}),
-        ("a row", rows, ROW_FIELDS),
+        ("a row", rows, ROW_FIELDS if kept == "rows" else MEASURED_FIELDS),
         ("data", [row.get("data") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else [], NAMED),
         ("a line of the summary", lines, SUMMARY_FIELDS),
     ):
@@ -133,12 +139,21 @@ def _check_fields(place: str, part: Any, expected: Mapping[str, Any]) -> None:
 
 def rows_of(contents: Mapping[str, Any], source: str) -> list[MeasuredRow]:
     """Rows of one results file, one for all seeds of a method."""
+    if MEASURED in contents:
+        return [_measured_row(row, source, contents["environment"]) for row in contents[MEASURED]]
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in contents["rows"]:
         key = _key(row["data"], row["protocol"], row.get("shots", 0), row["method"])
         groups.setdefault(key, []).append(row)
     gains = {(line["data"], line["protocol"], line["method"]): line for line in contents.get("summary", ())}
     return [_row_of(group, gains, contents["environment"], source) for group in groups.values()]
+
+
+def _measured_row(row: Mapping[str, Any], source: str, environment: Any) -> MeasuredRow:
+    """A row that was condensed before."""
+    known: dict[str, Any] = {name: row.get(name) for name in MEASURED_FIELDS}
+    known |= {"shots": row.get("shots") or 0, "seeds": tuple(row["seeds"]), "source": source}
+    return MeasuredRow(**known, environment=environment)
 
 
 def _key(data: Mapping[str, Any], protocol: str, shots: int, method: str) -> str:
@@ -206,7 +221,7 @@ def read_folder(folder: Path) -> dict[str, dict[str, Any]]:
 def file_name(contents: Mapping[str, Any]) -> str:
     """Path inside the repository for results that are added to it: date and data sets."""
     date = re.sub(r"[^0-9T]", "", str(contents["environment"].get("date") or "undated").split("+")[0]) or "undated"
-    names = list(dict.fromkeys(row["data"]["name"] for row in contents["rows"]))
+    names = list(dict.fromkeys(row.data["name"] for row in rows_of(contents, "")))
     shown = names if len(names) <= 2 else [names[0], f"and-{len(names) - 1}-more"]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(shown)).strip("-").lower()
     return f"{RESULTS_FOLDER}/{date}-{slug[:80]}.json"
@@ -214,6 +229,13 @@ def file_name(contents: Mapping[str, Any]) -> str:
 
 # A path that names a machine's folders: absolute in POSIX or Windows form, or below a home folder.
 LOCAL_PATH = re.compile(r"(?<![\w.:/<-])(?:[A-Za-z]:\\|~/|/(?=[\w.~-]+/))[^\s'\"|;,)\]}]*")
+
+
+def condensed(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """What a repository keeps of results that are added to it: a row for all seeds of a method, as cards show it."""
+    rows = [asdict(row) for row in rows_of(contents, "")]
+    measured = [{name: row[name] for name in MEASURED_FIELDS} for row in rows]
+    return publishable({"environment": contents["environment"], MEASURED: measured})
 
 
 def publishable(contents: Mapping[str, Any]) -> dict[str, Any]:

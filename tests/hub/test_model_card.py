@@ -39,7 +39,7 @@ def test_figures_are_those_of_the_rows(facts):
     assert "transclip" in card
     parsed = {result.metric_name: result.metric_value for result in ModelCard(card).data.eval_results}
     assert parsed["top-1, dkd"] == 0.61
-    assert parsed["mean class, transclip"] == 0.56 - 0.01
+    assert set(parsed) == {"top-1, zero-shot", "top-1, dkd"}
     assert "`results/x.json` by `evaluate.py --model" in card
 
 
@@ -166,15 +166,12 @@ def test_the_embedded_card_is_parsed_back_to_the_figures_of_its_results():
     assert {row.method for row in rows} >= {"zero-shot", "dkd"}
     parsed = ModelCard.load(CHECKPOINT / "README.md").data.eval_results
     values = {(r.dataset_type, r.metric_name): r.metric_value for r in parsed}
-    for row in rows:
-        name = row.data["name"]
-        assert values[name, f"top-1, {row.method}"] == row.top1
-        assert values[name, f"top-5, {row.method}"] == row.top5
-        assert values[name, f"mean class, {row.method}"] == row.mean_class
+    own = [row for row in rows if row.method in ("zero-shot", "dkd")]
+    assert values == {(row.data["name"], f"top-1, {row.method}"): row.top1 for row in own}
     for file in (CHECKPOINT / ".eval_results").glob("*.yaml"):
         entries = yaml.safe_load(file.read_text())
         assert {entry["value"] for entry in entries} == {
-            row.top1 for row in rows if row.data["name"] == Path(file).stem
+            row.top1 for row in own if row.data["name"] == Path(file).stem
         }
 
 
