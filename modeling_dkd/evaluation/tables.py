@@ -31,7 +31,7 @@ def text_table(
     sides = ["left" if i < num_left or (last_left and i == len(header) - 1) else "right" for i in range(len(header))]
     if style == "md":
         rows = [[re.sub(r"([\\|*_<>`\[\]])", r"\\\1", cell) for cell in row] for row in rows]
-    return tabulate(rows, header, tablefmt=STYLES[style], disable_numparse=True, colalign=sides)
+    return tabulate(rows, header, tablefmt=STYLES[style], disable_numparse=True, colalign=sides if rows else None)
 
 
 def titled(title: str, table: str, style: str = "text") -> str:
