@@ -30,8 +30,9 @@ from ..embedding.embedding_cache import EmbeddingSet, write_embeddings
 from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.methods.dkd import dkd
 from ..evaluation.methods.peers import both_centred, zero_shot
+from ..evaluation.names import REFERENCE
 from ..evaluation.protocols import Method
-from ..evaluation.report import REFERENCE, Line, environment, results, summarise, write_results
+from ..evaluation.report import Line, environment, results, summarise, write_results
 from .checkpoint import CHECKPOINT, copy_code
 from .clips import (
     ACTIONS,
