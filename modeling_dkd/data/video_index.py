@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value, Video
 
@@ -24,26 +23,10 @@ from .official_splits import (
     read_ucf101_split,
     ucf101_group,
 )
+from .video_files import VIDEO_EXTENSIONS, VideoRecord, files_below, visible
 
 
-VIDEO_EXTENSIONS = frozenset(
-    f".{name}"
-    for name in (
-        *("3gp", "asf", "avi", "flv", "gif", "m2ts", "m4v", "mkv", "mov", "mp4"),
-        *("mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv"),
-    )
-)
 PARTS = ("train", "test")
-
-
-class VideoRecord(NamedTuple):
-    """One clip: file, name within the data set, class index (-1 unknown), group ("" unknown), split ("" none)."""
-
-    path: str
-    name: str
-    label: int
-    group: str
-    split: str
 
 
 @dataclass(frozen=True)
@@ -188,14 +171,14 @@ def folder_index(data_dir: str | Path) -> VideoIndex:
     root = Path(data_dir)
     if not root.is_dir():
         raise ValueError(f"no such folder: {root}")
-    folders = _visible(root, folders=True)
+    folders = visible(root, folders=True)
     divided = {"train", "test"} <= {folder.name for folder in folders}
     parts = {part: root / part for part in PARTS} if divided else {"": root}
     found = [
         (part, class_folder, file)
         for part, folder in parts.items()
-        for class_folder in _visible(folder, folders=True)
-        for file in _files_below(class_folder)
+        for class_folder in visible(folder, folders=True)
+        for file in files_below(class_folder)
     ]
     videos = [entry for entry in found if entry[2].suffix.lower() in VIDEO_EXTENSIONS]
     if not videos:
@@ -315,8 +298,8 @@ def _official_index(
     """Pair the official entries with the files under `root`, without regard to case."""
     there = {
         f"{folder.name}/{file.name}".lower(): file
-        for folder in _visible(root, folders=True)
-        for file in _visible(folder, folders=False)
+        for folder in visible(root, folders=True)
+        for file in visible(folder, folders=False)
     }
     label = {name: i for i, name in enumerate(class_names)}
     records: list[VideoRecord] = []
@@ -344,7 +327,7 @@ def _root_of_classes(data_dir: Path, class_names: Iterable[str], places: Sequenc
 
     def num_classes(place: str) -> int:
         folder = data_dir / place
-        return len(wanted & {f.name.lower() for f in _visible(folder, folders=True)}) if folder.is_dir() else 0
+        return len(wanted & {f.name.lower() for f in visible(folder, folders=True)}) if folder.is_dir() else 0
 
     best = max(places, key=num_classes)
     if num_classes(best) == 0:
@@ -353,24 +336,6 @@ def _root_of_classes(data_dir: Path, class_names: Iterable[str], places: Sequenc
             f"it must hold one folder a class, such as {data_dir / min(class_names)}"
         )
     return data_dir / best
-
-
-def _visible(folder: Path, folders: bool) -> list[Path]:
-    """Sub-folders, or else files, of a folder that are not hidden, sorted by name."""
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir() == folders]
-    return [folder / name for name in sorted(names)]
-
-
-def _files_below(folder: Path, above: tuple[str, ...] = ()) -> list[Path]:
-    """All visible files below a folder, sorted."""
-    here = os.path.realpath(folder)
-    if here in above:
-        raise ValueError(f"{folder} is a link to a folder that it lies in; remove it")
-    files = _visible(folder, folders=False)
-    for sub_folder in _visible(folder, folders=True):
-        files += _files_below(sub_folder, (*above, here))
-    return files
 
 
 def _sorted(records: Iterable[VideoRecord]) -> tuple[VideoRecord, ...]:

@@ -145,7 +145,7 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
         index.records,
         [record for _, part in parts for record in part.records],
         encoder.reader,
-        encoder.embed,
+        encoder.embed_clips,
         shards,
         accelerator,
         args.batch_size,

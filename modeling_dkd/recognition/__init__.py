@@ -1,0 +1,1 @@
+"""Clips that nobody has labelled: recognised, found, followed, reported."""
