@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 
 from .segments import Segment
-from .timeline import Timeline
+from .timelines import Timeline
 
 
 CSV_COLUMNS = ("video", "start", "end", "label", "confidence")

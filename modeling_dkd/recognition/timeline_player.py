@@ -9,7 +9,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from .timeline import Timeline
+from .timelines import Timeline
 
 
 TEMPLATE = Path(__file__).with_name("timeline_player.html.jinja")
