@@ -11,8 +11,8 @@ is small where its classes have little support and where the video is not typica
 prompts of one class are particles, which move by SVGD (svgd.py).
 """
 
-import json
-import os
+import copy
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
 from .class_mixture import (
@@ -42,6 +41,7 @@ from .class_mixture import (
     spread_samples,
 )
 from .configuration_dkd import DKDCLIPConfig
+from .domain_file import DOMAIN_FILE, FORMAT_VERSION, check_tensors, no_domain, read_domain, write_domain
 from .embedding_inputs import PooledShards, as_particles, checked_labels, in_pieces
 from .gaussian_mixture import fit_gaussian_mixture
 from .recent_samples import MAX_RECENT, RecentSamples
@@ -49,7 +49,6 @@ from .svgd import svgd
 from .text_frame import TextFrame, place_fitted_texts, place_new_texts
 
 
-DOMAIN_FILE = "dkd_domain.safetensors"
 # Texts nearer than this are the same class.
 SAME_CLASS_COSINE = 0.999
 # Unknown classes: one component for so many samples, at most so many.
@@ -98,6 +97,14 @@ NO_VIDEO = "video_embeds has no shard; give at least one video."
 MIXTURE_FIELDS = tuple(field.name for field in fields(ClassMixture))
 FRAME_FIELDS = tuple(field.name for field in fields(TextFrame))
 STATISTICS_FIELDS = tuple(field.name for field in fields(DomainStatistics))
+# Options of a configuration that are kept with a domain: all but the encoder's and what is fitted.
+ENCODER_OPTIONS = {"backbone_config", "num_temporal_layers", "num_temporal_frames"}
+OPTIONS = sorted(
+    {field.name for field in fields(DKDCLIPConfig)}
+    - {field.name for field in fields(PreTrainedConfig)}
+    - ENCODER_OPTIONS
+    - {"num_components"}
+)
 
 
 @dataclass
@@ -132,10 +139,12 @@ class DKDHead(nn.Module):
         class_strength: Weight with which each fitted class's own samples moved its text, 0 to 1, (K,).
 
     Args:
-        config: `projection_dim`, `logit_scale`, `logit_bias`, `num_components` and the options of the movement.
+        config: `projection_dim`, `logit_scale`, `logit_bias`, `num_components` and the options of the movement;
+            copied, for `fit` writes into it.
     """
 
     logit_bias: Tensor
+    format_version: Tensor
     weights: Tensor
     means: Tensor
     variances: Tensor
@@ -167,7 +176,7 @@ class DKDHead(nn.Module):
 
     def __init__(self, config: DKDCLIPConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = copy.deepcopy(config)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale), dtype=torch.float32).log())
         self.register_buffer("logit_bias", torch.tensor(float(config.logit_bias), dtype=torch.float32))
         self.class_names: list[str] | None = None
@@ -186,8 +195,8 @@ class DKDHead(nn.Module):
 
     def _make_buffers(self, num_components: int) -> None:
         """Buffers of an unfitted head with room for so many components."""
-        values = self.unfitted_values()
-        for name, shape in self._buffer_shapes(num_components).items():
+        values = self.unfitted_values() | {"format_version": float(FORMAT_VERSION)}
+        for name, shape in {**self._buffer_shapes(num_components), "format_version": ()}.items():
             self.register_buffer(
                 name, torch.full(shape, values[name], dtype=torch.float32, device=self.logit_bias.device)
             )
@@ -201,10 +210,34 @@ class DKDHead(nn.Module):
 
         return super()._apply(keep_dtype, recurse)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        """Take over buffers of another domain, to which the kept samples do not belong."""
-        self._recent = None
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, *found: list[str]
+    ) -> None:
+        """Take over a whole domain of any size, and nothing of what is only part of one."""
+        stored = {name: state_dict[prefix + name] for name in self.state_dict() if prefix + name in state_dict}
+        if stored.keys() & BUFFER_AXES.keys():
+            try:
+                num_components = self.check_domain(stored, "the state dict")
+            except ValueError as error:
+                found[-1].append(str(error))  # torch raises what stands there, strict or not
+                return
+            if num_components != len(self.weights):
+                self._make_buffers(num_components)
+            self.config.num_components = num_components
+            self.class_names = None
+            self._recent = None  # samples of the domain before
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *found)
+
+    def check_domain(self, tensors: dict[str, Tensor], source: str) -> int:
+        """Number of components of what is a whole domain in this head's space; raises for anything else."""
+        means, dim = tensors.get("means"), self.config.projection_dim
+        sizes = tuple(means.shape) if means is not None and means.dim() == 2 else (0, dim)
+        if sizes[1] != dim:
+            raise ValueError(f"{source} has embeddings of {sizes[1]} dimensions, but this head has {dim}.")
+        divisors = [name for name, value in self.unfitted_values().items() if value > 0]
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        check_tensors(tensors, shapes | self._buffer_shapes(sizes[0]), divisors, source)
+        return sizes[0]
 
     @property
     def is_fitted(self) -> bool:
@@ -326,11 +359,11 @@ class DKDHead(nn.Module):
         return self
 
     def save_pretrained(self, folder: str | Path, class_names: list[str] | None = None) -> None:
-        """Write the fitted domain alone, as one safetensors file in `folder`.
+        """Write the fitted domain alone, with the head's options, as one safetensors file in `folder`.
 
         Args:
             folder: Made if need be.
-            class_names: Names of the K classes, kept in the file's metadata.
+            class_names: Names of the K classes, kept in the file's metadata; None: this head's own, if any.
 
         Raises:
             ValueError: Nothing is fitted, or the names are not as many as the components.
@@ -341,44 +374,53 @@ class DKDHead(nn.Module):
             raise ValueError("there is no fitted domain to save; call fit first.")
         if names is not None and len(names) != len(self.weights):
             raise ValueError(f"class_names has {len(names)} names for {len(self.weights)} components.")
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        tensors = {name: self.get_buffer(name).detach().cpu().contiguous() for name in self._buffer_shapes(0)}
-        unfinished = Path(folder) / f"{DOMAIN_FILE}.unfinished-{os.getpid()}"
-        try:
-            save_file(tensors, unfinished, metadata={"format": "pt", "class_names": json.dumps(names)})
-            os.replace(unfinished, Path(folder) / DOMAIN_FILE)
-        except SafetensorError as error:  # no OSError, though it tells of one
-            raise OSError(f"{Path(folder) / DOMAIN_FILE} cannot be written: {error}") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+        self.write_config()
+        stored = self.config.to_dict()
+        write_domain(folder, self.state_dict(), {name: stored[name] for name in OPTIONS}, names)
 
-    def load(self, folder: str | Path) -> "DKDHead":
-        """Take over a domain written by `save_pretrained`; `class_names` holds the names saved with it, if any.
+    def write_config(self) -> None:
+        """Have the configuration say what the head is now: a trained scale and bias, the number of components."""
+        for name, value in (("logit_scale", self.logit_scale.detach()), ("logit_bias", self.logit_bias)):
+            configured = torch.tensor(float(getattr(self.config, name)), dtype=torch.float32)
+            is_log = name == "logit_scale"
+            # Left alone where it is the same in float32, for 100.0 must not become 99.99999.
+            if not value.is_meta and float(value) != float(configured.log() if is_log else configured):
+                setattr(self.config, name, math.exp(float(value)) if is_log else float(value))
+        self.config.num_components = len(self.weights)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> "DKDHead":
+        """The fitted head that `save_pretrained` wrote, with its logit scale, its options and its `class_names`.
+
+        Args:
+            folder: Where the file is.
+            **options: Options of `DKDCLIPConfig` that override the stored ones, such as `video_strength`.
+
+        Returns:
+            A head on the CPU.
 
         Raises:
-            ValueError: The file is missing or no domain, or its embeddings have another D.
+            ValueError: The file is missing or no whole domain of this version, or an option is none.
         """
         path = Path(folder) / DOMAIN_FILE
-        if not path.is_file():
-            raise ValueError(f"{folder} has no {DOMAIN_FILE}; a domain is written by DKDHead.save_pretrained.")
+        tensors, stored, names = read_domain(folder)
+        if unknown := sorted(options.keys() - set(OPTIONS)):
+            raise ValueError(f"DKDHead has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}.")
         try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-                names = json.loads((file.metadata() or {}).get("class_names", "null"))
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file ({error}); copy it again.") from error
-        means = tensors.get("means", torch.empty(0))
-        num_components, dim = means.shape if means.dim() == 2 else (0, self.config.projection_dim)
-        if dim != self.config.projection_dim:
-            raise ValueError(
-                f"{path} has embeddings of {dim} dimensions, but this head has {self.config.projection_dim}."
-            )
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if shapes != self._buffer_shapes(num_components):
-            raise ValueError(f"{path} is not a domain of this version of DKD; fit the domain again.")
-        self._set_buffers(tensors)
-        self.class_names = names
-        return self
+            head = cls(DKDCLIPConfig(**{name: stored[name] for name in OPTIONS if name in stored} | options))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} cannot be used: {error}") from error
+        num_components = head.check_domain(tensors, str(path))
+        if unknown := sorted(tensors.keys() - head.state_dict().keys()):
+            raise no_domain(str(path), f"holds {unknown[0]!r}")
+        if names is not None and len(names) != num_components:
+            raise ValueError(f"{path} has {len(names)} class names for {num_components} components.")
+        given = {name: tensor for name, tensor in head.state_dict().items() if name in options}
+        head.load_state_dict(tensors | given)
+        head.class_names = names
+        if not head.is_fitted:
+            raise no_domain(str(path), "is not fitted")
+        return head
 
     def forward(self, video_embeds: Tensor, text_embeds: Tensor) -> DKDHeadOutput:
         """Move both branches and compare them; a result does not depend on what else is in the batch.

@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .configuration_dkd import DKDCLIPConfig
 from .dkd_head import DKDHead
+from .domain_file import DOMAIN_FILE, FORMAT_VERSION, give_usual_mode, no_domain
 from .dual_encoder import check_dual_encoder, embed_images, embed_texts, freeze_similarity, similarity_of
 from .temporal_transformer import TemporalTransformer
 from .video_pipelines import CUSTOM_PIPELINES
@@ -26,6 +28,8 @@ from .video_pipelines import CUSTOM_PIPELINES
 
 FRAMES_PER_CHUNK = 64
 TEXTS_PER_CHUNK = 256
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -80,6 +84,7 @@ class DKDCLIPModel(PreTrainedModel):
                 "DKDCLIPModel needs a config with a backbone_config; give one, or load a stock checkpoint with "
                 'DKDCLIPModel.from_backbone("openai/clip-vit-base-patch16")'
             )
+        config = copy.deepcopy(config)  # another model may be made from it, and fitted to another domain
         config.check()
         super().__init__(config)
         if backbone is None:
@@ -91,6 +96,7 @@ class DKDCLIPModel(PreTrainedModel):
         if config.num_temporal_layers:
             self.temporal = self._new_temporal_transformer()
         self.head = DKDHead(config)
+        self.head.config = config  # one object here too
         freeze_similarity(self.backbone)
         self.post_init()
 
@@ -100,7 +106,8 @@ class DKDCLIPModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, DKDHead):
             init.constant_(module.logit_scale, math.log(self.config.logit_scale))
-            for name, value in {"logit_bias": self.config.logit_bias, **module.unfitted_values()}.items():
+            constants = {"logit_bias": self.config.logit_bias, "format_version": FORMAT_VERSION}
+            for name, value in {**constants, **module.unfitted_values()}.items():
                 init.constant_(module.get_buffer(name), value)
         if isinstance(module, TemporalTransformer):
             init.normal_(module.position_embeds, std=0.02)
@@ -132,19 +139,22 @@ class DKDCLIPModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """Load a DKD checkpoint, and refuse one that would leave part of the encoders random.
+        """Load a DKD checkpoint, and refuse one that would leave part of the encoders random or half a domain.
+
+        A checkpoint without any domain gives plain CLIP, with a warning where its configuration speaks of one.
 
         Args:
             pretrained_model_name_or_path: Folder, or repository on the Hub.
             *model_args: As in `PreTrainedModel.from_pretrained`.
             **kwargs: As in `PreTrainedModel.from_pretrained`; options of `DKDCLIPConfig` override the stored ones.
+                `ignore_mismatched_sizes=True` also loads a model whose domain cannot be used: as plain CLIP.
 
         Returns:
             The model in evaluation mode; with `output_loading_info=True` also the dict of what was missing.
 
         Raises:
             ValueError: The weights have other shapes than the configuration says (another `projection_dim` or
-                `num_components`), or lack some of the backbone.
+                `num_components`), lack some of the backbone, or hold part of a domain or one of another version.
         """
         with_info = kwargs.pop("output_loading_info", False)
         accept_mismatch = kwargs.pop("ignore_mismatched_sizes", False)
@@ -162,13 +172,47 @@ class DKDCLIPModel(PreTrainedModel):
         _refuse_missing(
             {key for key in info["missing_keys"] if key.startswith("backbone.")}, model.config.name_or_path
         )
+        lost = info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}
+        model._settle_domain(lost, pretrained_model_name_or_path, accept_mismatch)
         freeze_similarity(model.backbone)
         return (model, info) if with_info else model
 
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """As in `PreTrainedModel`; the configuration also tells `pipeline` of those that ship with the code."""
+    def _settle_domain(self, lost: set[str], source: Any, plain_if_broken: bool) -> None:
+        """Keep the domain that was loaded if it is whole, forget it if there was none, refuse what lies between."""
+        state, domain = self.head.state_dict(), self.head.unfitted_values().keys()
+        lost = {key.removeprefix("head.") for key in lost if key.startswith("head.")} & state.keys()
+        fault = None
+        if domain <= lost:
+            fault = (
+                f"{source} holds no domain, though its configuration has num_components={self.config.num_components}."
+            )
+        elif self.config.num_components:
+            try:
+                if lost:
+                    raise no_domain(str(source), f"lacks head.{min(lost)}")
+                self.head.check_domain(state, str(source))
+            except ValueError as error:
+                if not plain_if_broken:
+                    hint = "ignore_mismatched_sizes=True loads the model without it."
+                    raise ValueError(f"{error} {hint}") from error
+                fault = str(error)
+        if not fault and self.config.num_components:
+            return
+        if fault and self.config.num_components:
+            logger.warning("%s It is loaded as plain CLIP.", fault)
+        self.head.reset()
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As in `PreTrainedModel`; the configuration also tells `pipeline` of those that ship with the code.
+
+        The configuration gets the logit scale and bias that the head has now, trained ones too, and the weights get
+        the permissions of any new file.
+        """
         self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # `pipeline` writes into what it reads
-        super().save_pretrained(*args, **kwargs)
+        self.head.write_config()
+        super().save_pretrained(save_directory, *args, **kwargs)
+        for path in Path(save_directory).glob("model*.safetensors"):
+            give_usual_mode(path)
 
     @classmethod
     def from_backbone(cls, name_or_path: Any, **options: Any) -> "DKDCLIPModel":
@@ -377,6 +421,24 @@ class DKDCLIPModel(PreTrainedModel):
             self._name_classes(class_names, num_classes)
         return self
 
+    def load_domain(self, folder: str | Path) -> "DKDCLIPModel":
+        """Take over a domain that `model.head.save_pretrained` wrote, with its logit scale and its class names.
+
+        Args:
+            folder: Where the file is. It must have been fitted on embeddings of this encoder.
+
+        Returns:
+            This model, fitted.
+
+        Raises:
+            ValueError: As `DKDHead.from_pretrained`, or its embeddings have another D.
+        """
+        loaded = DKDHead.from_pretrained(folder)
+        self.head.check_domain(loaded.state_dict(), str(Path(folder) / DOMAIN_FILE))
+        self.head.load_state_dict(loaded.state_dict())
+        self._name_classes(loaded.class_names, len(loaded.weights))
+        return self
+
     @torch.no_grad()
     def _encode(self, encode: Callable[..., Tensor], chunk_size: int, first: Tensor, *others: Tensor | None) -> Tensor:
         """Apply an encoder to a chunk of rows at a time, on the model's device and with dropout off."""
@@ -396,6 +458,7 @@ class DKDCLIPModel(PreTrainedModel):
 
     def _name_classes(self, class_names: Sequence[str] | None, num_classes: int) -> None:
         """Write the names, or numbers where the names in the configuration are not as many as the classes."""
+        self.head.class_names = None if class_names is None else list(class_names)
         if class_names is None:
             self.config.num_labels = num_classes
             return

@@ -5,13 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
 from modeling_dkd import DKDCLIPConfig, embedding_inputs, recent_samples
 from modeling_dkd.class_mixture import debias_texts, null_moments
-from modeling_dkd.dkd_head import BUFFER_AXES, DOMAIN_FILE, MAX_COMPONENTS, DKDHead, DKDHeadOutput
+from modeling_dkd.dkd_head import BUFFER_AXES, MAX_COMPONENTS, DKDHead, DKDHeadOutput
 from modeling_dkd.text_frame import EXPECTED_GAIN
 from tests.toy_domain import accuracy, toy_domain
 
@@ -334,97 +332,6 @@ def test_reset_is_plain_clip_again(videos, texts):
     assert_equal_outputs(head(videos, texts), make_head()(videos, texts), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("names", [None, ["a", "b", "ç", "d", "e", "f"]])
-def test_a_domain_is_saved_and_loaded_alone_bit_by_bit(tmp_path, names):
-    head = fitted_head()
-    head.save_pretrained(tmp_path / "new" / "folder", class_names=names)
-    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == [DOMAIN_FILE]
-    other = make_head()
-    assert other.load(tmp_path / "new" / "folder") is other
-    assert_bit_equal_domain(other, head)
-    assert other.class_names == names
-    assert_equal_outputs(other(TOY.videos, TOY.texts), head(TOY.videos, TOY.texts), rtol=0, atol=0)
-    other.save_pretrained(tmp_path)
-    assert make_head().load(str(tmp_path)).class_names == names
-
-
-def test_an_unanchored_domain_is_saved_and_loaded_too(tmp_path):
-    head = make_head().fit(TOY.videos, num_components=3)
-    head.save_pretrained(tmp_path)
-    assert_bit_equal_domain(make_head().load(tmp_path), head)
-
-
-def test_a_loaded_domain_goes_on_learning(tmp_path):
-    """From its statistics: its videos are in no file."""
-    head = make_head().fit(TOY.videos[:80], TOY.texts)
-    head.save_pretrained(tmp_path)
-    loaded = [make_head().load(tmp_path), fitted_head().load(tmp_path), fitted_head()]
-    loaded[2].load_state_dict(head.state_dict())
-    frequency = head.log_frequency.clone()
-    for other in loaded:
-        other.update(TOY.videos[80:])
-        assert_bit_equal_domain(other, loaded[0])
-        assert float(other.num_samples) == len(TOY.videos)
-        assert torch.equal(other.log_frequency, frequency)
-    torch.testing.assert_close(loaded[0].means, head.update(TOY.videos[80:]).means, rtol=0, atol=0.02)
-
-
-def test_a_disk_that_refuses_leaves_the_domain_that_was_there(tmp_path, monkeypatch):
-    fitted_head().save_pretrained(tmp_path)
-    before = (tmp_path / DOMAIN_FILE).read_bytes()
-
-    def save_half(tensors, path, metadata):
-        path.write_bytes(b"half")
-        raise SafetensorError("No space left on device")
-
-    monkeypatch.setattr("modeling_dkd.dkd_head.save_file", save_half)
-    with pytest.raises(OSError, match=rf"{DOMAIN_FILE} cannot be written: No space left on device"):
-        make_head().fit(TOY.videos[:20], TOY.texts).save_pretrained(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [DOMAIN_FILE]
-    assert (tmp_path / DOMAIN_FILE).read_bytes() == before
-
-
-def test_nothing_to_save_and_wrong_names(tmp_path):
-    with pytest.raises(ValueError, match=r"^there is no fitted domain to save; call fit first\.$"):
-        make_head().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"^class_names has 2 names for 6 components\.$"):
-        fitted_head().save_pretrained(tmp_path, class_names=["a", "b"])
-    assert not list(tmp_path.iterdir())
-
-
-def test_files_that_are_no_domain_are_named_and_leave_the_head_alone(tmp_path):
-    head, path = fitted_head(), tmp_path / DOMAIN_FILE
-    missing = f"{tmp_path} has no {DOMAIN_FILE}; a domain is written by DKDHead.save_pretrained."
-    with pytest.raises(ValueError, match=f"^{re.escape(missing)}$"):
-        head.load(tmp_path)
-    path.write_bytes(b"no safetensors")
-    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is not a safetensors file"):
-        head.load(tmp_path)
-    message = f"{path} is not a domain of this version of DKD; fit the domain again."
-    for tensors in ({"weight": torch.zeros(3)}, {"means": torch.zeros(3)}, {"means": torch.zeros(3, DIM)}):
-        save_file(tensors, path)
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            head.load(tmp_path)
-    fitted_head().save_pretrained(tmp_path)
-    other = f"{path} has embeddings of {DIM} dimensions, but this head has 16."
-    with pytest.raises(ValueError, match=f"^{re.escape(other)}$"):
-        make_head(16).load(tmp_path)
-    assert_bit_equal_domain(head, fitted_head())
-
-
-def test_the_state_dict_holds_the_domain():
-    head = fitted_head()
-    state = head.state_dict()
-    assert set(state) == {"logit_scale", "logit_bias", *BUFFER_AXES}
-    assert all(value.dtype == torch.float32 for value in state.values())
-    other = make_head(num_components=NUM_CLASSES)
-    other.load_state_dict(state)
-    assert_bit_equal_domain(other, head)
-    assert_equal_outputs(other(TOY.videos, TOY.texts), head(TOY.videos, TOY.texts), rtol=0, atol=0)
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        make_head(num_components=4).load_state_dict(state)
-
-
 def test_a_copy_is_another_head():
     head = fitted_head()
     other = copy.deepcopy(head)
@@ -436,8 +343,12 @@ def test_a_copy_is_another_head():
 
 def test_heads_of_one_config_do_not_mix():
     config = DKDCLIPConfig(projection_dim=DIM, logit_scale=SCALE, logit_bias=BIAS)
+    before = copy.deepcopy(config)
     fitted, other = DKDHead(config), DKDHead(config)
     fitted.fit(TOY.videos, TOY.texts)
+    assert fitted.config.num_components == NUM_CLASSES
+    assert config == before
+    assert other.config == before
     torch.testing.assert_close(other(TOY.videos, TOY.texts).logits_per_video, plain_logits(TOY.videos, TOY.texts))
     assert not other.is_fitted
     other.reset()

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 
 from faults.texts import ucf101_lists
-from modeling_dkd.configuration_dkd import DKDCLIPConfig
 from modeling_dkd.data.hub_videos import hub_index
 from modeling_dkd.data.video_index import csv_index, folder_index, ucf101_index
 from modeling_dkd.dkd_head import DKDHead
@@ -90,7 +89,7 @@ class Hostile:
 
 
 def load_domain(path):
-    DKDHead(DKDCLIPConfig(projection_dim=3)).load(path.parent)
+    DKDHead.from_pretrained(path.parent)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The command line of evaluate.py."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -94,6 +95,12 @@ def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
         ("--domain_label_key", "array of the labels in the --domain file"),
     ):
         group.add_argument(flag, metavar="NAME", help=f"{meaning} (default: guessed)")
+    group.add_argument(
+        "--logit_scale",
+        type=_positive_number,
+        metavar="S",
+        help="the encoder's factor on cosines, which an .npz does not tell (default: what a cache says, else 100)",
+    )
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
@@ -219,4 +226,14 @@ def _positive(text: str) -> int:
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return number
+
+
+def _positive_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
     return number

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..embedding.embedding_cache import EmbeddingSet, array_names, read_embeddings, read_with_texts
@@ -53,7 +53,10 @@ def load_sources(args: argparse.Namespace) -> Sources | None:
             name = f"{path.absolute().parent.name}-{name}"
         if name in sets:
             raise ValueError(f"{given} is given twice: its rows would be mixed up")
-        sets[name] = _read(path, text_path, args.text_key, args.video_key, args.label_key)
+        found = _read(path, text_path, args.text_key, args.video_key, args.label_key)
+        if args.logit_scale is not None:
+            found = replace(found, metadata=found.metadata | {"logit_scale": args.logit_scale})
+        sets[name] = found
         files |= dict.fromkeys([path] if text_path is None else [path, text_path])
     domain = _load_domain(args)
     return Sources(sets, domain, [*files, *([Path(args.domain)] if args.domain else [])])
@@ -68,6 +71,7 @@ def _load_videos(args: argparse.Namespace) -> Sources | None:
         "text_key",
         "domain_video_key",
         "domain_label_key",
+        "logit_scale",
     )
     for name in unused:
         if getattr(args, name):

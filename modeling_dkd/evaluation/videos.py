@@ -298,7 +298,7 @@ def _embedding_set(
         "split": split,
         "frames": encoder.views,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.config.logit_scale),
+        "logit_scale": float(encoder.model.head.logit_scale.detach().exp()),
         "num_missing": len(part.missing),
         "damaged": [record.name for record in part.records if record.name in run.damaged],
     }

@@ -142,9 +142,21 @@ def test_the_logit_scale_of_the_cache_is_used(cache, tmp_path, capsys):
     assert errors[0]["ece"] != errors[1]["ece"]
 
 
+def test_the_logit_scale_may_be_given_where_the_file_does_not_tell_it(cache, tmp_path, capsys):
+    rows = []
+    for file, given in ((cache("told", metadata={"logit_scale": 5.0}), []), (cache(), ["--logit_scale", "5"])):
+        output = tmp_path / "rows.json"
+        assert run(capsys, "--embeddings", file, "--protocols", "full", "--output", output, *given)[0] == 0
+        rows.append([(row["method"], row["top1"], row["ece"]) for row in json.loads(output.read_text())["rows"]])
+    assert rows[0] == rows[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--embeddings", "{cache}", "--logit_scale", "0"], "'0' is not a finite number above 0"),
+        (["--embeddings", "{cache}", "--logit_scale", "nan"], "'nan' is not a finite number above 0"),
+        (["--model", "x", "--logit_scale", "5"], "--logit_scale belongs to --embeddings"),
         ([], "nothing to evaluate: give --embeddings FILE"),
         (["--embeddings", "absent.npz"], "absent.npz: no such file"),
         (["--embeddings", "absent.npz+none.npz"], "absent.npz: no such file"),
