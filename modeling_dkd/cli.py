@@ -13,6 +13,9 @@ COMMANDS = {
     "evaluate": ("evaluation.command", "measure DKD against plain zero-shot, on embeddings or on videos"),
     "train": ("training.command", "fine-tune on a data set"),
     "demo": ("synthetic.demo", "zero-shot beside DKD on made-up clips of shifted domains"),
+    "timeline": ("recognition.timeline_command", "what is seen when in long videos: captions, tables, a page"),
+    "search": ("recognition.search_command", "the clips or moments that match a text best"),
+    "suggest": ("recognition.suggest_command", "which clips to label next"),
     "space": ("space.app", "a page in the browser to try it on clips of your own"),
     "hub": ("hub.__main__", "cards, publishing, embeddings as data sets"),
 }

@@ -56,7 +56,7 @@ class Swapped:
 
 
 def test_one_branch_alone_keeps_the_other_plain(monkeypatch):
-    monkeypatch.setattr("modeling_dkd.evaluation.methods.ablations.DKDHead", Swapped)
+    monkeypatch.setattr("modeling_dkd.evaluation.methods.dkd.DKDHead", Swapped)
     task, _ = clustered_task()
     assert_close(video_only(task), 10 * task.text[:, 1].repeat(60, 1))
     assert_close(text_only(task), 10 * task.test[:, :1].repeat(1, 5))
@@ -71,7 +71,7 @@ def test_an_unlabelled_task_reaches_the_head_without_labels(monkeypatch):
             seen["labels"] = labels
             return self
 
-    monkeypatch.setattr("modeling_dkd.evaluation.methods.ablations.DKDHead", Watching)
+    monkeypatch.setattr("modeling_dkd.evaluation.methods.dkd.DKDHead", Watching)
     task, _ = clustered_task()
     video_only(Task(task.domain, task.test, task.text))
     assert seen == {"labels": None}
