@@ -1,5 +1,6 @@
 """Pictures of an image file: one of a still, all of one that moves or has pages (APNG, AVIF, GIF, TIFF, WebP)."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,14 @@ class PictureFile:
 
     def __init__(self, path: Path, image: Any) -> None:
         self.path = path
-        self.moves = image.format in FORMATS_THAT_MOVE and getattr(image, "n_frames", 1) > 1
+        with warnings.catch_warnings(record=True) as warned:  # all that tells of a TIFF file that ends among its pages
+            warnings.simplefilter("always")
+            count = getattr(image, "n_frames", 1) if image.format in FORMATS_THAT_MOVE else 1
+        self.pages_lost = int(bool(warned))  # at least
+        self.moves = count > 1
         # The first picture of an animated PNG may stand for the others where only one can be shown.
         self.first = int(self.moves and bool(getattr(image, "default_image", False)))
-        self.announced = image.n_frames - self.first if self.moves else 1
+        self.announced = count - self.first
         self.smaller_copies = 0
         self.durations: list[float] = []
 
@@ -70,7 +75,7 @@ class PictureFile:
     @property
     def total(self) -> int:
         """Pictures that should be there; known when all have been passed over."""
-        return self.announced - self.smaller_copies
+        return self.announced + self.pages_lost - self.smaller_copies
 
     @property
     def times(self) -> ArrayOfFloat:
