@@ -17,6 +17,8 @@ except ImportError:  # FFmpeg reads still images too
     Image = None  # type: ignore[assignment]
 
 
+# What Pillow raises for a file that is cut off or damaged.
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError)
 # Other formats with several pictures hold views or previews of one, not moments (a phone's MPO, an icon).
 FORMATS_THAT_MOVE = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
 SUBFILE_TYPE, REDUCED = 254, 1  # TIFF: the page is a smaller copy of another
@@ -51,14 +53,14 @@ class PictureFile:
         try:
             with Image.open(path) as image:
                 return cls(path, image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except (*UNREADABLE, Image.DecompressionBombError):
             return None
 
     def pictures(self) -> Iterator[torch.Tensor]:
         """RGB pictures in order, (3, H, W) uint8, upright.
 
         Raises:
-            OSError, SyntaxError, ValueError, EOFError: What follows is cut off or damaged.
+            OSError, SyntaxError, ValueError, TypeError, EOFError: What follows is cut off or damaged.
         """
         self.durations, self.smaller_copies = [], 0
         with Image.open(self.path) as image:

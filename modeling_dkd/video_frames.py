@@ -21,7 +21,7 @@ import torch
 from .container_length import lacks_index, missing_bytes, unreadable_bytes
 from .frame_sampling import ArrayOfFloat, ArrayOfInt, indices_at, segment_indices, segment_positions
 from .h26x_packets import PacketUnits
-from .picture_files import PictureFile
+from .picture_files import UNREADABLE, PictureFile
 
 
 try:
@@ -288,7 +288,7 @@ class _Pictures:
                 count += 1
         except VideoReadError:
             raise
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except UNREADABLE as error:
             if not count:
                 raise _unreadable(self.file.path, f"its picture cannot be decoded: {error}") from error
         return kept, count
@@ -395,8 +395,12 @@ class _OpenVideo:
         container itself shows that bytes are missing, and then the middle one of all signs counts.
         """
         lost = max(0, max(listed, self._listed_packets()) - self.num_packets)
-        if self.format == "avi" and (self.missing_bytes or not listed):  # its index comes last, its header first
-            return max(lost, self.stream.frames - max(self.num_packets, self.last_dts + 1))
+        hole = unreadable_bytes(self.path, self.container.format.name)
+        if (
+            self.format == "avi"
+        ):  # its index comes last, and FFmpeg makes up one that is not there; its header is first
+            doubtful = self.missing_bytes or hole or not listed
+            return max(lost, self.stream.frames - max(self.num_packets, self.last_dts + 1)) if doubtful else lost
         if self.format == "mov" and self.stream.frames:
             return lost
         count, size = len(self.timestamps), self.path.stat().st_size
@@ -404,7 +408,6 @@ class _OpenVideo:
         if self.missing_bytes:
             signs = [round(count * self.missing_bytes / size), *(self._frames_before(end) for end in announced)]
             lost = max(lost, sorted(signs)[(len(signs) - 1) // 2])
-        hole = unreadable_bytes(self.path, self.container.format.name)
         if hole:
             share = round(count * hole / max(1, size - hole))
             lost = max(lost, min(share, self._frames_before(max(announced, default=0.0), in_gaps=True)))
@@ -467,13 +470,14 @@ class _OpenVideo:
         not hold, or not every frame came that should; then the file is decoded in sequence.
         """
         units = PacketUnits.of(self.decoder.name, self.decoder.extradata)
-        trusted = self.format in ("mov", "matroska") and units is not None and not self.starts_without_key
-        if not trusted or self.timestamps[-1] is None or len(set(self.timestamps)) < len(self.timestamps):
+        if units is None or self.format not in ("mov", "matroska") or self.starts_without_key:
+            return None
+        if self.timestamps[-1] is None or len(set(self.timestamps)) < len(self.timestamps):
             return None
         index_at = {self.timestamps[index]: index for index in indices.tolist()}
         expected = len(self.timestamps)
 
-        def packets_with_skipping() -> Iterator[Any]:
+        def packets_with_skipping(units: PacketUnits) -> Iterator[Any]:
             nonlocal expected
             for packet in self._packets():
                 self.decoder.skip_frame = "DEFAULT"
@@ -488,7 +492,7 @@ class _OpenVideo:
 
         kept: dict[int, Any] = {}
         count = 0
-        for frame in self._frames(packets_with_skipping()):
+        for frame in self._frames(packets_with_skipping(units)):
             count += 1
             if frame.pts in index_at:
                 kept[index_at[frame.pts]] = frame
@@ -597,7 +601,7 @@ class _RgbConverter:
             self.size = (frame.width, frame.height)
         width, height = self.size
         rgb: Any = self.reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1).to_ndarray()
-        return _upright(rgb, frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX))
+        return _upright(rgb, frame.side_data.get("DISPLAYMATRIX"))
 
 
 def _upright(rgb: np.ndarray[Any, Any], display_matrix: Any) -> np.ndarray[Any, Any]:
