@@ -77,6 +77,23 @@ def similarity_of(backbone: Any) -> dict[str, float]:
     return similarity
 
 
+def token_embedder_of(backbone: Any) -> Any:
+    """The module that tells, takes and resizes the token embeddings: the backbone, or else its text encoder.
+
+    Raises:
+        NotImplementedError: Neither does.
+    """
+    for module in (backbone, getattr(backbone, "text_model", None)):
+        try:
+            module.get_input_embeddings()
+        except (AttributeError, NotImplementedError):
+            continue
+        return module
+    raise NotImplementedError(
+        f"the backbone {type(backbone).__name__} does not tell its token embeddings; change them in model.backbone"
+    )
+
+
 def freeze_similarity(backbone: nn.Module) -> None:
     """Take the backbone's own scale and bias, which the head replaces, out of training: they get no gradient.
 
@@ -105,5 +122,8 @@ def _siglip2_patches(images: Tensor, patch_size: int) -> dict[str, Tensor]:
     return {
         "pixel_values": patches,
         "pixel_attention_mask": torch.ones(patches.shape[:2], dtype=torch.int64, device=images.device),
-        "spatial_shapes": torch.tensor([[rows, columns]], device=images.device).expand(num_images, 2),
+        # The encoder reads these numbers, which the meta device does not have.
+        "spatial_shapes": torch.tensor([[rows, columns]], device="cpu" if images.is_meta else images.device).expand(
+            num_images, 2
+        ),
     }
