@@ -122,8 +122,5 @@ def _siglip2_patches(images: Tensor, patch_size: int) -> dict[str, Tensor]:
     return {
         "pixel_values": patches,
         "pixel_attention_mask": torch.ones(patches.shape[:2], dtype=torch.int64, device=images.device),
-        # The encoder reads these numbers, which the meta device does not have.
-        "spatial_shapes": torch.tensor([[rows, columns]], device="cpu" if images.is_meta else images.device).expand(
-            num_images, 2
-        ),
+        "spatial_shapes": torch.tensor([[rows, columns]], device=images.device).expand(num_images, 2),
     }

@@ -98,9 +98,11 @@ def test_logits_have_the_name_that_classifiers_have_but_are_no_item_of_their_own
     assert output[0] is output.loss
 
 
-@pytest.mark.parametrize(
-    ("kind", "fitted"), [(kind, False) for kind in BACKBONE_KINDS] + [("clip", True), ("siglip2", True)]
-)
+# SigLIP 2's own code looks at the values of its attention mask.
+SHAPES_ALONE = [(kind, False) for kind in BACKBONE_KINDS if kind != "siglip2"] + [("clip", True)]
+
+
+@pytest.mark.parametrize(("kind", "fitted"), SHAPES_ALONE)
 def test_shapes_come_out_of_a_run_without_values(kind, fitted):
     model = fitted_model(kind) if fitted else make_model(kind)
     inputs = {"pixel_values": make_videos(2, 3), "input_ids": make_texts(4, 2), "labels": torch.tensor([0, 3])}
