@@ -29,14 +29,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from modeling_dkd import DKDCLIPConfig, DKDHead
+from modeling_dkd import DKDCLIPConfig, DKDHead, DKDHeadOutput
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts, write_embeddings
 from modeling_dkd.evaluation.measurement import Measurement, Plan, measure_set
 from modeling_dkd.evaluation.methods.ablations import ABLATIONS, ON_PARTS, ablation
 from modeling_dkd.evaluation.methods.dkd import dkd, unfitted_head
 from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
-from modeling_dkd.evaluation.protocols import PROTOCOLS, Task, pool
+from modeling_dkd.evaluation.names import DEFAULT_PROTOCOLS
+from modeling_dkd.evaluation.protocols import Method, Task, pool
 from modeling_dkd.evaluation.report import Line, environment, paired_gain, summarise, write_results
 from modeling_dkd.gaussian_mixture import fit_gaussian_mixture
 from modeling_dkd.mixture_options import MixtureOptions
@@ -46,12 +47,16 @@ from modeling_dkd.synthetic.demo import CHECKPOINT, NUM_CLIPS, VIEWS, embed_targ
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 UCF101 = "ucf101_openai_vitb32_dev.npz"
+WHURS19 = {"video_embeds": "image_f", "text_embeds": "text_avg"}
+FRAMES = {"video_embeds": "val_f", "labels": "val_l"}
+PROMPTS = "ucf101_object_prompts_vitb32.npz"  # class texts of the third set
+# Files and what their arrays are called.
 SETS = {
-    "WHU-RS19, RN50": ("whurs19_clip_rn50.npz", None),
-    "WHU-RS19, ViT-B/32": ("whurs19_clip_vit-b-32.npz", None),
-    "UCF101, 67 classes": (UCF101, "ucf101_object_prompts_vitb32.npz"),
-    "UCF101, 101 classes": (UCF101, None),
-    "ImageNet, 500 classes": ("imagenet500a_openai_vitb32.npz", None),
+    "WHU-RS19, RN50": ("whurs19_clip_rn50.npz", WHURS19),
+    "WHU-RS19, ViT-B/32": ("whurs19_clip_vit-b-32.npz", WHURS19),
+    "UCF101, 67 classes": (UCF101, FRAMES),
+    "UCF101, 101 classes": (UCF101, FRAMES | {"text_embeds": "text_mapped_from_minilm"}),
+    "ImageNet, 500 classes": ("imagenet500a_openai_vitb32.npz", {"video_embeds": "image_f", "text_embeds": "text"}),
 }
 # A part is taken away by the value of its constant at which it does nothing.
 PARTS: dict[str, dict[str, Any]] = {
@@ -85,7 +90,9 @@ CONSTANTS = (
 
 # Frame by frame: real clips with a weak encoder (EfficientNet-Lite0 and MiniLM), 14 or 101 classes asked, and
 # generated clips of these domains with dkd-tiny.
-REAL_FRAMES, CLASS_TEXTS = "ucf101_14_effnetlite0_conse_dev.npz", ("text14", "text101")
+REAL_FRAMES = "ucf101_14_effnetlite0_conse_dev.npz"
+# Class texts and the labels that go with them.
+CLASS_TEXTS = {"text14": "labels", "text101": "labels101"}
 GENERATED = ("source", "combined")
 PARTICLE_ABLATIONS = (*ON_PARTS, "three_steps")
 TITLES = {
@@ -93,8 +100,6 @@ TITLES = {
     "constants": "Constants, halved and doubled",
     "particles": "Frames as particles, 4 frames a clip",
 }
-
-Method = Callable[[Task], Tensor]
 
 
 class OneStrength(DKDHead):
@@ -111,17 +116,15 @@ class WithoutPreconditioner(DKDHead):
         return svgd(particles, lambda points: targets[:, None] - points, 1, strength[:, None, None])
 
 
-def with_options(values: Mapping[str, Any], task: Task) -> Tensor:
+def with_options(values: Mapping[str, Any], task: Task) -> DKDHeadOutput:
     """DKD with other constants."""
     return dkd(task, mixture_options=replace(MixtureOptions(), **values))
 
 
-def with_head(make: Callable[[DKDCLIPConfig], DKDHead], task: Task) -> Tensor:
+def with_head(make: Callable[[DKDCLIPConfig], DKDHead], task: Task) -> DKDHeadOutput:
     """DKD by another head."""
     head = make(unfitted_head(task).config).eval().fit(task.domain, task.text, labels=task.domain_labels)
-    logits = head(task.test, task.text).logits_per_video
-    assert logits is not None
-    return logits
+    return head(task.test, task.text)
 
 
 def scaled_kernel(factor: float, distances: Tensor, bandwidth: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -174,10 +177,13 @@ def particles() -> dict[str, Method]:
 def table(lines: list[Line]) -> str:
     """Mean gain by protocol, over all rows, and the worst row, as Markdown."""
     methods = list(dict.fromkeys(line.method for line in lines if line.method != "zero-shot"))
-    text = f"| variant | {' | '.join(PROTOCOLS)} | mean | worst row |\n|---|{'---:|' * (len(PROTOCOLS) + 1)}---|\n"
+    text = f"| variant | {' | '.join(DEFAULT_PROTOCOLS)} | mean | worst row |\n"
+    text += f"|---|{'---:|' * (len(DEFAULT_PROTOCOLS) + 1)}---|\n"
     for method in methods:
         rows = [line for line in lines if line.method == method]
-        by_protocol = [[100 * line.gain for line in rows if line.protocol == protocol] for protocol in PROTOCOLS]
+        by_protocol = [
+            [100 * line.gain for line in rows if line.protocol == protocol] for protocol in DEFAULT_PROTOCOLS
+        ]
         worst = min(rows, key=lambda line: line.gain)
         cells = [f"{sum(gains) / len(gains):+.1f}" for gains in by_protocol]
         mean = mean_gain(lines, method)
@@ -202,7 +208,12 @@ def sensitive(lines: list[Line], limit: float = 1.0) -> str:
 
 def framed_sets(features: Path, cache_dir: Path) -> dict[str, EmbeddingSet]:
     """Sets with one embedding a frame; generated clips are written and embedded where the cache lacks them."""
-    sets = {f"4 frames, {key}": read_embeddings(features / REAL_FRAMES, text_key=key) for key in CLASS_TEXTS}
+    sets = {
+        f"4 frames, {texts}": read_embeddings(
+            features / REAL_FRAMES, video_embeds="conse", text_embeds=texts, labels=labels
+        )
+        for texts, labels in CLASS_TEXTS.items()
+    }
     for domain in GENERATED:
         cache = cache_dir / f"dkd-tiny-{domain}-{NUM_CLIPS}.safetensors"
         if not cache.is_file():
@@ -230,7 +241,7 @@ def against_averaging(measured: list[Measurement]) -> list[dict[str, Any]]:
 def averaging_table(compared: list[dict[str, Any]]) -> str:
     """The comparison with averaging as Markdown."""
     text = "\nTop-1 with frames as particles minus top-1 with frames averaged first, in points, ± standard error:\n\n"
-    text += f"| set | {' | '.join(PROTOCOLS)} | mean |\n|---|{'---:|' * (len(PROTOCOLS) + 1)}\n"
+    text += f"| set | {' | '.join(DEFAULT_PROTOCOLS)} | mean |\n|---|{'---:|' * (len(DEFAULT_PROTOCOLS) + 1)}\n"
     for name in dict.fromkeys(row["data"] for row in compared):
         rows = [row for row in compared if row["data"] == name]
         cells = [f"{100 * row['gain']:+.2f} ± {100 * row['gain_error']:.2f}" for row in rows]
@@ -241,7 +252,7 @@ def averaging_table(compared: list[dict[str, Any]]) -> str:
 
 def measure(sets: Mapping[str, EmbeddingSet], methods: Mapping[str, Method], num_seeds: int) -> list[Measurement]:
     """All methods on all rows."""
-    plan = Plan(tuple(PROTOCOLS), num_seeds)
+    plan = Plan(DEFAULT_PROTOCOLS, num_seeds)
     total = len(sets) * plan.num_tasks(False) * len(methods)
     with tqdm(total=total, unit="run") as progress:
         measured = []
@@ -280,9 +291,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     sets = {}
-    for name, (videos, texts) in SETS.items():
+    for name, (videos, arrays) in SETS.items():
         path = options.features / videos
-        sets[name] = read_embeddings(path) if texts is None else read_with_texts(path, options.features / texts)
+        if "text_embeds" in arrays:
+            sets[name] = read_embeddings(path, **arrays)
+        else:
+            sets[name] = read_with_texts(path, options.features / PROMPTS, arrays, {"text_embeds": "text"})
     figures = options.output.with_suffix(".json")
     sections: dict[str, Any] = json.loads(figures.read_text())["sections"] if figures.is_file() else {}
     described = environment(sys.argv, [options.features / videos for videos, _ in SETS.values()])

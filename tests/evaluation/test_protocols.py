@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 from torch.testing import assert_close
 
-from modeling_dkd.evaluation.protocols import PROTOCOLS, Task, choose_shots, pool, split, splits
+from modeling_dkd.evaluation.protocols import PROTOCOLS, Task, choose_shots, half_asked, pool, split, splits
 
 
 def labels_of(num_clips=300, num_classes=11):
@@ -38,6 +38,21 @@ def test_imbal_keeps_a_tail_and_seeds_differ():
     kept = [split("imbal", seed, labels, 11).test for seed in range(4)]
     assert len({tuple(k.tolist()) for k in kept}) == 4
     assert all(len(k) < 200 for k in kept)
+
+
+def test_open_asks_half_of_the_classes_of_all_clips():
+    found = split("open", 3, labels_of(), 11)
+    order = torch.randperm(11, generator=torch.Generator().manual_seed(3))
+    assert found.asked.tolist() == sorted(order[:5].tolist()) == half_asked(11, 3).tolist()
+    assert found.domain.tolist() == found.test.tolist() == list(range(300))
+
+
+@pytest.mark.parametrize(("label", "others"), [(0, "of another class"), (1, "of a class that is asked")])
+def test_open_needs_clips_of_both_kinds(label, others):
+    asked = half_asked(2, 0).item()
+    labels = torch.full((9,), asked if label == 0 else 1 - asked)
+    with pytest.raises(ValueError, match=f"'open' with seed 0 asks 1 of 2 classes and finds no clip {others}"):
+        split("open", 0, labels, 2)
 
 
 def test_same_seed_same_split():
