@@ -59,9 +59,9 @@ def test_real_video_search_and_rejection_stand_on_the_page(docs):
     found = json.loads((docs / "search_open_rows.json").read_text())
     assert {row["texts"] for row in found["search"]} == {"fitted", "new"}
     for row in found["search"]:
-        assert f"| {100 * row['map']:.2f} |" in page
+        assert f" {100 * row['map']:.2f} |" in page
     for line in found["summary"]:
-        assert f"| {100 * line['auroc']:.2f} |" in page
+        assert f" {100 * line['auroc']:.2f} |" in page
 
 
 def test_the_nearest_measured_set_stands_beside_the_papers_table(docs):
