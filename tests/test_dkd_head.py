@@ -645,7 +645,7 @@ def test_labels_that_make_no_sense(labels, message):
             {"text_embeds": TOY.texts, "num_components": 4},
             "num_components is 4, but there is one component for each of 6 texts.",
         ),
-        ({"num_components": 0}, "num_components must be at least 1 where no initial means are given, got 0."),
+        ({"num_components": 0}, "num_components must be at least 1, got 0."),
     ],
 )
 def test_arguments_that_contradict_each_other(arguments, message):

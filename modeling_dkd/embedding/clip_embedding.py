@@ -4,6 +4,7 @@ Batches are drawn from the index alone, so that an interrupted run, a resumed on
 all encode the same batches and end in the same bytes.
 """
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data.video_index import VideoRecord
+from ..data.video_files import VideoRecord
 from ..video_frames import VideoReadError
 from .clip_shards import ClipShards, clip_identity
 from .worker_processes import prepare_worker, worker_context
@@ -43,13 +44,23 @@ class EmbeddingRun:
 
 
 class _LoadedBatch(NamedTuple):
-    """Frames (n, T, C, H, W) of the readable clips, their positions and remarks, and the reasons for the others."""
+    """The readable clips of a batch, their positions and remarks, and the reasons for the others.
+
+    All frames are one flat tensor, with the shape (T, C, H, W) of each clip beside it: on its way between processes a
+    tensor takes an open file.
+    """
 
     number: int
-    clips: Tensor | None
+    frames: Tensor
+    shapes: list[tuple[int, ...]]
     positions: list[int]
     remarks: list[str]
     damaged: dict[str, str]
+
+    def clips(self) -> list[Tensor]:
+        """Frames (T, C, H, W) of each clip."""
+        parts = self.frames.split([math.prod(shape) for shape in self.shapes])
+        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
 class _ClipBatches(Dataset):
@@ -77,14 +88,15 @@ class _ClipBatches(Dataset):
                 positions.append(position)
             except (VideoReadError, OSError) as error:
                 damaged[record.name] = str(error)
-        return _LoadedBatch(number, torch.stack(clips) if clips else None, positions, remarks, damaged)
+        frames = torch.cat([clip.reshape(-1) for clip in clips]) if clips else torch.empty(0)
+        return _LoadedBatch(number, frames, [tuple(clip.shape) for clip in clips], positions, remarks, damaged)
 
 
 def embed_clips(
     records: Sequence[VideoRecord],
     wanted: Sequence[VideoRecord],
     load_clip: Callable[[str], tuple[Tensor, str]],
-    embed: Callable[[Tensor], Tensor],
+    embed: Callable[[list[Tensor]], Tensor],
     shards: ClipShards,
     accelerator: Accelerator,
     batch_size: int = 16,
@@ -97,7 +109,7 @@ def embed_clips(
         wanted: Those to embed.
         load_clip: Path -> frames (T, C, H, W) as `embed` takes them and a remark ("" for none); VideoReadError
             or OSError for a file that cannot be read.
-        embed: Frames of a batch (n, T, C, H, W) -> embeddings (n, T, D).
+        embed: Frames (T, C, H, W) of each clip of a batch -> embeddings (n, P, D).
         shards: Where finished batches are kept.
         accelerator: Batches go to its processes in turn.
         batch_size: Clips in a batch. Where memory does not hold one, this one and all that follow are encoded in two
@@ -142,10 +154,10 @@ def embed_clips(
     with _Progress(clips_of, shards, accelerator.is_main_process) as progress:
         for batch in loader:
             damaged.update(batch.damaged)
-            if batch.clips is not None:
+            if batch.positions:
                 ids = my_ids[batch.number]
                 read = [(ids[at], remark) for at, remark in zip(batch.positions, batch.remarks, strict=True)]
-                shards.write(ids, read, embed_batch(batch.clips))
+                shards.write(ids, read, embed_batch(batch.clips()))
                 num_embedded += len(read)
             progress.refresh(len(batch.damaged))
         accelerator.wait_for_everyone()
@@ -165,18 +177,18 @@ def embed_clips(
 class _WithinMemory:
     """Embeds whole batches, and from the first for which memory is short halves of them."""
 
-    def __init__(self, embed: Callable[[Tensor], Tensor], device: torch.device) -> None:
+    def __init__(self, embed: Callable[[list[Tensor]], Tensor], device: torch.device) -> None:
         self.embed = embed
         self.device = device
         self.halved = False
 
-    def __call__(self, clips: Tensor) -> Tensor:
-        """Embeddings (n, T, D) of the frames (n, T, C, H, W) of a batch."""
+    def __call__(self, clips: list[Tensor]) -> Tensor:
+        """Embeddings (n, P, D) of the clips (T, C, H, W) of a batch."""
         size = len(clips)
+        step = (size + 1) // 2 if self.halved else size
         try:
-            if not self.halved:
-                return self.embed(clips.to(self.device))
-            return torch.cat([self.embed(half.to(self.device)) for half in clips.split((size + 1) // 2)])
+            parts = [clips[start : start + step] for start in range(0, size, step)]
+            return torch.cat([self.embed([clip.to(self.device) for clip in part]) for part in parts])
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise

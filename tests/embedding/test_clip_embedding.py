@@ -43,7 +43,7 @@ def load_clip(path):
 
 
 def embed(clips):
-    return clips.mean((2, 3, 4))[..., None].expand(-1, -1, 5) + 1
+    return torch.stack(list(clips)).mean((2, 3, 4))[..., None].expand(-1, -1, 5) + 1
 
 
 def run(index, folder, wanted=None, **options):

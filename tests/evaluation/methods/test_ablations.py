@@ -43,7 +43,7 @@ def test_options_of_ablations_exist():
 class Swapped:
     """A head that moves every video to (0, 1, 0, ...) and every text to (1, 0, 0, ...)."""
 
-    def __init__(self, config):
+    def __init__(self, config, _):
         self.dim = config.projection_dim
 
     def eval(self):
