@@ -1,6 +1,6 @@
 """Clips that nobody has labelled: recognised, found, followed, reported.
 
-    from modeling_dkd.recognition import load_encoder, search, suggest, timeline
+from modeling_dkd.recognition import load_encoder, search, suggest, timeline
 """
 
 from importlib import import_module

@@ -113,7 +113,9 @@ class SearchIndex:
         return np.concatenate([self.video_embeds[start : start + CHUNK] @ moved for start in chunks])
 
 
-def search(text: str, paths: Sequence[str | os.PathLike[str]], encoder: Encoder, count: int = 10, **options: Any) -> list[Match]:
+def search(
+    text: str, paths: Sequence[str | os.PathLike[str]], encoder: Encoder, count: int = 10, **options: Any
+) -> list[Match]:
     """The matches of one text; for several, `search_index` once. Options are those of `search_index`."""
     return search_index(paths, encoder, **options).search(text, count)
 
@@ -156,7 +158,9 @@ def search_index(
     moments = None if window is None else (float(window), float(stride or window / 2))
     folder = cache.folder / "search" / _digest(clips, moments, text_embeds, head)
     if not (folder / FACTS_FILE).is_file():
-        pool = ClipEmbeddings(cache, clips, num_workers) if moments is None else WindowEmbeddings(cache, clips, *moments)
+        pool = (
+            ClipEmbeddings(cache, clips, num_workers) if moments is None else WindowEmbeddings(cache, clips, *moments)
+        )
         if not pool.rows:
             name, reason = next(iter(pool.damaged.items()))
             raise ValueError(f"none of {len(clips)} clips can be read; {name}: {reason}")
@@ -173,7 +177,10 @@ class ClipEmbeddings:
 
     def __init__(self, cache: ClipCache, clips: Sequence[Clip], num_workers: int = 2) -> None:
         run = cache.embed(clips, Accelerator(cpu=True), num_workers=num_workers)
-        self.cache, self.damaged = cache, {clip.name: run.damaged[clip.path] for clip in clips if clip.path in run.damaged}
+        self.cache, self.damaged = (
+            cache,
+            {clip.name: run.damaged[clip.path] for clip in clips if clip.path in run.damaged},
+        )
         self.clips = [clip for clip in clips if clip.path not in run.damaged]
         self.rows = [Row(clip.name, clip.path) for clip in self.clips]
 

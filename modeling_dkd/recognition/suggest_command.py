@@ -86,7 +86,9 @@ def run(options: argparse.Namespace) -> int:
         from .thumbnails import Picture, write_sheet
 
         options.sheet.parent.mkdir(parents=True, exist_ok=True)
-        pictures = [Picture(s.path, None, s.clip, f"{s.guess}? ({100 * s.confidence:.0f} %)") for s in found.suggestions]
+        pictures = [
+            Picture(s.path, None, s.clip, f"{s.guess}? ({100 * s.confidence:.0f} %)") for s in found.suggestions
+        ]
         write_sheet(pictures, options.sheet, f"{len(pictures)} clips to label")
     for name, reason in found.damaged.items():
         print(f"not read: {name}: {reason}", file=sys.stderr)

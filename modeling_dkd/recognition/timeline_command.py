@@ -34,7 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--formats", default=",".join(FORMATS), help=f"which, with commas between them (default: {','.join(FORMATS)})"
     )
     parser.add_argument("--window", type=float, default=4.0, metavar="SECONDS", help="of a window (default: 4)")
-    parser.add_argument("--stride", type=float, default=2.0, metavar="SECONDS", help="from one to the next (default: 2)")
+    parser.add_argument(
+        "--stride", type=float, default=2.0, metavar="SECONDS", help="from one to the next (default: 2)"
+    )
     parser.add_argument(
         "--switch-penalty",
         type=float,
