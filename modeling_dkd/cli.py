@@ -9,6 +9,7 @@ from importlib import import_module
 
 # Command: module, what it does.
 COMMANDS = {
+    "recognise": ("recognition.recognise_command", "label clips that nobody has labelled, and a report to look at"),
     "evaluate": ("evaluation.command", "measure DKD against plain zero-shot, on embeddings or on videos"),
     "train": ("training.command", "fine-tune on a data set"),
     "demo": ("synthetic.demo", "zero-shot beside DKD on made-up clips of shifted domains"),

@@ -15,6 +15,7 @@ import copy
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -166,7 +167,10 @@ class Encoder:
         return embed_texts(prompts, encode).flatten(1, 2)
 
     def prompts(
-        self, class_names: Sequence[str], templates: str | Path | None = None, descriptions: str | Path | None = None
+        self,
+        class_names: Sequence[str],
+        templates: str | os.PathLike[str] | None = None,
+        descriptions: str | os.PathLike[str] | None = None,
     ) -> list[list[str]]:
         """P prompts of each of K classes.
 
@@ -182,9 +186,9 @@ class Encoder:
         if templates is not None and descriptions is not None:
             raise ValueError("give --templates or --descriptions, not both")
         if descriptions is not None:
-            return description_prompts(class_names, descriptions)
+            return description_prompts(class_names, os.fspath(descriptions))
         if templates is not None:
-            return class_prompts(class_names, load_templates(templates))
+            return class_prompts(class_names, load_templates(os.fspath(templates)))
         if self.trained_prompts is not None:
             described = {name_key(name) for name in read_json(self.trained_prompts)}
             if {name_key(name) for name in class_names} <= described:
