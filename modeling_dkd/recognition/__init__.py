@@ -1,6 +1,6 @@
 """Clips that nobody has labelled: recognised, found, followed, reported.
 
-from modeling_dkd.recognition import load_encoder, search, suggest, timeline
+from modeling_dkd.recognition import load_encoder, recognise, search, suggest, timeline
 """
 
 from importlib import import_module
@@ -10,6 +10,7 @@ from typing import Any
 # Imported only when they are asked for: commands read their arguments before anything slow is imported.
 FUNCTIONS = {
     "load_encoder": "encoder",
+    "recognise": "clip_recognition",
     "search": "clip_search",
     "search_index": "clip_search",
     "suggest": "label_suggestions",
