@@ -402,7 +402,7 @@ class _OpenVideo:
         times = self._times(np.arange(len(self.timestamps)))
         if np.isnan(times).any():
             raise self.error("its frames carry no times; take frames by number instead")
-        spacing = times[-1] / (len(times) - 1) if len(times) > 1 else 0.0
+        spacing = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
         pending = _window_indices(times, times[-1] + spacing, num_frames, window_seconds, stride)
         needed = Counter(index for _, _, indices in pending for index in indices.tolist())
         convert = _RgbConverter()
