@@ -1,6 +1,7 @@
-"""Labels of clips that `dkd suggest` chooses beside as many drawn at random: top-1 of the head fitted to all clips with
-these labels, on the clips that neither side has labelled for it, of five sets of real CLIP embeddings and two of real
-videos. Random: mean of five draws (seeds 0 to 4); the choice draws nothing. Features of DKD_DATA.
+"""Top-1 on the clips left over, with labels of clips that were chosen beside as many drawn at random (five draws).
+
+The head is fitted to all clips of a set, some of them labelled: five sets of real CLIP embeddings, two of real videos.
+The choice itself draws nothing and sees no label. Features of DKD_DATA.
 """
 
 import os
