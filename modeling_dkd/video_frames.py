@@ -411,8 +411,8 @@ class _OpenVideo:
         last_index, last_frame = -1, None
         for index, frame in self._indexed_frames():
             missed = [i for i in range(last_index + 1, index) if i in needed]
-            if missed and last_frame is not None:  # what came before them stands for frames that do not decode
-                kept.update(dict.fromkeys(missed, convert(last_frame)))
+            if missed:  # what came before them stands for frames that do not decode
+                kept.update(dict.fromkeys(missed, convert(frame if last_frame is None else last_frame)))
             lost.update(missed)
             if index in needed:
                 kept[index] = convert(frame)

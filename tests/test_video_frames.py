@@ -515,6 +515,23 @@ def test_windows_after_a_damaged_stretch_keep_their_times(tmp_path, caplog):
         assert round(window.start * 30) <= window.frames.indices[0]
 
 
+def test_windows_of_a_video_that_does_not_decode_from_its_start(tmp_path):
+    path = write_video(tmp_path / "video.mp4", 600, "libx264", g="30", bf="0")
+    expected = full_decode(path)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for position, size in packets[:30]:
+        data[position : position + size] = b"\xff" * size
+    path.write_bytes(data)
+    windows = list(read_windows(path, 8, 4.0, 2.0))
+    assert [round(window.start) for window in windows] == list(range(0, 18, 2))
+    first = 600 - len(full_decode(path))
+    assert first >= 30
+    wanted = pixels_of(expected, np.maximum(windows[0].frames.indices, first))
+    assert np.array_equal(windows[0].frames.pixels.permute(0, 2, 3, 1).numpy(), wanted)
+
+
 def test_windows_hold_no_more_of_a_long_video_than_a_few_of_them(tmp_path):
     path = write_video(tmp_path / "video.mp4", 3000, "mpeg4")
     tracemalloc.start()

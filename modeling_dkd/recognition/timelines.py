@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -225,7 +226,7 @@ def label_posteriors(output: DKDHeadOutput, reject_below: float) -> Tensor:
     `known` shares each window between the classes and none of them, its odds divided by those of `reject_below`, so
     that a window at just this value stands halfway.
     """
-    logits: Tensor = output.logits_per_video
+    logits: Any = output.logits_per_video
     posteriors = logits.double().softmax(1)
     known = getattr(output, "known", None)
     if known is None or reject_below == 0:
