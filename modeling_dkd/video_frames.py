@@ -561,7 +561,7 @@ class _OpenVideo:
         times = self._times(self.timestamps)
         if np.isnan(times).any():
             raise self.error("its frames carry no times; take frames by number instead")
-        spacing = times[-1] / (len(times) - 1) if len(times) > 1 else 0.0
+        spacing = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
         pending = _window_indices(times, times[-1] + spacing, num_frames, window_seconds, stride)
         needed = Counter(index for _, _, indices in pending for index in indices.tolist())
         convert = _RgbConverter()
@@ -570,8 +570,8 @@ class _OpenVideo:
         last_index, last_frame = -1, None
         for index, frame in self._indexed_frames():
             missed = [i for i in range(last_index + 1, index) if i in needed]
-            if missed and last_frame is not None:  # what came before them stands for frames that do not decode
-                kept.update(dict.fromkeys(missed, convert(last_frame)))
+            if missed:  # what came before them stands for frames that do not decode
+                kept.update(dict.fromkeys(missed, convert(frame if last_frame is None else last_frame)))
             lost.update(missed)
             if index in needed:
                 kept[index] = convert(frame)
