@@ -45,6 +45,7 @@ from .embedding_inputs import PooledShards, as_particles, checked_labels, in_pie
 from .gaussian_mixture import fit_gaussian_mixture
 from .known_classes import background_and_classes, class_log_odds, fit_background, known_directions
 from .mixture_options import MixtureOptions
+from .precision import full_precision, has_values
 from .recent_samples import RecentSamples
 from .svgd import Kernel, svgd
 from .text_frame import TextFrame, common_norm, filled, place_fitted_texts, place_new_texts, without_axis
@@ -437,7 +438,8 @@ class DKDHead(nn.Module):
             raise no_domain(str(path), f"holds {unknown[0]!r}")
         if names is not None and len(names) != num_components:
             raise ValueError(f"{path} has {len(names)} class names for {num_components} components.")
-        given = {name: tensor for name, tensor in head.state_dict().items() if name in options}
+        state_names = {"logit_scale": "log_logit_scale", "logit_bias": "logit_bias"}
+        given = {state: head.state_dict()[state] for name, state in state_names.items() if name in options}
         head.load_state_dict(tensors | given)
         head.class_names = names
         if not head.is_fitted:
@@ -462,7 +464,7 @@ class DKDHead(nn.Module):
             ValueError: Wrong shape or D, a value that is not finite, or a zero embedding.
         """
         dim = self.config.projection_dim
-        with torch.autocast(self.logit_bias.device.type, enabled=False):
+        with full_precision(self.logit_bias):
             prompts = as_particles(text_embeds, "text_embeds", dim)
             texts = self._move_texts(prompts)
             parts = []
@@ -544,7 +546,7 @@ class DKDHead(nn.Module):
 
     def _match(self, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Fitted class of each text (K,), int64, and whether it is one at all (K, 1)."""
-        if not torch.compiler.is_compiling() and texts.equal(self.fitted_texts):
+        if has_values(texts) and texts.equal(self.fitted_texts):
             # The usual question, without comparing each text with each class.
             return torch.arange(len(texts), device=texts.device), torch.ones_like(texts[:, :1], dtype=torch.bool)
         cosines = texts @ self.fitted_texts.T
