@@ -12,8 +12,13 @@ from typing import NoReturn
 
 # Command: module, what it does.
 COMMANDS = {
+    "recognise": ("recognition.recognise_command", "label clips that nobody has labelled, and a report to look at"),
+    "watch": ("recognition.watch_command", "label files as they arrive in a folder; the domain learns"),
     "evaluate": ("evaluation.command", "measure DKD against plain zero-shot, on embeddings or on videos"),
     "train": ("training.command", "fine-tune on a data set"),
+    "timeline": ("recognition.timeline_command", "what is seen when in long videos: captions, tables, a page"),
+    "search": ("recognition.search_command", "the clips or moments that match a text best"),
+    "suggest": ("recognition.suggest_command", "which clips to label next"),
     "demo": ("synthetic.demo_command", "zero-shot beside DKD on made-up clips of shifted domains"),
     "space": ("space.app", "a page in the browser to try it on clips of your own"),
     "card": ("hub.card_command", "write a model's card from what was measured"),
@@ -21,20 +26,8 @@ COMMANDS = {
     "publish-embeddings": ("hub.publish_embeddings_command", "the same of embeddings, as a data set"),
     "fetch-embeddings": ("hub.fetch_embeddings_command", "make a published data set of embeddings a file again"),
 }
-# Library: the extra that brings it.
-EXTRAS = {
-    "accelerate": "train",
-    "datasets": "eval",
-    "evaluate": "eval",
-    "filelock": "train",
-    "gradio": "space",
-    "jinja2": "hub",
-    "matplotlib": "eval",
-    "peft": "train",
-    "sklearn": "eval",
-    "tensorboard": "train",
-    "yaml": "hub",
-}
+# Room: the extra that brings the libraries of its commands.
+EXTRAS = {"evaluation": "eval", "training": "train", "hub": "hub", "space": "space", "synthetic": "eval"}
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -66,10 +59,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return import_module(f".{module}", __package__).main(argv[1:])
     except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        if library not in EXTRAS:
+        library, extra = (error.name or "").partition(".")[0], EXTRAS.get(module.partition(".")[0])
+        if extra is None or library in ("", __package__):
             raise
-        return _fail(f'dkd {argv[0]} needs {library}; run: pip install "modeling-dkd[{EXTRAS[library]}]"')
+        return _fail(
+            f'dkd {argv[0]} needs {library}, which is not installed; run: pip install "modeling-dkd[{extra}]"'
+        )
     except (ValueError, OSError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:

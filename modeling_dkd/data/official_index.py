@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .official_splits import SplitEntry, hmdb51_group, read_hmdb51_split, read_ucf101_split, ucf101_group
-from .video_files import endings, files_below, is_video, require_inside
-from .video_index import VideoIndex, VideoRecord, sorted_by_name
+from .video_files import VideoRecord, endings, files_below, is_video, require_inside
+from .video_index import VideoIndex, sorted_by_name
 
 
 def ucf101_index(data_dir: str | Path, annotations: str | Path, split: int, allow_missing: bool = False) -> VideoIndex:

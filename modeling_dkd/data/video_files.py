@@ -1,9 +1,10 @@
-"""Files below a folder: which of them are videos, that none leads out of it, and which are one file twice."""
+"""Video files: what is known of one, which lie below a folder, that none leads out of it, which are one file twice."""
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 
 VIDEO_EXTENSIONS = frozenset(
@@ -13,6 +14,16 @@ VIDEO_EXTENSIONS = frozenset(
         *("mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv"),
     )
 )
+
+
+class VideoRecord(NamedTuple):
+    """One clip: file, name within the data set, class index (-1 unknown), group ("" unknown), split ("" none)."""
+
+    path: str
+    name: str
+    label: int = -1
+    group: str = ""
+    split: str = ""
 
 
 def is_video(file: Path) -> bool:
@@ -28,7 +39,11 @@ def visible(folder: Path, folders: bool) -> list[Path]:
 
 
 def files_below(folder: Path, above: tuple[str, ...] = ()) -> list[Path]:
-    """All visible files below a folder, sorted."""
+    """All visible files below a folder, sorted.
+
+    Raises:
+        ValueError: A link leads back to a folder that it lies in.
+    """
     here = os.path.realpath(folder)
     if here in above:
         raise ValueError(f"{folder} is a link to a folder that it lies in; remove it")

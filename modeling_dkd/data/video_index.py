@@ -13,14 +13,13 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value, Video
 
 from .class_names import spelling_key
 from .official_splits import half_class_split
 from .plain_files import read_text
-from .video_files import endings, files_below, is_video, require_inside, same_files, visible
+from .video_files import VideoRecord, endings, files_below, is_video, require_inside, same_files, visible
 
 
 PARTS = ("train", "test")
@@ -28,16 +27,6 @@ PARTS = ("train", "test")
 PART_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validation"), "val"
 )
-
-
-class VideoRecord(NamedTuple):
-    """One clip: file, name within the data set, class index (-1 unknown), group ("" unknown), split ("" none)."""
-
-    path: str
-    name: str
-    label: int
-    group: str
-    split: str
 
 
 @dataclass(frozen=True)

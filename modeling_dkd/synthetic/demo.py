@@ -30,9 +30,10 @@ from ..embedding.embedding_cache import EmbeddingSet, write_embeddings
 from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.methods.dkd import dkd
 from ..evaluation.methods.peers import both_centred, zero_shot
+from ..evaluation.names import REFERENCE
 from ..evaluation.protocols import Method
-from ..evaluation.report import REFERENCE, Line, environment, results, summarise, write_results
-from .checkpoint import CHECKPOINT
+from ..evaluation.report import Line, environment, results, summarise, write_results
+from .checkpoint import CHECKPOINT, copy_code
 from .clips import (
     ACTIONS,
     DEFAULT_TARGET,
@@ -156,7 +157,7 @@ def run_demo(output: Path, targets: Sequence[str], num_clips: int) -> list[Shift
     """Generate, embed, fit, test, and write tables, figures and results.json.
 
     Args:
-        output: Folder for everything; the clips of the default target stay there to be looked at.
+        output: Folder for everything; the clips of the default target and the checkpoint stay there to be tried.
         targets: Keys of the synthetic domains.
         num_clips: Clips of each target; half of them are the domain, half the test.
 
@@ -165,6 +166,8 @@ def run_demo(output: Path, targets: Sequence[str], num_clips: int) -> list[Shift
     """
     if num_clips < 2:
         raise ValueError(f"the number of clips must be at least 2 (a domain and a test), not {num_clips}")
+    shutil.copytree(CHECKPOINT, output / CHECKPOINT.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py*"))
+    copy_code(output / CHECKPOINT.name)
     encoder = ClipEncoder.load(str(CHECKPOINT), VIEWS, None, torch.float32, torch.device("cpu"))
     measurements: list[Measurement] = []
     caches = []

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         "The tiny encoder learned on purpose from captions guessed in part from the scene, so DKD has something to\n"
         "correct on clips like those it was trained on (source) too. This shows the mechanism, not the gain to\n"
         "expect on real videos.\n"
-        f"Results, tables, figures and the clips of the default target are in {args.output}."
+        f"Results, tables, figures, the clips of the default target and the checkpoint are in {args.output}."
     )
     if find_spec("matplotlib") is None:
         print('Figures were left out: they need matplotlib (pip install "modeling-dkd[eval]").')

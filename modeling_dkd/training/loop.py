@@ -21,7 +21,8 @@ from ..data.prompts import class_prompts, load_templates
 from ..data.video_index import VideoIndex, VideoRecord
 from ..embedding.clip_encoder import ClipEncoder
 from ..evaluation.measurement import Measurement
-from ..evaluation.report import environment, results, set_table, summarise
+from ..evaluation.report import environment, results, summarise
+from ..evaluation.tables import set_table
 from .checkpoints import Checkpoints, Progress
 from .clips import ClipBatch, TrainingClips, epoch_batches, mix_clips, open_index, seeded_generator, training_loader
 from .config import TrainingConfig, as_plain

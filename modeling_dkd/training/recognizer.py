@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data.video_index import VideoRecord
+from ..data.video_files import VideoRecord
 from ..embedding.clip_encoder import ClipReader
 from ..embedding.worker_processes import worker_context
 from ..modeling_dkd import DKDCLIPModel

@@ -43,6 +43,7 @@ def test_demo_on_few_clips_writes_everything(tmp_path, capsys):
     assert (tmp_path / "gain_by_shift.png").stat().st_size > 10_000
     assert len(list((tmp_path / "figures").glob("combined-*.png"))) == 2
     assert len(list((tmp_path / "clips" / "combined").glob("*/*.mp4"))) == 20
+    assert (tmp_path / "dkd-tiny" / "dkd_head.py").is_file()
     embedded = read_embeddings(tmp_path / "embeddings" / "camera.safetensors")
     assert embedded.video_embeds.shape == (20, 4, 64)
     assert embedded.class_names == list(ACTIONS)
