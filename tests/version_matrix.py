@@ -3,8 +3,8 @@
     python tests/version_matrix.py                    # all of it, as `make test-matrix` does
     python tests/version_matrix.py --versions oldest  # one row
 
-"oldest" takes the lower bound in pyproject.toml of every library, "newest" what the registry has within the ranges; the
-tools of the tests, and torch, whose builds for processors alone are few, are as in constraints.txt, and what the
+"oldest" takes the lower bound in pyproject.toml of every library, "newest" what the registry has within the ranges.
+The tools of the tests, and torch, whose builds for processors alone are few, are as in constraints.txt; what the
 libraries bring along is what goes with them. Environments are kept in .venv-matrix/.
 """
 
