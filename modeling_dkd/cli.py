@@ -12,8 +12,13 @@ from typing import NoReturn
 
 # Command: module, what it does.
 COMMANDS = {
+    "recognise": ("recognition.recognise_command", "label clips that nobody has labelled, and a report to look at"),
+    "watch": ("recognition.watch_command", "label files as they arrive in a folder; the domain learns"),
     "evaluate": ("evaluation.command", "measure DKD against plain zero-shot, on embeddings or on videos"),
     "train": ("training.command", "fine-tune on a data set"),
+    "timeline": ("recognition.timeline_command", "what is seen when in long videos: captions, tables, a page"),
+    "search": ("recognition.search_command", "the clips or moments that match a text best"),
+    "suggest": ("recognition.suggest_command", "which clips to label next"),
     "demo": ("synthetic.demo_command", "zero-shot beside DKD on made-up clips of shifted domains"),
     "space": ("space.app", "a page in the browser to try it on clips of your own"),
     "card": ("hub.card_command", "write a model's card from what was measured"),

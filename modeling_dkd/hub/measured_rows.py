@@ -28,13 +28,15 @@ NUMBER = int | float
 ROW_FIELDS = {"method": str, "data": dict, "protocol": str, "seed": int} | dict.fromkeys(
     ("top1", "top5", "mean_class", "ece", "n", "seconds", "shots"), NUMBER
 )
-SUMMARY_FIELDS = {"data": str, "protocol": str, "method": str, "gain": NUMBER, "gain_error": NUMBER}
+# What only the summary of all seeds tells: the comparison with zero-shot, clip by clip and seed by seed.
+PAIRED = ("gain", "gain_error", "worst_gain", "worst_ece_change")
+SUMMARY_FIELDS = {"data": str, "protocol": str, "method": str} | dict.fromkeys(PAIRED, NUMBER)
 # The same in a file that holds one row for all seeds of a method.
 MEASURED = "measured"
 MEASURED_FIELDS = {name: kind for name, kind in ROW_FIELDS.items() if name != "seed"} | {"seeds": list}
-MEASURED_FIELDS |= dict.fromkeys(("spread", "gain", "gain_error"), NUMBER)
+MEASURED_FIELDS |= dict.fromkeys(("spread", *PAIRED), NUMBER)
 KINDS = {str: "text", dict: "object", list: "list"}
-OPTIONAL = {"seconds", "shots", "spread", "gain", "gain_error"}
+OPTIONAL = {"seconds", "shots", "spread", *PAIRED}
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class MeasuredRow:
         ece: Expected calibration error.
         gain: Mean paired difference of top-1 to plain zero-shot on the same clips; None where that was not run.
         gain_error: Standard error of `gain`.
+        worst_gain: Least gain of a single seed.
+        worst_ece_change: Largest rise of the calibration error over zero-shot's in a single seed.
         seconds: Fit and test together, mean over the seeds; None where it was not measured.
         source: Path of the results file inside the repository.
         environment: Of that file.
@@ -72,6 +76,8 @@ class MeasuredRow:
     ece: float
     gain: float | None
     gain_error: float | None
+    worst_gain: float | None
+    worst_ece_change: float | None
     seconds: float | None
     source: str
     environment: Mapping[str, Any]
@@ -165,8 +171,8 @@ def _row_of(
     group: Sequence[dict[str, Any]], gains: Mapping[tuple, Mapping[str, Any]], environment: Any, source: str
 ) -> MeasuredRow:
     first = group[0]
-    line = gains.get((first["data"]["name"], first["protocol"], first["method"]))
-    is_reference = first["method"] == REFERENCE
+    line = gains.get((first["data"]["name"], first["protocol"], first["method"]), {})
+    compared = {} if first["method"] == REFERENCE else line
     top1 = [row["top1"] for row in group]
     seconds = [row["seconds"] for row in group if row.get("seconds") is not None]
 
@@ -185,8 +191,7 @@ def _row_of(
         top5=mean("top5"),
         mean_class=mean("mean_class"),
         ece=mean("ece"),
-        gain=None if line is None or is_reference else line.get("gain"),
-        gain_error=None if line is None or is_reference else line.get("gain_error"),
+        **{name: compared.get(name) for name in PAIRED},
         seconds=round(statistics.fmean(seconds), 4) if seconds else None,
         source=source,
         environment=environment,

@@ -30,8 +30,9 @@ from ..embedding.embedding_cache import EmbeddingSet, write_embeddings
 from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.methods.dkd import dkd
 from ..evaluation.methods.peers import both_centred, zero_shot
+from ..evaluation.names import REFERENCE
 from ..evaluation.protocols import Method
-from ..evaluation.report import REFERENCE, Line, environment, results, summarise, write_results
+from ..evaluation.report import Line, environment, results, summarise, write_results
 from .checkpoint import CHECKPOINT, copy_code
 from .clips import (
     ACTIONS,
@@ -115,7 +116,7 @@ def embed_target(encoder: ClipEncoder, target: str, folder: Path, num_clips: int
         "split": f"seed {CLIP_SEED}",
         "frames": VIEWS,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.detach().exp()),
+        "logit_scale": float(encoder.model.head.logit_scale.detach()),
     }
     return EmbeddingSet(
         torch.cat(embeds), torch.tensor(labels), texts.view(len(prompts), -1, texts.shape[-1]), metadata

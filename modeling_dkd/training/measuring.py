@@ -14,7 +14,7 @@ from ..embedding.embedding_cache import EmbeddingSet
 from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.methods.peers import zero_shot
 from ..evaluation.metrics import class_accuracies, top_k_accuracy
-from ..evaluation.protocols import Task
+from ..evaluation.protocols import Method, Task
 from .config import TrainingConfig
 from .recognizer import (
     EmbeddedClips,
@@ -91,12 +91,12 @@ def test_rows(
 
     def with_domain(task: Task) -> Tensor:
         """The model's own head, as it is saved."""
-        device = head.logit_scale.device
+        device = head.logit_bias.device
         logits = head(task.test.to(device), task.text.to(device)).logits_per_video
         assert logits is not None
         return logits.cpu()
 
-    methods = {title: zero_shot, "dkd" if share == 0 else f"{title}/dkd": with_domain}
+    methods: dict[str, Method] = {title: zero_shot, "dkd" if share == 0 else f"{title}/dkd": with_domain}
     measured = list(measure_set(index.dataset, test_set, methods, Plan((), 1), domain_set))
     how = "with their labels" if config.domain.use_labels else "without labels"
     for row in (m.row for m in measured):
@@ -135,6 +135,6 @@ def _embedding_set(
         "split": split,
         "frames": views,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.detach().exp()),
+        "logit_scale": float(encoder.model.head.logit_scale.detach()),
     }
     return EmbeddingSet(clips.video_embeds, clips.labels(part.records), texts, metadata)

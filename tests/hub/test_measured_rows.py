@@ -22,6 +22,8 @@ def test_seeds_become_one_row_with_mean_and_spread():
     assert (zero_shot.top1, zero_shot.gain, zero_shot.seeds, zero_shot.n) == (0.51, None, (0, 1), 50)
     assert dkd.spread == pytest.approx(0.02 / 2**0.5, abs=1e-6)
     assert (dkd.gain, dkd.gain_error, dkd.source) == (0.1, 0.01, "results.json")
+    assert (dkd.worst_gain, dkd.worst_ece_change) == (-0.03, 0.07)
+    assert (zero_shot.worst_gain, zero_shot.worst_ece_change) == (None, None)
     assert rows_of(results_file(seeds=1), "results.json")[0].spread is None
 
 

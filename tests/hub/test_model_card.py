@@ -34,8 +34,9 @@ def test_a_card_without_results_says_so(facts):
 def test_figures_are_those_of_the_rows(facts):
     rows = rows_of(results_file({"zero-shot": 0.5, "transclip": 0.55, "dkd": 0.6}), "results/x.json")
     card = render_card(replace(facts, rows=tuple(rows)))
-    assert "| ucf101 (1) | given | zero-shot | 51.00 | 1.41 |  | 90.00 | 50.00 | 10.00 | 2 | 50 |" in card
-    assert "|  |  | **dkd** | **61.00** | 1.41 | +10.00 ± 1.00 | 90.00 | 60.00 | 10.00 | 2 | 50 |" in card
+    assert "| ucf101 (1) | given | zero-shot | 51.00 | 1.41 |  |  | 90.00 | 50.00 | 10.00 |  | 2 | 50 |" in card
+    figures = "**61.00** | 1.41 | +10.00 ± 1.00 | -3.00 | 90.00 | 60.00 | 10.00 | +7.00 | 2 | 50 |"
+    assert f"|  |  | **dkd** | {figures}" in card
     assert "transclip" in card
     parsed = {result.metric_name: result.metric_value for result in ModelCard(card).data.eval_results}
     assert parsed["top-1, dkd"] == 0.61
@@ -52,7 +53,7 @@ def test_markup_in_names_stays_text(facts):
     assert "\n# heading" not in body
     table = [line for line in body.splitlines() if line.startswith(("| a", "|  |  |"))]
     assert table
-    assert all(len(re.findall(r"(?<!\\)\|", line)) in (3, 12) for line in table)
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (3, 14) for line in table)
     assert escape_markdown("a\\|b") == "a\\\\\\|b"
     assert code_span("a ` b") == "`` a ` b ``"
 
