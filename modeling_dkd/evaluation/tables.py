@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def text_table(
 
 def titled(title: str, table: str, style: str = "text") -> str:
     """A table below one line that says what it is about."""
-    marked = {"text": f"{title}\n", "md": f"**{title}**\n\n", "latex": f"% {title}\n"}[style]
+    marked = {"text": f"{textwrap.fill(title, 119)}\n", "md": f"**{title}**\n\n", "latex": f"% {title}\n"}[style]
     return f"{marked}{table}"
 
 
