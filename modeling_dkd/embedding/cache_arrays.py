@@ -9,7 +9,7 @@ ARRAYS = {
     "names": "one text a clip",
     "prompts": "the texts that were embedded, or their templates",
     "class_id": "in a file of class texts: the label that each of them stands for (K,); other clips are left out",
-    "text_rows": "which class text each label stands for: labels become text_rows[labels]; read only where it is named",
+    "text_rows": "class text that each label stands for: labels become text_rows[labels]; read only where it is named",
 }
 # The option of evaluate.py that says the same for all files.
 FLAGS = {"video_embeds": "--video_key", "labels": "--label_key", "text_embeds": "--text_key"}
