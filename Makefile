@@ -44,11 +44,20 @@ growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, strea
 space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
 	$(BIN)/dkd space
 
-test: $(READY)  ## the fast tests, under 5 minutes
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+# Two test processes with one thread each: threads of both would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
 
-test-all: $(READY)  ## every test, the slow ones too
-	$(BIN)/python -m pytest -n 2
+test: $(READY)  ## the fast tests, under 3 minutes on two cores
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)  ## the others: processes, the browser, the wheel, real data in full
+	$(PYTEST) -m slow
+
+test-all: $(READY)  ## every test once
+	$(PYTEST)
+
+wheel: $(READY)  ## dist/: the wheel and the source distribution
+	$(BIN)/python -m hatchling build -d dist
 
 faults: $(READY)  ## damage, kill, starve and race everything, count what survives; 5 to 30 minutes
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m faults --output docs
@@ -70,6 +79,6 @@ style: $(READY)  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment and everything generated
-	rm -rf $(VENV) .venv-matrix demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-matrix demo dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo card publish results bench growth space test test-all faults fuzz test-matrix quality style clean
+.PHONY: help setup demo card publish results bench growth space wheel test test-slow test-all faults fuzz test-matrix quality style clean

@@ -18,11 +18,11 @@ for each video and each class. Among frames, `averaged_first`: one particle a cl
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ from modeling_dkd.evaluation.methods.dkd import dkd, unfitted_head
 from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
 from modeling_dkd.evaluation.names import DEFAULT_PROTOCOLS
 from modeling_dkd.evaluation.protocols import Method, Task, pool
-from modeling_dkd.evaluation.report import Line, environment, paired_gain, summarise, write_results
+from modeling_dkd.evaluation.report import Line, environment, paired_gain, summarise
 from modeling_dkd.gaussian_mixture import fit_gaussian_mixture
 from modeling_dkd.mixture_options import MixtureOptions
 from modeling_dkd.svgd import kernel_and_slope, svgd
@@ -174,9 +174,47 @@ def particles() -> dict[str, Method]:
     return methods
 
 
-def table(lines: list[Line]) -> str:
+class Gain(NamedTuple):
+    """What a variant gained over zero-shot on one row, as a fraction."""
+
+    method: str
+    protocol: str
+    data: str
+    gain: float
+
+
+def gains_of(lines: Sequence[Line]) -> dict[str, dict[str, dict[str, float]]]:
+    """Variant -> protocol -> set -> gain: what docs/ablation.json keeps of the rows."""
+    gains: dict[str, dict[str, dict[str, float]]] = {}
+    for line in lines:
+        if line.method != "zero-shot":
+            gains.setdefault(line.method, {}).setdefault(line.protocol, {})[line.data] = round(line.gain, 6)
+    return gains
+
+
+def rows_of(gains: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Gain]:
+    """The same as a list."""
+    return [
+        Gain(method, protocol, data, gain)
+        for method, by_protocol in gains.items()
+        for protocol, by_data in by_protocol.items()
+        for data, gain in by_data.items()
+    ]
+
+
+def as_json(sections: Mapping[str, Any]) -> str:
+    """Text of docs/ablation.json, a line for each variant."""
+    texts = []
+    for name, section in sections.items():
+        kept = {key: value for key, value in section.items() if key != "gains"}
+        variants = ",\n".join(f"{json.dumps(method)}: {json.dumps(row)}" for method, row in section["gains"].items())
+        texts.append(f'{json.dumps(name)}: {json.dumps(kept)[:-1]}, "gains": {{\n{variants}\n}}}}')
+    return '{"sections": {\n' + ",\n".join(texts) + "\n}}\n"
+
+
+def table(lines: list[Gain]) -> str:
     """Mean gain by protocol, over all rows, and the worst row, as Markdown."""
-    methods = list(dict.fromkeys(line.method for line in lines if line.method != "zero-shot"))
+    methods = list(dict.fromkeys(line.method for line in lines))
     text = f"| variant | {' | '.join(DEFAULT_PROTOCOLS)} | mean | worst row |\n"
     text += f"|---|{'---:|' * (len(DEFAULT_PROTOCOLS) + 1)}---|\n"
     for method in methods:
@@ -192,15 +230,15 @@ def table(lines: list[Line]) -> str:
     return text
 
 
-def mean_gain(lines: list[Line], method: str) -> float:
+def mean_gain(lines: list[Gain], method: str) -> float:
     """Of a method over its rows, points."""
     gains = [100 * line.gain for line in lines if line.method == method]
     return sum(gains) / len(gains)
 
 
-def sensitive(lines: list[Line], limit: float = 1.0) -> str:
+def sensitive(lines: list[Gain], limit: float = 1.0) -> str:
     """The variants whose mean is more than `limit` points from DKD's, in words."""
-    methods = [line.method for line in lines if line.method not in ("zero-shot", "DKD")]
+    methods = [line.method for line in lines if line.method != "DKD"]
     changes = {method: mean_gain(lines, method) - mean_gain(lines, "DKD") for method in methods}
     beyond = [f"{method} ({change:+.2f})" for method, change in changes.items() if abs(change) > limit]
     return f"Means that differ from DKD's by more than {limit:g} point: {', '.join(beyond) or 'none'}."
@@ -266,11 +304,11 @@ def measure(sets: Mapping[str, EmbeddingSet], methods: Mapping[str, Method], num
 def markdown(sections: Mapping[str, Any]) -> str:
     """The whole document."""
     text = "# Ablation\n\n" + (__doc__ or "").split("\n\n", 2)[2]
-    text += "\nWritten by `python benchmarks/ablation.py FEATURES`; docs/ablation.json has every row.\n"
+    text += "\nWritten by `python benchmarks/ablation.py FEATURES`; docs/ablation.json has the gain of every row.\n"
     for section, title in TITLES.items():
-        lines = [Line(**line) for line in sections[section]["lines"]]
+        lines = rows_of(sections[section]["gains"])
         made_with = sections[section]["environment"]
-        text += f"\n## {title}, {max(line.num_seeds for line in lines)} seeds\n\n"
+        text += f"\n## {title}, {sections[section]['num_seeds']} seeds\n\n"
         text += f"Measured {made_with['date'][:10]} at commit {made_with['commit'][:7]}.\n\n{table(lines)}"
         text += f"\n{sensitive(lines)}\n" if section == "constants" else ""
     return text + averaging_table(sections["particles"]["against_averaging"])
@@ -307,10 +345,11 @@ def main() -> None:
             measured = measure(chosen, methods(), options.seeds)
             # Where the data lie on this machine is nobody's business.
             made_with = {key: described[key] for key in ("commit", "date", "versions")}
-            sections[section] = {"environment": made_with, "lines": [vars(x) for x in summarise(measured)]}
+            sections[section] = {"environment": made_with, "num_seeds": options.seeds}
             if by_frame:
                 sections[section]["against_averaging"] = against_averaging(measured)
-    write_results(figures, {"sections": sections})
+            sections[section]["gains"] = gains_of(summarise(measured))
+    figures.write_text(as_json(sections), encoding="utf-8")
     text = markdown(sections)
     options.output.write_text(text)
     print(text)

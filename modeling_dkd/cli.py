@@ -13,6 +13,7 @@ from typing import NoReturn
 # Command: module, what it does.
 COMMANDS = {
     "recognise": ("recognition.recognise_command", "label clips that nobody has labelled, and a report to look at"),
+    "watch": ("recognition.watch_command", "label files as they arrive in a folder; the domain learns"),
     "evaluate": ("evaluation.command", "measure DKD against plain zero-shot, on embeddings or on videos"),
     "train": ("training.command", "fine-tune on a data set"),
     "timeline": ("recognition.timeline_command", "what is seen when in long videos: captions, tables, a page"),

@@ -40,7 +40,9 @@ def missing_bytes(path: str | Path, container: str) -> int:
 
 
 def unreadable_bytes(path: str | Path, container: str) -> int:
-    """How many bytes inside a Matroska or WebM file belong to none of its elements: overwritten, or out of place.
+    """How many bytes inside a file belong to none of its parts: overwritten, or out of place.
+
+    Known are AVI, where what follows the first such place counts in whole, Matroska and WebM.
 
     Args:
         path: A regular file.
@@ -49,21 +51,41 @@ def unreadable_bytes(path: str | Path, container: str) -> int:
     Raises:
         OSError: The file cannot be read.
     """
-    if not container.startswith("matroska"):
+    count = {"avi": _unreadable_in_avi, "matroska": _unreadable_in_matroska}.get(container.split(",")[0])
+    if count is None:
         return 0
-    size = Path(path).stat().st_size
     with open(path, "rb") as file:
-        end = min(size, _end_of_matroska(file, size) or size)
-        place = unreadable = 0
-        while place < end:
-            file.seek(place)
-            length = _length_of_element(file.read(12), end - place)
-            if length is None:
-                following = _find(file, CLUSTER, place + 1, end)
-                unreadable += following - place
-                place = following
-            else:
-                place += length
+        return count(file, Path(path).stat().st_size)
+
+
+def _unreadable_in_avi(file: BinaryIO, size: int) -> int:
+    """Bytes from the first place where no chunk begins, up to the announced end."""
+    end, place = min(size, _end_of_avi(file, size)), 0
+    while place < end:
+        file.seek(place)
+        name, length = (header := file.read(8))[:4], int.from_bytes(header[4:], "little")
+        if name in (b"RIFF", b"LIST"):
+            place += 12
+        elif min(name) < 0x20 or place + 8 + length > end:
+            return end - place
+        else:
+            place += 8 + length + length % 2
+    return 0
+
+
+def _unreadable_in_matroska(file: BinaryIO, size: int) -> int:
+    """Bytes from each place where no element begins up to the next cluster."""
+    end = min(size, _end_of_matroska(file, size) or size)
+    place = unreadable = 0
+    while place < end:
+        file.seek(place)
+        length = _length_of_element(file.read(12), end - place)
+        if length is None:
+            following = _find(file, CLUSTER, place + 1, end)
+            unreadable += following - place
+            place = following
+        else:
+            place += length
     return unreadable
 
 

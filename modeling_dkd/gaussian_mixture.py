@@ -29,6 +29,8 @@ from torch import Tensor
 RELATIVE_VARIANCE_FLOOR = 1e-3
 # Points whose distances are held at once: few enough for the processor's cache.
 CHUNK_SIZE = 2048
+# How far rounding may take the sum of the weights from 1.
+WEIGHTS_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,18 @@ class GaussianMixture:
             raise ValueError(f"weights must be ({num_components},) like the means, got {tuple(self.weights.shape)}.")
         if self.variances.shape != (dim,):
             raise ValueError(f"variances must be ({dim},), got {tuple(self.variances.shape)}.")
-        if not bool((self.variances > 0).all()):
-            index = int((~(self.variances > 0)).nonzero()[0])
-            raise ValueError(f"variances must be positive, but variances[{index}] is {self.variances[index]:.3g}.")
+        for name, values, wanted, right in (
+            ("weights", self.weights, "finite and at least 0", self.weights >= 0),
+            ("means", self.means, "finite", self.means == self.means),
+            ("variances", self.variances, "finite and above 0", self.variances > 0),
+        ):
+            wrong = (~(right & values.isfinite())).nonzero()
+            if len(wrong):
+                index = tuple(wrong[0].tolist())
+                raise ValueError(f"{name} must be {wanted}, but {name}{list(index)} is {values[index]:.3g}.")
+        total = float(self.weights.sum(dtype=torch.float64))
+        if abs(total - 1) > WEIGHTS_TOLERANCE:
+            raise ValueError(f"weights must sum to 1, but their sum is {total:.6g}; divide them by it.")
 
     def joint_log_density(self, points: Tensor) -> Tensor:
         """log(weight_k N(x; mean_k, diag(variances))), natural logarithm, (..., K)."""
@@ -103,13 +114,17 @@ def fit_gaussian_mixture(
         The mixture and the mean log-likelihood before each iteration, which never falls.
 
     Raises:
-        ValueError: points are not a finite (N, D) matrix, or `num_components` is below 1.
+        ValueError: points are not a finite (N, D) matrix or too large to be squared, or `num_components` is below 1.
     """
     if points.dim() != 2 or not len(points) or not bool(points.isfinite().all()):
         raise ValueError(f"points must be a finite (N, D) matrix with N at least 1, got shape {tuple(points.shape)}.")
     if num_components < 1:
         raise ValueError(f"num_components must be at least 1, got {num_components}.")
     points = points.to(torch.promote_types(points.dtype, torch.float32))
+    # Squares of points and their sums over points and axes must stay finite.
+    largest = float(points.abs().max())
+    if largest * largest * 4 * points.numel() >= torch.finfo(points.dtype).max:
+        raise ValueError(f"points reach {largest:.3g}, whose squares {points.dtype} cannot hold; scale them down.")
     variance, mean = torch.var_mean(points, 0, correction=0)
     precision = torch.finfo(points.dtype)
     # No less than rounding makes of equal points.

@@ -1,5 +1,6 @@
 """Pictures of an image file: one of a still, all of one that moves or has pages (APNG, AVIF, GIF, TIFF, WebP)."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ except ImportError:  # FFmpeg reads still images too
     Image = None  # type: ignore[assignment]
 
 
+# What Pillow raises for a file that is cut off or damaged.
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError)
 # Other formats with several pictures hold views or previews of one, not moments (a phone's MPO, an icon).
 FORMATS_THAT_MOVE = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
 SUBFILE_TYPE, REDUCED = 254, 1  # TIFF: the page is a smaller copy of another
@@ -31,10 +34,14 @@ class PictureFile:
 
     def __init__(self, path: Path, image: Any) -> None:
         self.path = path
-        self.moves = image.format in FORMATS_THAT_MOVE and getattr(image, "n_frames", 1) > 1
+        with warnings.catch_warnings(record=True) as warned:  # all that tells of a TIFF file that ends among its pages
+            warnings.simplefilter("always")
+            count = getattr(image, "n_frames", 1) if image.format in FORMATS_THAT_MOVE else 1
+        self.pages_lost = int(bool(warned))  # at least
+        self.moves = count > 1
         # The first picture of an animated PNG may stand for the others where only one can be shown.
         self.first = int(self.moves and bool(getattr(image, "default_image", False)))
-        self.announced = image.n_frames - self.first if self.moves else 1
+        self.announced = count - self.first
         self.smaller_copies = 0
         self.durations: list[float] = []
 
@@ -46,14 +53,14 @@ class PictureFile:
         try:
             with Image.open(path) as image:
                 return cls(path, image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except (*UNREADABLE, Image.DecompressionBombError):
             return None
 
     def pictures(self) -> Iterator[torch.Tensor]:
         """RGB pictures in order, (3, H, W) uint8, upright.
 
         Raises:
-            OSError, SyntaxError, ValueError, EOFError: What follows is cut off or damaged.
+            OSError, SyntaxError, ValueError, TypeError, EOFError: What follows is cut off or damaged.
         """
         self.durations, self.smaller_copies = [], 0
         with Image.open(self.path) as image:
@@ -70,7 +77,7 @@ class PictureFile:
     @property
     def total(self) -> int:
         """Pictures that should be there; known when all have been passed over."""
-        return self.announced - self.smaller_copies
+        return self.announced + self.pages_lost - self.smaller_copies
 
     @property
     def times(self) -> ArrayOfFloat:

@@ -22,6 +22,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .precision import full_precision
+
 
 KERNELS = ("rbf", "imq", "none")
 # From squared distances (..., N, N) and a bandwidth to `kernel_and_slope`'s two tensors.
@@ -109,7 +111,7 @@ def svgd_direction(
     """
     dtype = torch.promote_types(particles.dtype, torch.float32)
     particles, scores = particles.to(dtype), scores.to(dtype)
-    with torch.autocast(particles.device.type, enabled=False):
+    with full_precision(particles):
         scale = torch.ones_like(particles[..., :1, :]) if variances is None else variances.to(dtype).sqrt()
         # Only differences count, and those of particles that coincide must come out as 0 in spite of rounding.
         whitened = (particles - particles.mean(-2, keepdim=True)) / scale

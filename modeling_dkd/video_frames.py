@@ -22,7 +22,7 @@ import torch
 from .container_length import lacks_index, missing_bytes, unreadable_bytes
 from .frame_sampling import ArrayOfFloat, ArrayOfInt, indices_at, segment_positions
 from .h26x_packets import PacketUnits
-from .picture_files import PictureFile
+from .picture_files import UNREADABLE, PictureFile
 
 
 try:
@@ -36,7 +36,7 @@ IMAGE_SUFFIXES = frozenset({".apng", ".avif", ".bmp", ".jpeg", ".jpg", ".png", "
 # Containers that hold video. Left out on purpose: playlists that open other files, and renderers of plain text.
 CONTAINERS = (
     "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,flv,live_flv,asf,ogg,gif,apng,"
-    "ivf,mjpeg,nut,mxf,rm,dv,swf,wtv,vc1,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,webp_pipe,tiff_pipe"
+    "ivf,mjpeg,nut,mxf,rm,dv,swf,wtv,vc1,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,webp_pipe"
 )
 # Opened only to say that they hold sound alone.
 SOUND_CONTAINERS = "aac,ac3,aiff,amr,ape,au,caf,dts,eac3,flac,mp3,oma,tta,voc,w64,wav,wv"
@@ -150,10 +150,22 @@ def _existing_file(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def _may_be_an_image(path: Path) -> bool:
+    """Whether a file is called an image, or begins as one of the formats of which FFmpeg may see one picture alone."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        with open(path, "rb") as file:
+            start = file.read(12)
+    except OSError:
+        return False  # opening it again will say why
+    return start.startswith((b"II*\0", b"MM\0*", b"\x89PNG")) or start[8:12] in (b"WEBP", b"avif", b"avis")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator["_Pictures | _OpenVideo"]:
     """The file, open as what it holds."""
-    pictures = PictureFile.open(path) if path.suffix.lower() in IMAGE_SUFFIXES else None
+    pictures = PictureFile.open(path) if _may_be_an_image(path) else None
     if pictures is None:
         with _open_video(path) as video:
             yield video
@@ -279,7 +291,7 @@ class _Pictures:
                 count += 1
         except VideoReadError:
             raise
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except UNREADABLE as error:
             if not count:
                 raise _unreadable(self.file.path, f"its picture cannot be decoded: {error}") from error
         return kept, count
@@ -386,27 +398,45 @@ class _OpenVideo:
         container itself shows that bytes are missing, and then the middle one of all signs counts.
         """
         lost = max(0, max(listed, self._listed_packets()) - self.num_packets)
-        if self.format == "avi" and (self.missing_bytes or not listed):  # its index comes last, its header first
-            return max(lost, self.stream.frames - max(self.num_packets, self.last_dts + 1))
-        unreadable = self.missing_bytes + unreadable_bytes(self.path, self.container.format.name)
-        if not unreadable or (self.format == "mov" and self.stream.frames):
+        hole = unreadable_bytes(self.path, self.container.format.name)
+        if (
+            self.format == "avi"
+        ):  # its index comes last, and FFmpeg makes up one that is not there; its header is first
+            doubtful = self.missing_bytes or hole or not listed
+            return max(lost, self.stream.frames - max(self.num_packets, self.last_dts + 1)) if doubtful else lost
+        if self.format == "mov" and self.stream.frames:
             return lost
-        size = self.path.stat().st_size + self.missing_bytes
-        signs = [round(len(self.timestamps) * unreadable / max(1, size - unreadable))]
-        if self.format == "matroska":
-            ends = (_tagged_seconds(self.stream), (self.container.duration or 0) / av.time_base)
-            signs += [self._frames_before(end) for end in ends if end]
-        return max(lost, sorted(signs)[(len(signs) - 1) // 2])
+        count, size = len(self.timestamps), self.path.stat().st_size
+        announced = self._announced_ends()
+        if self.missing_bytes:
+            signs = [round(count * self.missing_bytes / size), *(self._frames_before(end) for end in announced)]
+            lost = max(lost, sorted(signs)[(len(signs) - 1) // 2])
+        if hole:
+            share = round(count * hole / max(1, size - hole))
+            lost = max(lost, min(share, self._frames_before(max(announced, default=0.0), in_gaps=True)))
+        return lost
 
-    def _frames_before(self, end: float) -> int:
-        """Frames that fit between the last one and this time in seconds, counted from 0 or from the first frame."""
-        known = [pts for pts in self.timestamps if pts is not None]
-        if len(known) < 2:
+    def _announced_ends(self) -> list[float]:
+        """Ends that a Matroska file announces for stream and container, seconds."""
+        if self.format != "matroska":
+            return []
+        ends = (_tagged_seconds(self.stream), (self.container.duration or 0) / av.time_base)
+        return [end for end in ends if end]
+
+    def _frames_before(self, end: float, in_gaps: bool = False) -> int:
+        """Frames that fit between the last one and this time in seconds, counted from 0 or from the first frame.
+
+        With `in_gaps` also those that fit between the others, at the most frequent distance.
+        """
+        known = np.array([pts for pts in self.timestamps if pts is not None], dtype=np.float64)
+        if len(known) < 2 or known[-1] == known[0]:
             return 0
-        first, last = known[0], known[-1]
-        spacing = (last - first) / (len(known) - 1)
-        missing = end / float(self.stream.time_base) - max(last, last - first) - spacing
-        return max(0, int(missing / spacing)) if spacing else 0
+        spacing = np.median(np.diff(known)) if in_gaps else np.diff(known).mean()
+        end_of_last = known[-1] - min(0.0, known[0]) + spacing
+        fitting = max(0.0, end / float(self.stream.time_base) - end_of_last) / spacing if spacing else 0.0
+        if in_gaps and spacing:
+            fitting += (known[-1] - known[0]) / spacing - (len(known) - 1)
+        return int(fitting + 1e-6)
 
     def _refuse_if_damaged(self, damaged: int) -> None:
         _refuse_if_damaged(self.path, damaged, len(self.timestamps) + self.missing_frames)
@@ -443,13 +473,14 @@ class _OpenVideo:
         not hold, or not every frame came that should; then the file is decoded in sequence.
         """
         units = PacketUnits.of(self.decoder.name, self.decoder.extradata)
-        trusted = self.format in ("mov", "matroska") and units is not None and not self.starts_without_key
-        if not trusted or self.timestamps[-1] is None or len(set(self.timestamps)) < len(self.timestamps):
+        if units is None or self.format not in ("mov", "matroska") or self.starts_without_key:
+            return None
+        if self.timestamps[-1] is None or len(set(self.timestamps)) < len(self.timestamps):
             return None
         index_at = {self.timestamps[index]: index for index in indices.tolist()}
         expected = len(self.timestamps)
 
-        def packets_with_skipping() -> Iterator[Any]:
+        def packets_with_skipping(units: PacketUnits) -> Iterator[Any]:
             nonlocal expected
             for packet in self._packets():
                 self.decoder.skip_frame = "DEFAULT"
@@ -464,7 +495,7 @@ class _OpenVideo:
 
         kept: dict[int, Any] = {}
         count = 0
-        for frame in self._frames(packets_with_skipping()):
+        for frame in self._frames(packets_with_skipping(units)):
             count += 1
             if frame.pts in index_at:
                 kept[index_at[frame.pts]] = frame
@@ -530,7 +561,7 @@ class _OpenVideo:
         times = self._times(self.timestamps)
         if np.isnan(times).any():
             raise self.error("its frames carry no times; take frames by number instead")
-        spacing = times[-1] / (len(times) - 1) if len(times) > 1 else 0.0
+        spacing = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
         pending = _window_indices(times, times[-1] + spacing, num_frames, window_seconds, stride)
         needed = Counter(index for _, _, indices in pending for index in indices.tolist())
         convert = _RgbConverter()
@@ -539,8 +570,8 @@ class _OpenVideo:
         last_index, last_frame = -1, None
         for index, frame in self._indexed_frames():
             missed = [i for i in range(last_index + 1, index) if i in needed]
-            if missed and last_frame is not None:  # what came before them stands for frames that do not decode
-                kept.update(dict.fromkeys(missed, convert(last_frame)))
+            if missed:  # what came before them stands for frames that do not decode
+                kept.update(dict.fromkeys(missed, convert(frame if last_frame is None else last_frame)))
             lost.update(missed)
             if index in needed:
                 kept[index] = convert(frame)
@@ -597,7 +628,7 @@ class _RgbConverter:
             self.size = (frame.width, frame.height)
         width, height = self.size
         rgb: Any = self.reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1).to_ndarray()
-        return _upright(rgb, frame.side_data.get(av.sidedata.sidedata.Type.DISPLAYMATRIX))
+        return _upright(rgb, frame.side_data.get("DISPLAYMATRIX"))
 
 
 def _upright(rgb: np.ndarray[Any, Any], display_matrix: Any) -> np.ndarray[Any, Any]:

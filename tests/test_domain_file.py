@@ -60,7 +60,7 @@ def other_shapes(tensor):
 
 
 def test_the_state_holds_everything_and_the_version():
-    assert set(NAMES) == {"logit_scale", "logit_bias", "format_version", *BUFFER_AXES}
+    assert set(NAMES) == {"log_logit_scale", "logit_bias", "format_version", *BUFFER_AXES}
     assert float(STATE["format_version"]) == FORMAT_VERSION
     assert all(tensor.dtype == torch.float32 for tensor in STATE.values())
 

@@ -299,6 +299,37 @@ def test_shapes_that_no_mixture_has(weights, means, variances, message):
 def test_variances_that_are_not_positive_are_named(value):
     variances = torch.ones(4)
     variances[2] = value
-    message = f"variances must be positive, but variances[2] is {value:.3g}."
+    message = f"variances must be finite and above 0, but variances[2] is {value:.3g}."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         GaussianMixture(torch.ones(3) / 3, torch.zeros(3, 4), variances)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": [0.5, -0.5, 1.0]}, "weights must be finite and at least 0, but weights[1] is -0.5."),
+        ({"weights": [0.5, float("nan"), 0.5]}, "weights must be finite and at least 0, but weights[1] is nan."),
+        ({"weights": [0.5, 0.5, 0.5]}, "weights must sum to 1, but their sum is 1.5; divide them by it."),
+        ({"weights": [0.0, 0.0, 0.0]}, "weights must sum to 1, but their sum is 0; divide them by it."),
+        ({"means": [[0.0, 0], [float("nan"), 0], [0, 0]]}, "means must be finite, but means[1, 0] is nan."),
+        ({"means": [[0.0, 0], [0, 0], [0, -float("inf")]]}, "means must be finite, but means[2, 1] is -inf."),
+        ({"variances": [1.0, float("inf")]}, "variances must be finite and above 0, but variances[1] is inf."),
+    ],
+)
+def test_values_that_no_mixture_has_are_named(changes, message):
+    sound = {"weights": [0.2, 0.3, 0.5], "means": [[0.0, 1], [2, 3], [4, 5]], "variances": [1.0, 2.0]}
+    GaussianMixture(**{name: torch.tensor(values) for name, values in sound.items()})
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        GaussianMixture(**{name: torch.tensor(values) for name, values in (sound | changes).items()})
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e19), (torch.float32, 3e38), (torch.float64, 1e160)])
+def test_points_too_large_to_be_squared_are_refused(dtype, size):
+    points = size * torch.linspace(-1, 1, 40, dtype=dtype).reshape(20, 2)
+    with pytest.raises(
+        ValueError, match=r"^points reach .*, whose squares torch\.float\d+ cannot hold; scale them down\.$"
+    ):
+        fit_gaussian_mixture(points, 3)
+    mixture, history = fit_gaussian_mixture(points / size * 1e15, 3)
+    assert mixture.means.isfinite().all()
+    assert all(math.isfinite(value) for value in history)

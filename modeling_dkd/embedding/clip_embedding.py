@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from ..data.video_files import VideoRecord
 from ..video_frames import VideoReadError
 from .clip_shards import ClipShards, clip_identity
+from .tensor_files import remove_unfinished
 from .worker_processes import prepare_worker, worker_context
 
 
@@ -101,6 +102,7 @@ def embed_clips(
     accelerator: Accelerator,
     batch_size: int = 16,
     num_workers: int = 0,
+    progress_bar: bool = True,
 ) -> EmbeddingRun:
     """Embed the wanted clips that are in no shard yet; a batch counts as done once its shard is written.
 
@@ -116,6 +118,7 @@ def embed_clips(
             halves, with a word; each is still one shard.
         num_workers: Decoding processes for each of them; 0 decodes in the process itself. `load_clip` goes there,
             so it must be picklable, and a script needs its `if __name__ == "__main__":`.
+        progress_bar: Whether a bar is shown.
 
     Returns:
         The run as all processes together made it, the same on each.
@@ -133,7 +136,7 @@ def embed_clips(
     planned = [batch for batch in batches if batch]
     shard_ids = [[identities[record.name] for record in batch] for batch in planned]
     if accelerator.is_main_process:
-        shards.remove_unfinished()
+        remove_unfinished(shards.folder)
     # Every process must have made the same plan before the first shard of this run changes what is known.
     accelerator.wait_for_everyone()
     share = slice(accelerator.process_index, None, accelerator.num_processes)
@@ -151,7 +154,7 @@ def embed_clips(
     damaged: dict[str, str] = {}
     num_embedded = 0
     clips_of = {shards.path_of(ids).name: len(ids) for ids in shard_ids}
-    with _Progress(clips_of, shards, accelerator.is_main_process) as progress:
+    with _Progress(clips_of, shards, accelerator.is_main_process and progress_bar) as progress:
         for batch in loader:
             damaged.update(batch.damaged)
             if batch.positions:

@@ -8,9 +8,7 @@ its clips alone.
 import hashlib
 import json
 import os
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,13 +130,6 @@ class ClipShards:
             for path in group:
                 if path != target:
                     path.unlink(missing_ok=True)
-
-    def remove_unfinished(self) -> None:
-        """Delete what killed runs left half written: files of this kind that nobody has touched for ten minutes."""
-        for path in self.folder.glob("*.unfinished-*"):
-            with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > 600:
-                    path.unlink()
 
 
 def _clips_of(path: Path) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Clips that nobody has labelled: recognised, found, followed, reported.
 
-from modeling_dkd.recognition import load_encoder, search, suggest, timeline
+from modeling_dkd.recognition import load_encoder, recognise, search, suggest, timeline, watch
 """
 
 from importlib import import_module
@@ -9,11 +9,15 @@ from typing import Any
 
 # Imported only when they are asked for: commands read their arguments before anything slow is imported.
 FUNCTIONS = {
+    "DomainUse": "clip_recognition",
     "load_encoder": "encoder",
+    "recognise": "clip_recognition",
+    "recognise_embeddings": "clip_recognition",
     "search": "clip_search",
     "search_index": "clip_search",
     "suggest": "label_suggestions",
     "timeline": "timelines",
+    "watch": "folder_watch",
 }
 
 

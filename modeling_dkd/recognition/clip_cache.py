@@ -62,6 +62,7 @@ class ClipCache:
         accelerator: Accelerator,
         batch_size: int | None = None,
         num_workers: int = 2,
+        progress_bar: bool = True,
     ) -> EmbeddingRun:
         """Embed the clips that are not there yet.
 
@@ -70,6 +71,7 @@ class ClipCache:
             accelerator: Batches go to its processes in turn.
             batch_size: Clips in a batch; None: what suits the encoder.
             num_workers: Decoding processes for each process; 0 decodes in the process itself.
+            progress_bar: Whether a bar is shown.
 
         Returns:
             The run as all processes together made it; clips go by their paths in it.
@@ -81,7 +83,15 @@ class ClipCache:
         records = [VideoRecord(clip.path, clip.path) for clip in clips]
         encoder, size = self.encoder, batch_size or self.encoder.batch_size
         run = embed_clips(
-            records, records, encoder.reader, encoder.embed_videos, self.shards, accelerator, size, num_workers
+            records,
+            records,
+            encoder.reader,
+            encoder.embed_videos,
+            self.shards,
+            accelerator,
+            size,
+            num_workers,
+            progress_bar,
         )
         if accelerator.is_main_process and run.num_embedded:
             self.shards.merge()

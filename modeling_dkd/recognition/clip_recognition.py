@@ -66,6 +66,9 @@ class DomainUse:
                 raise ValueError(f"--no-adapt uses no domain; leave out {given[0]}")
 
 
+FITTED_HERE = DomainUse()
+
+
 def recognise(
     paths: Sequence[PathLike],
     classes: Classes | None = None,
@@ -75,7 +78,7 @@ def recognise(
     frames: int | None = None,
     templates: PathLike | None = None,
     descriptions: PathLike | None = None,
-    use: DomainUse = DomainUse(),
+    use: DomainUse = FITTED_HERE,
     cache_dir: PathLike | None = None,
     batch_size: int | None = None,
     num_workers: int = 2,
@@ -132,7 +135,7 @@ def recognise(
     predictions = [
         replace(by_path[clip.path], path=clip.path, remark=run.remarks.get(clip.path, ""))
         if clip.path in by_path
-        else Prediction(clip.name, clip.path, error=run.damaged[clip.path])
+        else Prediction(clip.name, clip.path, error=reason(run.damaged[clip.path], clip.path))
         for clip in clips
     ]
     doubts = [*found.doubts, *_cut_prompts(encoder, question)]
@@ -162,7 +165,7 @@ def recognise_embedded(
     plain: DKDHead,
     encoder: str,
     encoder_key: dict,
-    use: DomainUse = DomainUse(),
+    use: DomainUse = FITTED_HERE,
     stored: SavedDomain | None = None,
 ) -> Recognition:
     """Recognise clips that are embedded already.
@@ -184,7 +187,9 @@ def recognise_embedded(
     if stored is not None:
         domain = updated(stored, clips) if use.update else stored
         learned = len(domain.learned) - len(stored.learned)
-        described = f"{os.fspath(use.folder or '')}" + (f", updated with {learned} clips" if use.update else "")
+        described = f"the one in {os.fspath(use.folder or '')}" + (
+            f", updated with {learned} clips" if use.update else ""
+        )
     elif use.adapt:
         head = DKDHead(plain.config).eval()
         head.fit(clips.video_embeds, question.text_embeds, clips.labels if (clips.labels >= 0).any() else None)
@@ -234,7 +239,7 @@ def ask(
 
 
 def recognise_embeddings(
-    file: PathLike, classes: Classes | None = None, *, use: DomainUse = DomainUse()
+    file: PathLike, classes: Classes | None = None, *, use: DomainUse = FITTED_HERE
 ) -> Recognition:
     """Recognise clips whose embeddings are in a file; nothing is decoded or encoded.
 
@@ -279,6 +284,11 @@ def _read(file: str) -> EmbeddingSet:
         return read_embeddings(file)
     videos, _, texts = file.rpartition("+")
     return read_with_texts(videos, texts)
+
+
+def reason(error: str, path: str) -> str:
+    """Why a clip could not be read, without the path that stands beside it anyway."""
+    return error.removeprefix(f"cannot read video {path!r}: ")
 
 
 def _same_on_all(accelerator: Accelerator, paths: Sequence[PathLike]) -> list[Clip]:

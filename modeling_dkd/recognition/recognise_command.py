@@ -107,6 +107,8 @@ def _run(args: argparse.Namespace, command: str) -> int:
     inputs = [path for path in (*args.paths, args.classes, args.labelled, args.embeddings) if path]
     if any(Path(path).exists() and table.exists() and table.samefile(path) for path in inputs):
         raise ValueError(f"--output {table} is one of the files that are read; give another name")
+    if args.report is not None:
+        args.report.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     try:
         found = _recognised(args)
     except (ValueError, OSError):
@@ -177,7 +179,7 @@ def summary(found: "Recognition") -> str:
             mean = sum(p.confidence or 0 for p in read if p.label == name) / count
             lines.append(f"  {printable(name):<{width}}  {count:>6}  mean confidence {mean:.2f}")
     absent = sum(not count for count in counts.values())
-    lines += [f"  {absent} classes without any clip"] if absent else []
+    lines += [f"  no clip of the other {absent}" if absent > 1 else "  no clip of the other one"] if absent else []
     lines.append(f"{changed} labels differ from plain zero-shot, {rejected} clips rejected, {len(damaged)} damaged")
     lines += [f"  {printable(p.clip)}: {printable(p.error)}" for p in damaged[:10]]
     lines += [f"  ... and {len(damaged) - 10} more, in the table"] if len(damaged) > 10 else []

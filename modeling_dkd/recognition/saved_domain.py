@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ..dkd_head import DOMAIN_FILE, DKDHead
-from ..embedding.tensor_files import write_tensors
+from ..embedding.tensor_files import remove_unfinished, write_tensors
 from .encoder import Encoder
 
 
@@ -83,8 +83,7 @@ def save_domain(folder: str | os.PathLike[str], domain: SavedDomain) -> None:
         OSError: The disk refuses.
     """
     path = Path(folder) / DOMAIN_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as unfinished:
+    with tempfile.TemporaryDirectory() as unfinished:
         domain.head.save_pretrained(unfinished, domain.class_names)
         plain = Path(unfinished) / DOMAIN_FILE
         tensors, metadata = load_file(plain), _metadata(plain)
@@ -95,6 +94,7 @@ def save_domain(folder: str | os.PathLike[str], domain: SavedDomain) -> None:
         "learned": sorted(domain.learned),
     }
     write_tensors(path, tensors, metadata | {METADATA_KEY: json.dumps(described)})
+    remove_unfinished(path.parent)
 
 
 def load_domain(folder: str | os.PathLike[str]) -> SavedDomain:
@@ -103,7 +103,7 @@ def load_domain(folder: str | os.PathLike[str]) -> SavedDomain:
     Raises:
         ValueError: There is none, it is damaged, or it does not tell its classes.
     """
-    head = DKDHead.from_pretrained(folder).eval()
+    head = DKDHead.from_pretrained(Path(folder)).eval()
     names = head.class_names
     if names is None:
         raise ValueError(f"the domain in {os.fspath(folder)} does not tell its classes; fit it with class names")

@@ -59,7 +59,7 @@ def choose_chain(sequences: Sequence[ArrayOfFloat]) -> SwitchingChain:
     best, chosen = -np.inf, (1.0, 1.0)
     for exponent in EXPONENTS if longest > 1 else ():
         shares, ratios = _shares_and_ratios(sequences, exponent)
-        evidence = sum(_log_evidence(ratio, shares, durations) for ratio in ratios)
+        evidence = np.sum([_log_evidence(ratio, shares, durations) for ratio in ratios], axis=0)
         if evidence.max() > best:
             best, chosen = evidence.max(), (float(durations[evidence.argmax()]), float(exponent))
     duration, exponent = chosen

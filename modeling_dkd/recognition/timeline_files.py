@@ -37,7 +37,6 @@ def json_text(found: Timeline) -> str:
         "window": found.window,
         "stride": found.stride,
         "classes": list(found.class_names),
-        "encoder": found.encoder,
         "switch_penalty": round(found.switch_penalty, 4),
         "remark": found.remark,
         "segments": [
