@@ -38,7 +38,7 @@ from transformers import (
 )
 
 from modeling_dkd.data.prompts import class_prompts, load_templates
-from modeling_dkd.data.video_index import VideoRecord
+from modeling_dkd.data.video_files import VideoRecord
 from modeling_dkd.embedding.clip_encoder import ClipEncoder, ClipReader
 from modeling_dkd.evaluation.report import environment, write_results
 from modeling_dkd.training.clips import TrainingClips, open_index

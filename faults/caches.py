@@ -92,7 +92,7 @@ def fit_shards(folder: Path) -> None:
 
 def load_domain(folder: Path) -> None:
     """A domain alone, and the use of it."""
-    head = DKDHead(DKDCLIPConfig(projection_dim=DIM)).load(folder)
+    head = DKDHead.from_pretrained(folder)
     sound = tensors_of(0)
     head(sound["video_embeds"], sound["text_embeds"])
 
@@ -113,7 +113,7 @@ def caches() -> list[Cache]:
     names |= {"logit_scale": "100.0", "dataset": '"toy"', "frames": '"1x1x1"'}
     sound = tensors_of(0)
     head = DKDHead(DKDCLIPConfig(projection_dim=DIM)).fit(sound["video_embeds"], sound["text_embeds"])
-    domain = {name: head.get_buffer(name).contiguous() for name in head._buffer_shapes(0)}
+    options = json.dumps({"projection_dim": DIM})
     texts = {"text_embeds": sound["text_embeds"]}
     clips = [[f"clip{n}|10|{n}", ""] for n in range(NUM_CLIPS)]
     shard = {"video_embeds": tensors_of(2)["video_embeds"]}
@@ -124,7 +124,12 @@ def caches() -> list[Cache]:
         Cache("texts.safetensors", texts, {"class_names": json.dumps(list("abc"))}, read_beside_texts),
         Cache("shard.safetensors", sound, {}, fit_shards),
         Cache("shards/0123456789abcdef01234567.safetensors", shard, {"clips": json.dumps(clips)}, _in("shards")),
-        Cache("dkd_domain.safetensors", domain, {"class_names": json.dumps(list("abc"))}, load_domain),
+        Cache(
+            "dkd_domain.safetensors",
+            head.state_dict(),
+            {"options": options, "class_names": names["class_names"]},
+            load_domain,
+        ),
     ]
 
 

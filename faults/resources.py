@@ -121,7 +121,7 @@ def short_of_memory(clips: Path, backbone: Path, batch_size: int, fits: int, scr
     run = embed_clips(records, records, reader, pooled, enough, accelerator, batch_size)
     each = 256 * MIB
 
-    def hungry(frames: Tensor) -> Tensor:
+    def hungry(frames: list[Tensor]) -> Tensor:
         torch.empty(len(frames) * each, dtype=torch.uint8)
         return pooled(frames)
 

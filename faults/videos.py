@@ -98,9 +98,10 @@ def shift_bytes(data: bytearray, rng: random.Random) -> None:
 DAMAGES: tuple[Damage, ...] = (cut_off, flip_bytes, overwrite_block, damage_header, inflate_length, shift_bytes)
 
 
-def pooled(clips: torch.Tensor) -> torch.Tensor:
+def pooled(clips: list[torch.Tensor]) -> torch.Tensor:
     """A cheap stand-in for an encoder: mean colours and a constant, (n, T, 4)."""
-    return torch.cat([clips.float().mean((-2, -1)), torch.ones(*clips.shape[:2], 1)], -1)
+    frames = torch.stack(clips).float()
+    return torch.cat([frames.mean((-2, -1)), torch.ones(*frames.shape[:2], 1)], -1)
 
 
 def embed_beside(damaged: bytes, suffix: str, sound: Path, reader: ClipReader, scratch: Path) -> Verdict:
@@ -115,7 +116,7 @@ def embed_beside(damaged: bytes, suffix: str, sound: Path, reader: ClipReader, s
     name = f"class/sound{sound.suffix}"
     if name in run.damaged:
         return Verdict(LOST, f"the sound clip beside it: {run.damaged[name]}")
-    if not shards.gather([run.identities[name]])[0].equal(pooled(reader(str(sound))[0][None])[0]):
+    if not shards.gather([run.identities[name]])[0].equal(pooled([reader(str(sound))[0]])[0]):
         return Verdict(LOST, "the sound clip beside it has another embedding")
     other = f"class/damaged{suffix}"
     if other in run.damaged:

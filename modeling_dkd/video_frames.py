@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import stat
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 from .container_length import lacks_index, missing_bytes, unreadable_bytes
-from .frame_sampling import ArrayOfFloat, ArrayOfInt, indices_at, segment_indices, segment_positions
+from .frame_sampling import ArrayOfFloat, ArrayOfInt, indices_at, segment_positions
 from .h26x_packets import PacketUnits
 from .picture_files import UNREADABLE, PictureFile
 
@@ -115,10 +116,12 @@ def read_frames(
 def read_windows(
     path: str | os.PathLike[str], num_frames: int, window_seconds: float, stride_seconds: float | None = None
 ) -> Iterator[VideoWindow]:
-    """Decodes a long video once and gives its windows in order, each with frames at its segment centres.
+    """Decodes a long video once and gives its windows in order, each with the frames seen at its segment centres.
 
     Windows start every `stride_seconds` (default: one after the other); the last one is moved back to end with the
-    video, so all have the same length. A video shorter than a window is one window.
+    video, so all have the same length. A video shorter than a window is one window. Frames are taken by their times,
+    each is decoded and converted once however many windows share it, and let go after the last of these. A window of
+    which most frames cannot be decoded, or in which the video has none, is left out.
 
     Raises:
         VideoReadError: As `read_frames`; damage can also show only while windows are already being given.
@@ -557,35 +560,59 @@ class _OpenVideo:
         times = self._times(self.timestamps)
         if np.isnan(times).any():
             raise self.error("its frames carry no times; take frames by number instead")
-        spacing = times[-1] / (len(times) - 1) if len(times) > 1 else 0.0
+        spacing = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
         pending = _window_indices(times, times[-1] + spacing, num_frames, window_seconds, stride)
-        needed = {index for _, _, indices in pending for index in indices.tolist()}
+        needed = Counter(index for _, _, indices in pending for index in indices.tolist())
         convert = _RgbConverter()
         kept: dict[int, Any] = {}
-        count = 0
-        for frame in self._frames():
-            if count in needed:
-                kept[count] = convert(frame)
-            while pending and pending[0][2][-1] <= count:
-                yield self._window(pending.pop(0), times, kept)
-                first = pending[0][2][0] if pending else count + 1
-                kept = {index: array for index, array in kept.items() if index >= first}
-            last_frame = frame
-            count += 1
-        if not count:
+        lost: set[int] = set()
+        last_index, last_frame = -1, None
+        for index, frame in self._indexed_frames():
+            missed = [i for i in range(last_index + 1, index) if i in needed]
+            if missed:  # what came before them stands for frames that do not decode
+                kept.update(dict.fromkeys(missed, convert(frame if last_frame is None else last_frame)))
+            lost.update(missed)
+            if index in needed:
+                kept[index] = convert(frame)
+            last_index, last_frame = index, frame
+            while pending and pending[0][2][-1] <= index:
+                yield from self._window(pending.popleft(), kept, lost, needed)
+        if last_frame is None:
             raise self.error("none of its frames can be decoded")
-        self._damaged_frames(count)
-        for window in pending:  # fewer frames came than packets announced: the last one stands for them
-            last_array = convert(last_frame)
-            yield self._window(window, times, {**dict.fromkeys(window[2].tolist(), last_array), **kept})
+        self._damaged_frames(last_index + 1)
+        unseen = [i for i in range(last_index + 1, len(times)) if i in needed]
+        lost.update(unseen if len(unseen) > 1 else ())  # some containers announce one frame too many
+        kept.update(dict.fromkeys(unseen, convert(last_frame)))
+        while pending:
+            yield from self._window(pending.popleft(), kept, lost, needed)
+
+    def _indexed_frames(self) -> Iterator[tuple[int, Any]]:
+        """Decoded frames and their positions among those announced, which leave out what does not decode."""
+        position = {pts: index for index, pts in enumerate(self.timestamps)}
+        # The timestamps of an AVI are those of its packets, out of order by a few frames.
+        tolerance = 16 if self.container.format.name == "avi" else 0
+        expected = 0
+        for frame in self._frames():
+            announced = position.get(frame.pts, expected)
+            index = announced if announced > expected + tolerance else expected
+            yield index, frame
+            expected = index + 1
 
     def _window(
-        self, window: tuple[float, float, ArrayOfInt], times: ArrayOfFloat, kept: dict[int, Any]
-    ) -> VideoWindow:
+        self, window: tuple[float, float, ArrayOfInt], kept: dict[int, Any], lost: set[int], needed: Counter[int]
+    ) -> Iterator[VideoWindow]:
+        """One window, or none where most of its frames are lost; frames that no later one needs are let go."""
         start, end, indices = window
-        pixels = torch.from_numpy(np.stack([kept[index] for index in indices.tolist()])).permute(0, 3, 1, 2)
-        frames = VideoFrames(pixels, indices, times[indices], len(times), self.corrupt_frames, self.missing_bytes)
-        return VideoWindow(start, end, frames)
+        if 2 * sum(index in lost for index in indices.tolist()) <= len(indices):
+            pixels = torch.from_numpy(np.stack([kept[index] for index in indices.tolist()])).permute(0, 3, 1, 2)
+            times, total = self._times(self.timestamps)[indices], len(self.timestamps)
+            frames = VideoFrames(pixels, indices, times, total, self.corrupt_frames, self.missing_bytes)
+            yield VideoWindow(start, end, frames)
+        needed.subtract(indices.tolist())
+        for index in set(indices.tolist()):
+            if not needed[index]:
+                kept.pop(index, None)
+                lost.discard(index)
 
 
 class _RgbConverter:
@@ -641,16 +668,21 @@ def _window_indices(
     num_frames: int,
     window_seconds: float,
     stride: float,
-) -> list[tuple[float, float, ArrayOfInt]]:
-    """Start, end and frame indices of each window, in order of start; windows without any frame are left out."""
+) -> deque[tuple[float, float, ArrayOfInt]]:
+    """Start, end and frame indices of each window, in order of start; windows without any frame are left out.
+
+    The frames are those that are to be seen at the centres of `num_frames` equal parts of the window.
+    """
     latest = max(0.0, duration - window_seconds)
     count = int(np.ceil(latest / stride - 1e-9)) + 1
-    windows = []
+    windows: deque[tuple[float, float, ArrayOfInt]] = deque()
     for start in np.minimum(np.arange(count) * stride, latest):
         end = min(float(start) + window_seconds, duration)
         low, high = np.searchsorted(times, [start - 1e-9, end - 1e-9])
         if high > low:
-            windows.append((float(start), end, low + segment_indices(int(high - low), num_frames)[0]))
+            centres = start + segment_positions(num_frames)[0] * ((end - start) / num_frames)
+            shown = np.searchsorted(times, centres + 1e-9, side="right") - 1
+            windows.append((float(start), end, np.maximum(shown, low)))
     return windows
 
 

@@ -1,9 +1,17 @@
+import copy
+import json
+import math
+import os
+import re
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel, FlavaConfig
 
 from modeling_dkd import DKDCLIPConfig, DKDCLIPModel
+from modeling_dkd.domain_file import FORMAT_VERSION
 from modeling_dkd.synthetic.demo import CHECKPOINT
 from tests.tiny_backbones import (
     ALL_KINDS,
@@ -38,7 +46,7 @@ def test_a_stock_checkpoint_loads_with_its_weights_and_similarity(kind, tmp_path
     assert weights.keys() == stock.state_dict().keys()
     assert all(torch.equal(weights[name], value) for name, value in stock.state_dict().items())
     scale = 1 / stock.temperature if kind == "align" else stock.logit_scale.exp()
-    torch.testing.assert_close(model.head.logit_scale.exp(), scale.reshape(()))
+    torch.testing.assert_close(model.head.logit_scale, scale.reshape(()))
     if hasattr(stock, "logit_bias"):
         torch.testing.assert_close(model.head.logit_bias, stock.logit_bias.reshape(()))
     images, input_ids = make_videos(3, 1).squeeze(1), make_texts(4)
@@ -50,7 +58,7 @@ def test_a_stock_checkpoint_loads_with_its_weights_and_similarity(kind, tmp_path
 def test_options_of_the_stock_loader_and_of_dkd_are_told_apart(tmp_path):
     tiny_backbone("clip").save_pretrained(tmp_path)
     model = DKDCLIPModel.from_backbone(tmp_path, logit_scale=9, dtype=torch.float16)
-    assert model.head.logit_scale.exp().item() == pytest.approx(9)
+    assert model.head.logit_scale.item() == pytest.approx(9)
     assert model.backbone.dtype == torch.float16
 
 
@@ -190,6 +198,154 @@ def test_a_domain_missing_from_the_checkpoint_leaves_plain_clip(tmp_path):
     loaded = DKDCLIPModel.from_pretrained(tmp_path)
     assert not loaded.head.is_fitted
     torch.testing.assert_close(loaded(*inputs).logits_per_video, expected.logits_per_video)
+
+
+@pytest.fixture(scope="module")
+def fitted_checkpoint(tmp_path_factory):
+    """Folder of a checkpoint with a domain of 5 classes, and its weights."""
+    folder = tmp_path_factory.mktemp("fitted")
+    make_model().fit_domain(make_videos(12, 2), make_texts(5)).save_pretrained(folder)
+    return folder, load_file(folder / "model.safetensors")
+
+
+HEAD_NAMES = sorted(make_model().head.state_dict())
+
+
+@pytest.mark.parametrize("name", HEAD_NAMES)
+def test_a_checkpoint_with_part_of_a_domain_never_loads_as_fitted(fitted_checkpoint, tmp_path, name, caplog):
+    folder, weights = fitted_checkpoint
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    tensor = weights.pop(f"head.{name}")
+    try:
+        save_file(weights | {f"head.{name}": torch.stack([tensor, tensor])}, tmp_path / "model.safetensors")
+        with pytest.raises(ValueError, match=rf"head\.{name} of shape"):
+            DKDCLIPModel.from_pretrained(tmp_path)
+        save_file(weights, tmp_path / "model.safetensors")
+    finally:
+        weights[f"head.{name}"] = tensor
+    message = rf"lacks head\.{name}: it is not a domain of this version of DKD; fit the domain again\."
+    with pytest.raises(ValueError, match=message):
+        DKDCLIPModel.from_pretrained(tmp_path)
+    with caplog.at_level("WARNING"):
+        model = DKDCLIPModel.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
+    assert "It is loaded as plain CLIP." in caplog.text
+    assert not model.head.is_fitted
+    assert model.config.num_components == 0
+    plain = make_model().head
+    for other in set(HEAD_NAMES) - {"log_logit_scale", "logit_bias"}:
+        assert torch.equal(model.head.get_buffer(other), plain.get_buffer(other)), other
+
+
+def test_a_domain_of_another_size_than_the_configuration_says_is_never_half_loaded(fitted_checkpoint, tmp_path):
+    shutil.copytree(fitted_checkpoint[0], tmp_path, dirs_exist_ok=True)
+    for num_components in (0, 3):
+        with pytest.raises(ValueError, match=rf"num_components={num_components}\) says"):
+            DKDCLIPModel.from_pretrained(tmp_path, num_components=num_components)
+        options = {"num_components": num_components, "ignore_mismatched_sizes": True}
+        model = DKDCLIPModel.from_pretrained(tmp_path, **options)
+        assert torch.equal(model.head.variances, make_model().head.variances)
+        assert not model.head.is_fitted
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("format_version", FORMAT_VERSION + 1, f"has format_version {FORMAT_VERSION + 1} instead of {FORMAT_VERSION}"),
+        ("means", float("nan"), "has values in means that are not finite"),
+        ("variances", 0.0, "has values in variances that are not above 0"),
+    ],
+)
+def test_a_domain_of_another_version_or_with_impossible_values_is_refused(
+    fitted_checkpoint, tmp_path, name, value, fault
+):
+    folder, weights = fitted_checkpoint
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    broken = weights | {f"head.{name}": torch.full_like(weights[f"head.{name}"], value)}
+    save_file(broken, tmp_path / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=f"^{re.escape(f'{tmp_path} {fault}: it is not a domain of this version of')}"
+    ):
+        DKDCLIPModel.from_pretrained(tmp_path)
+    assert not DKDCLIPModel.from_pretrained(tmp_path, ignore_mismatched_sizes=True).head.is_fitted
+
+
+def test_a_configuration_that_speaks_of_a_domain_that_is_not_there_gives_a_warning(
+    fitted_checkpoint, tmp_path, caplog
+):
+    shutil.copytree(fitted_checkpoint[0], tmp_path, dirs_exist_ok=True)
+    drop_weights(tmp_path, "head.")
+    with caplog.at_level("WARNING"):
+        model = DKDCLIPModel.from_pretrained(tmp_path)
+    assert f"{tmp_path} holds no domain, though its configuration has num_components=5" in caplog.text
+    assert (model.head.is_fitted, model.config.num_components) == (False, 0)
+
+
+def test_an_unfitted_checkpoint_of_before_a_buffer_came_still_loads(tmp_path):
+    make_model().save_pretrained(tmp_path)
+    drop_weights(tmp_path, "head.format_version")
+    model = DKDCLIPModel.from_pretrained(tmp_path)
+    assert not model.head.is_fitted
+    assert float(model.head.format_version) == FORMAT_VERSION
+
+
+def test_models_of_one_configuration_do_not_mix():
+    backbone = tiny_backbone("clip")
+    config = DKDCLIPConfig(backbone_config=backbone.config)
+    before = copy.deepcopy(config)
+    fitted, other = DKDCLIPModel(config, backbone), DKDCLIPModel(config, tiny_backbone("clip"))
+    names = list("abcde")
+    fitted.fit_domain(make_videos(12, 2), make_texts(5), class_names=names)
+    assert config == before
+    assert other.config.num_components == 0
+    assert other.config.id2label == before.id2label
+    assert (fitted.config.num_components, list(fitted.config.id2label.values())) == (5, names)
+
+
+def test_a_trained_logit_scale_is_in_the_configuration_of_what_is_saved(tmp_path):
+    model = make_model(logit_scale=13.9)
+    model.save_pretrained(tmp_path / "as it was")
+    assert json.loads((tmp_path / "as it was/config.json").read_text())["logit_scale"] == 13.9
+    with torch.no_grad():
+        model.head.log_logit_scale.fill_(math.log(5))
+    model.head.logit_bias.fill_(-0.5)
+    model.save_pretrained(tmp_path / "trained")
+    config = json.loads((tmp_path / "trained/config.json").read_text())
+    assert (config["logit_scale"], config["logit_bias"]) == (pytest.approx(5), -0.5)
+    loaded = DKDCLIPModel.from_pretrained(tmp_path / "trained")
+    assert torch.equal(loaded.head.logit_scale, model.head.logit_scale)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_weights_can_be_read_by_whom_the_umask_lets(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        make_model().save_pretrained(tmp_path, max_shard_size="20KB")
+    finally:
+        os.umask(before)
+    files = list(tmp_path.glob("*.safetensors"))
+    assert len(files) > 1
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
+
+
+@torch.no_grad()
+def test_a_model_takes_over_a_domain_that_was_saved_alone(tmp_path):
+    names = list("abcde")
+    model = make_model().fit_domain(make_videos(12, 2), make_texts(5), class_names=names)
+    model.head.save_pretrained(tmp_path)
+    other = make_model()
+    assert other.load_domain(tmp_path) is other
+    assert other.config.id2label == dict(enumerate(names))
+    assert other.config.num_components == 5
+    inputs = make_videos(), make_texts(5)
+    assert torch.equal(other(*inputs).logits_per_video, model(*inputs).logits_per_video)
+    other.save_pretrained(tmp_path / "whole")
+    assert DKDCLIPModel.from_pretrained(tmp_path / "whole").head.is_fitted
+    siglip = make_model("siglip")
+    with pytest.raises(
+        ValueError, match=r"dkd_domain\.safetensors has embeddings of 24 dimensions, but this head has"
+    ):
+        siglip.load_domain(tmp_path)
+    assert not siglip.head.is_fitted
 
 
 def test_the_embedded_checkpoint_has_every_buffer():

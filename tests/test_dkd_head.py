@@ -5,20 +5,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
-from modeling_dkd import DKDCLIPConfig, embedding_inputs, recent_samples
-from modeling_dkd.class_mixture import debias_texts, null_moments
-from modeling_dkd.dkd_head import BUFFER_AXES, DOMAIN_FILE, MAX_COMPONENTS, DKDHead, DKDHeadOutput
-from modeling_dkd.text_frame import EXPECTED_GAIN
+from modeling_dkd import DKDCLIPConfig, embedding_inputs
+from modeling_dkd.class_mixture import debias_texts, sum_logits
+from modeling_dkd.dkd_head import BUFFER_AXES, DKDHead, DKDHeadOutput
+from modeling_dkd.mixture_options import MixtureOptions
 from tests.toy_domain import accuracy, toy_domain
 
 
 DIM, NUM_CLASSES, SCALE, BIAS = 24, 6, 60.0, -1.5
 OUTPUTS = ("logits_per_video", "video_embeds", "text_embeds", "strength")
 TOY = toy_domain()
+OPTIONS = MixtureOptions()
 
 
 def make_head(dim=DIM, **options):
@@ -334,97 +333,6 @@ def test_reset_is_plain_clip_again(videos, texts):
     assert_equal_outputs(head(videos, texts), make_head()(videos, texts), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("names", [None, ["a", "b", "ç", "d", "e", "f"]])
-def test_a_domain_is_saved_and_loaded_alone_bit_by_bit(tmp_path, names):
-    head = fitted_head()
-    head.save_pretrained(tmp_path / "new" / "folder", class_names=names)
-    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == [DOMAIN_FILE]
-    other = make_head()
-    assert other.load(tmp_path / "new" / "folder") is other
-    assert_bit_equal_domain(other, head)
-    assert other.class_names == names
-    assert_equal_outputs(other(TOY.videos, TOY.texts), head(TOY.videos, TOY.texts), rtol=0, atol=0)
-    other.save_pretrained(tmp_path)
-    assert make_head().load(str(tmp_path)).class_names == names
-
-
-def test_an_unanchored_domain_is_saved_and_loaded_too(tmp_path):
-    head = make_head().fit(TOY.videos, num_components=3)
-    head.save_pretrained(tmp_path)
-    assert_bit_equal_domain(make_head().load(tmp_path), head)
-
-
-def test_a_loaded_domain_goes_on_learning(tmp_path):
-    """From its statistics: its videos are in no file."""
-    head = make_head().fit(TOY.videos[:80], TOY.texts)
-    head.save_pretrained(tmp_path)
-    loaded = [make_head().load(tmp_path), fitted_head().load(tmp_path), fitted_head()]
-    loaded[2].load_state_dict(head.state_dict())
-    frequency = head.log_frequency.clone()
-    for other in loaded:
-        other.update(TOY.videos[80:])
-        assert_bit_equal_domain(other, loaded[0])
-        assert float(other.num_samples) == len(TOY.videos)
-        assert torch.equal(other.log_frequency, frequency)
-    torch.testing.assert_close(loaded[0].means, head.update(TOY.videos[80:]).means, rtol=0, atol=0.02)
-
-
-def test_a_disk_that_refuses_leaves_the_domain_that_was_there(tmp_path, monkeypatch):
-    fitted_head().save_pretrained(tmp_path)
-    before = (tmp_path / DOMAIN_FILE).read_bytes()
-
-    def save_half(tensors, path, metadata):
-        path.write_bytes(b"half")
-        raise SafetensorError("No space left on device")
-
-    monkeypatch.setattr("modeling_dkd.dkd_head.save_file", save_half)
-    with pytest.raises(OSError, match=rf"{DOMAIN_FILE} cannot be written: No space left on device"):
-        make_head().fit(TOY.videos[:20], TOY.texts).save_pretrained(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [DOMAIN_FILE]
-    assert (tmp_path / DOMAIN_FILE).read_bytes() == before
-
-
-def test_nothing_to_save_and_wrong_names(tmp_path):
-    with pytest.raises(ValueError, match=r"^there is no fitted domain to save; call fit first\.$"):
-        make_head().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"^class_names has 2 names for 6 components\.$"):
-        fitted_head().save_pretrained(tmp_path, class_names=["a", "b"])
-    assert not list(tmp_path.iterdir())
-
-
-def test_files_that_are_no_domain_are_named_and_leave_the_head_alone(tmp_path):
-    head, path = fitted_head(), tmp_path / DOMAIN_FILE
-    missing = f"{tmp_path} has no {DOMAIN_FILE}; a domain is written by DKDHead.save_pretrained."
-    with pytest.raises(ValueError, match=f"^{re.escape(missing)}$"):
-        head.load(tmp_path)
-    path.write_bytes(b"no safetensors")
-    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is not a safetensors file"):
-        head.load(tmp_path)
-    message = f"{path} is not a domain of this version of DKD; fit the domain again."
-    for tensors in ({"weight": torch.zeros(3)}, {"means": torch.zeros(3)}, {"means": torch.zeros(3, DIM)}):
-        save_file(tensors, path)
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            head.load(tmp_path)
-    fitted_head().save_pretrained(tmp_path)
-    other = f"{path} has embeddings of {DIM} dimensions, but this head has 16."
-    with pytest.raises(ValueError, match=f"^{re.escape(other)}$"):
-        make_head(16).load(tmp_path)
-    assert_bit_equal_domain(head, fitted_head())
-
-
-def test_the_state_dict_holds_the_domain():
-    head = fitted_head()
-    state = head.state_dict()
-    assert set(state) == {"logit_scale", "logit_bias", *BUFFER_AXES}
-    assert all(value.dtype == torch.float32 for value in state.values())
-    other = make_head(num_components=NUM_CLASSES)
-    other.load_state_dict(state)
-    assert_bit_equal_domain(other, head)
-    assert_equal_outputs(other(TOY.videos, TOY.texts), head(TOY.videos, TOY.texts), rtol=0, atol=0)
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        make_head(num_components=4).load_state_dict(state)
-
-
 def test_a_copy_is_another_head():
     head = fitted_head()
     other = copy.deepcopy(head)
@@ -436,8 +344,12 @@ def test_a_copy_is_another_head():
 
 def test_heads_of_one_config_do_not_mix():
     config = DKDCLIPConfig(projection_dim=DIM, logit_scale=SCALE, logit_bias=BIAS)
+    before = copy.deepcopy(config)
     fitted, other = DKDHead(config), DKDHead(config)
     fitted.fit(TOY.videos, TOY.texts)
+    assert fitted.config.num_components == NUM_CLASSES
+    assert config == before
+    assert other.config == before
     torch.testing.assert_close(other(TOY.videos, TOY.texts).logits_per_video, plain_logits(TOY.videos, TOY.texts))
     assert not other.is_fitted
     other.reset()
@@ -490,7 +402,7 @@ def test_gradients_flow_to_videos_texts_and_the_scale(fitted, videos):
     texts = toy_domain(seed=8).texts.requires_grad_()
     output = head(videos, texts)
     torch.nn.functional.cross_entropy(output.logits_per_video, TOY.labels[:20]).backward()
-    for gradient in (videos.grad, texts.grad, head.logit_scale.grad):
+    for gradient in (videos.grad, texts.grad, head.log_logit_scale.grad):
         assert gradient.isfinite().all()
         assert gradient.abs().max() > 0
     assert (videos.grad.flatten(1).norm(dim=1) > 0).all()
@@ -528,7 +440,7 @@ def test_a_domain_fitted_under_inference_mode_can_be_trained_with():
         inferred = head(TOY.videos, TOY.texts).logits_per_video
     output = head(TOY.videos.clone().requires_grad_(), TOY.texts)
     output.logits_per_video.sum().backward()
-    assert head.logit_scale.grad.isfinite()
+    assert head.log_logit_scale.grad.isfinite()
     torch.testing.assert_close(output.logits_per_video.detach(), inferred)
 
 
@@ -559,10 +471,10 @@ def test_a_stream_that_has_grown_is_what_a_fit_to_all_of_it_makes():
         torch.testing.assert_close(buffer, whole.get_buffer(name), rtol=1e-3, atol=1e-3, msg=name)
 
 
-def test_of_a_long_stream_only_so_many_samples_are_kept(monkeypatch):
-    monkeypatch.setattr(recent_samples, "MAX_RECENT", 100)
+def test_of_a_long_stream_only_so_many_samples_are_kept():
     videos, texts, labels = toy_domain(400, dim=48)
-    head, whole = make_head(48).fit(videos[:60], texts), make_head(48).fit(videos, texts)
+    whole = make_head(48).fit(videos, texts)
+    head = DKDHead(whole.config, MixtureOptions(recent_samples=100)).fit(videos[:60], texts)
     frequencies = []
     for batch in videos[60:].split(20):
         head.update(batch)
@@ -601,8 +513,8 @@ def test_without_texts_it_describes_the_domain_and_moves_nothing(num_videos, exp
 
 def test_without_texts_the_number_of_components_may_be_given():
     assert make_head().fit(TOY.videos[:3], num_components=5).means.shape == (5, DIM)
-    many = toy_domain(16 * MAX_COMPONENTS + 200).videos
-    assert make_head().fit(many).config.num_components == MAX_COMPONENTS
+    many = toy_domain(16 * OPTIONS.largest_num_components + 200).videos
+    assert make_head().fit(many).config.num_components == OPTIONS.largest_num_components
 
 
 @pytest.mark.parametrize("num_components", [None, 3])
@@ -733,7 +645,7 @@ def test_labels_that_make_no_sense(labels, message):
             {"text_embeds": TOY.texts, "num_components": 4},
             "num_components is 4, but there is one component for each of 6 texts.",
         ),
-        ({"num_components": 0}, "num_components must be at least 1 where no initial means are given, got 0."),
+        ({"num_components": 0}, "num_components must be at least 1, got 0."),
     ],
 )
 def test_arguments_that_contradict_each_other(arguments, message):
@@ -762,9 +674,9 @@ def test_confidence_of_moved_videos_rises_with_the_predictions_that_changed(vide
     changed = (plain.argmax(1) != moved.argmax(1)).float().mean()
     before, after = (logits.softmax(1).amax(1).mean() for logits in (plain, moved))
     assert changed > 0.02
-    prior = debias_texts(texts, null_moments(videos, texts, SCALE))
+    prior = debias_texts(texts, sum_logits(videos, texts, SCALE, OPTIONS), OPTIONS)
     by_text = SCALE * videos @ prior.directions.T - prior.bias + head.log_frequency
-    expected = before + EXPECTED_GAIN * torch.minimum(changed, 1 - before - changed)
+    expected = before + OPTIONS.expected_gain * torch.minimum(changed, 1 - before - changed)
     expected = torch.maximum(expected, by_text.softmax(1).amax(1).mean())
     torch.testing.assert_close(after, expected, rtol=0, atol=0.01)
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from faults.texts import ucf101_lists
-from modeling_dkd.configuration_dkd import DKDCLIPConfig
 from modeling_dkd.data.hub_videos import hub_index
-from modeling_dkd.data.video_index import csv_index, folder_index, ucf101_index
+from modeling_dkd.data.official_index import ucf101_index
+from modeling_dkd.data.video_index import csv_index, folder_index
 from modeling_dkd.dkd_head import DKDHead
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
 from modeling_dkd.embedding.clip_shards import ClipShards
@@ -90,7 +90,7 @@ class Hostile:
 
 
 def load_domain(path):
-    DKDHead(DKDCLIPConfig(projection_dim=3)).load(path.parent)
+    DKDHead.from_pretrained(path.parent)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Batches are drawn from the index alone, so that an interrupted run, a resumed on
 all encode the same batches and end in the same bytes.
 """
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data.video_index import VideoRecord
+from ..data.video_files import VideoRecord
 from ..video_frames import VideoReadError
 from .clip_shards import ClipShards, clip_identity
+from .tensor_files import remove_unfinished
 from .worker_processes import prepare_worker, worker_context
 
 
@@ -43,13 +45,23 @@ class EmbeddingRun:
 
 
 class _LoadedBatch(NamedTuple):
-    """Frames (n, T, C, H, W) of the readable clips, their positions and remarks, and the reasons for the others."""
+    """The readable clips of a batch, their positions and remarks, and the reasons for the others.
+
+    All frames are one flat tensor, with the shape (T, C, H, W) of each clip beside it: on its way between processes a
+    tensor takes an open file.
+    """
 
     number: int
-    clips: Tensor | None
+    frames: Tensor
+    shapes: list[tuple[int, ...]]
     positions: list[int]
     remarks: list[str]
     damaged: dict[str, str]
+
+    def clips(self) -> list[Tensor]:
+        """Frames (T, C, H, W) of each clip."""
+        parts = self.frames.split([math.prod(shape) for shape in self.shapes])
+        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
 class _ClipBatches(Dataset):
@@ -77,18 +89,20 @@ class _ClipBatches(Dataset):
                 positions.append(position)
             except (VideoReadError, OSError) as error:
                 damaged[record.name] = str(error)
-        return _LoadedBatch(number, torch.stack(clips) if clips else None, positions, remarks, damaged)
+        frames = torch.cat([clip.reshape(-1) for clip in clips]) if clips else torch.empty(0)
+        return _LoadedBatch(number, frames, [tuple(clip.shape) for clip in clips], positions, remarks, damaged)
 
 
 def embed_clips(
     records: Sequence[VideoRecord],
     wanted: Sequence[VideoRecord],
     load_clip: Callable[[str], tuple[Tensor, str]],
-    embed: Callable[[Tensor], Tensor],
+    embed: Callable[[list[Tensor]], Tensor],
     shards: ClipShards,
     accelerator: Accelerator,
     batch_size: int = 16,
     num_workers: int = 0,
+    progress_bar: bool = True,
 ) -> EmbeddingRun:
     """Embed the wanted clips that are in no shard yet; a batch counts as done once its shard is written.
 
@@ -97,13 +111,14 @@ def embed_clips(
         wanted: Those to embed.
         load_clip: Path -> frames (T, C, H, W) as `embed` takes them and a remark ("" for none); VideoReadError
             or OSError for a file that cannot be read.
-        embed: Frames of a batch (n, T, C, H, W) -> embeddings (n, T, D).
+        embed: Frames (T, C, H, W) of each clip of a batch -> embeddings (n, P, D).
         shards: Where finished batches are kept.
         accelerator: Batches go to its processes in turn.
         batch_size: Clips in a batch. Where memory does not hold one, this one and all that follow are encoded in two
             halves, with a word; each is still one shard.
         num_workers: Decoding processes for each of them; 0 decodes in the process itself. `load_clip` goes there,
             so it must be picklable, and a script needs its `if __name__ == "__main__":`.
+        progress_bar: Whether a bar is shown.
 
     Returns:
         The run as all processes together made it, the same on each.
@@ -121,7 +136,7 @@ def embed_clips(
     planned = [batch for batch in batches if batch]
     shard_ids = [[identities[record.name] for record in batch] for batch in planned]
     if accelerator.is_main_process:
-        shards.remove_unfinished()
+        remove_unfinished(shards.folder)
     # Every process must have made the same plan before the first shard of this run changes what is known.
     accelerator.wait_for_everyone()
     share = slice(accelerator.process_index, None, accelerator.num_processes)
@@ -139,13 +154,13 @@ def embed_clips(
     damaged: dict[str, str] = {}
     num_embedded = 0
     clips_of = {shards.path_of(ids).name: len(ids) for ids in shard_ids}
-    with _Progress(clips_of, shards, accelerator.is_main_process) as progress:
+    with _Progress(clips_of, shards, accelerator.is_main_process and progress_bar) as progress:
         for batch in loader:
             damaged.update(batch.damaged)
-            if batch.clips is not None:
+            if batch.positions:
                 ids = my_ids[batch.number]
                 read = [(ids[at], remark) for at, remark in zip(batch.positions, batch.remarks, strict=True)]
-                shards.write(ids, read, embed_batch(batch.clips))
+                shards.write(ids, read, embed_batch(batch.clips()))
                 num_embedded += len(read)
             progress.refresh(len(batch.damaged))
         accelerator.wait_for_everyone()
@@ -165,18 +180,18 @@ def embed_clips(
 class _WithinMemory:
     """Embeds whole batches, and from the first for which memory is short halves of them."""
 
-    def __init__(self, embed: Callable[[Tensor], Tensor], device: torch.device) -> None:
+    def __init__(self, embed: Callable[[list[Tensor]], Tensor], device: torch.device) -> None:
         self.embed = embed
         self.device = device
         self.halved = False
 
-    def __call__(self, clips: Tensor) -> Tensor:
-        """Embeddings (n, T, D) of the frames (n, T, C, H, W) of a batch."""
+    def __call__(self, clips: list[Tensor]) -> Tensor:
+        """Embeddings (n, P, D) of the clips (T, C, H, W) of a batch."""
         size = len(clips)
+        step = (size + 1) // 2 if self.halved else size
         try:
-            if not self.halved:
-                return self.embed(clips.to(self.device))
-            return torch.cat([self.embed(half.to(self.device)) for half in clips.split((size + 1) // 2)])
+            parts = [clips[start : start + step] for start in range(0, size, step)]
+            return torch.cat([self.embed([clip.to(self.device) for clip in part]) for part in parts])
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise

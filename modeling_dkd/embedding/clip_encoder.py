@@ -140,6 +140,10 @@ class ClipEncoder:
         with torch.autocast(clips.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.model.get_video_features(self.reader.normalise(clips))
 
+    def embed_clips(self, clips: list[Tensor]) -> Tensor:
+        """Frames (T, 3, H, W) uint8 of each clip, of one size -> embeddings (n, T, D)."""
+        return self.embed(torch.stack(clips))
+
     @torch.inference_mode()
     def encode(self, texts: list[str]) -> Tensor:
         """Prompts -> embeddings (number of texts, D), as the encoder gives them."""

@@ -8,17 +8,16 @@ its clips alone.
 import hashlib
 import json
 import os
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
-from ..data.video_index import VideoRecord
+from ..data.video_files import VideoRecord
 from .tensor_files import write_tensors
 
 
@@ -51,7 +50,8 @@ class ClipShards:
 
     def path_of(self, identities: Sequence[str]) -> Path:
         """Where the shard of a planned batch belongs, the same in every run and process."""
-        digest = hashlib.sha256("\n".join(identities).encode()).hexdigest()
+        # A name may hold what is no UTF-8.
+        digest = hashlib.sha256("\n".join(identities).encode(errors="surrogatepass")).hexdigest()
         return self.folder / f"{digest[:24]}.safetensors"
 
     def written(self) -> set[str]:
@@ -83,6 +83,12 @@ class ClipShards:
         Raises:
             KeyError: A clip has not been embedded.
         """
+        try:
+            return self._gather(identities)
+        except (FileNotFoundError, KeyError):  # `merge` of another process may have been between look and reading
+            return self._gather(identities)
+
+    def _gather(self, identities: Sequence[str]) -> Tensor:
         known = self.known()
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for position, identity in enumerate(identities):
@@ -96,12 +102,34 @@ class ClipShards:
                 gathered[position] = embeds[row]
         return torch.stack(gathered)
 
-    def remove_unfinished(self) -> None:
-        """Delete what killed runs left half written: files of this kind that nobody has touched for ten minutes."""
-        for path in self.folder.glob("*.unfinished-*"):
-            with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > 600:
-                    path.unlink()
+    def merge(self, at_least: int = 64, max_clips: int = 8192) -> None:
+        """Put small shards together where there are many, so that any number of clips is a few files.
+
+        What is merged stands in the new file before the old ones go; a run that is killed in between leaves clips
+        twice, which are the same.
+
+        Args:
+            at_least: Fewer small shards stay as they are.
+            max_clips: Clips in a merged shard; one of half as many counts as small.
+        """
+        clips = {path: _clips_of(path) for path in (self.folder / name for name in sorted(self.written()))}
+        small = [path for path, rows in clips.items() if 0 < len(rows) < max_clips // 2]
+        if len(small) < at_least:
+            return
+        groups: list[list[Path]] = [[]]
+        for path in small:
+            if sum(len(clips[other]) for other in groups[-1]) + len(clips[path]) > max_clips:
+                groups.append([])
+            groups[-1].append(path)
+        for group in groups:
+            rows = {clip[0]: (clip[1], path, row) for path in group for row, clip in enumerate(clips[path])}
+            embeds = {path: load_file(path)["video_embeds"] for path in group}
+            merged = torch.stack([embeds[path][row] for _, path, row in rows.values()])
+            self.write(list(rows), [(identity, remark) for identity, (remark, _, _) in rows.items()], merged)
+            target = self.path_of(list(rows))
+            for path in group:
+                if path != target:
+                    path.unlink(missing_ok=True)
 
 
 def _clips_of(path: Path) -> list[tuple[str, str]]:

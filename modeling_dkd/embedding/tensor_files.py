@@ -3,7 +3,9 @@
 import json
 import os
 import struct
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -32,6 +34,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         raise OSError(f"{path} cannot be written: {error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed runs left half written: files of this kind that nobody has touched for ten minutes."""
+    for path in folder.glob("*.unfinished-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > 600:
+                path.unlink()
 
 
 def sort_metadata(path: str | Path) -> None:

@@ -1,20 +1,43 @@
-"""How decoding workers are started: never by forking a process in which torch has already computed.
+"""The processes that share the work, and the decoding workers of each.
 
-The threads of torch do not live on in a fork, but the locks they held do: a worker forked after an encoder has run may
-wait for ever. Workers are forked from a clean server instead, which has imported what they need, once for all of them.
+Workers are never made by forking a process in which torch has already computed. The threads of torch do not live on in
+a fork, but the locks they held do: a worker forked after an encoder has run may wait for ever. Workers are forked from
+a clean server instead, which has imported what they need, once for all of them.
 """
 
 import multiprocessing
 import os
 import threading
+from datetime import timedelta
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 
+if TYPE_CHECKING:  # it takes seconds to import, which decoding workers need not wait for
+    from accelerate import Accelerator
+
 NEEDED_BY_WORKERS = ("modeling_dkd.embedding.clip_embedding", "modeling_dkd.embedding.clip_encoder")
+
+
+def shared_accelerator() -> "Accelerator":
+    """The processes that share the work; waiting for the slowest of them may take days.
+
+    Raises:
+        ValueError: Several were launched, but in a way that has each do all the work.
+    """
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[patience])
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise ValueError(
+            f"{launched} processes were launched, but each would do all the work; on a CPU set ACCELERATE_USE_CPU=true"
+        )
+    return accelerator
 
 
 def worker_context(num_workers: int) -> BaseContext | None:

@@ -7,12 +7,10 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from torch import Tensor
 from ..data.prompts import class_prompts, description_prompts, load_templates
 from ..embedding.embedding_cache import EmbeddingSet, write_embeddings
 from ..embedding.tensor_files import write_tensors
+from ..embedding.worker_processes import shared_accelerator
 from ..frame_sampling import Views
 from .measurement import Measurement
 
@@ -62,7 +61,7 @@ def embed_for_evaluation(args: argparse.Namespace) -> VideoSets | None:
             folder, split lists or templates.
     """
     _check_options(args)
-    accelerator = _accelerator()
+    accelerator = shared_accelerator()
     try:
         return _embed(args, accelerator)
     except ValueError:
@@ -111,20 +110,6 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ValueError("--batch_size must be at least 1 and --num_workers at least 0")
 
 
-def _accelerator() -> "Accelerator":
-    """The processes that share the work; waiting for the slowest of them may take days."""
-    from accelerate import Accelerator, InitProcessGroupKwargs
-
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[patience])
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != launched:
-        raise ValueError(
-            f"{launched} processes were launched, but each would do all the work; on a CPU set ACCELERATE_USE_CPU=true"
-        )
-    return accelerator
-
-
 def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | None:
     """Index, embed, account for what is missing, and write the finished caches."""
     from ..embedding.worker_processes import start_server
@@ -145,7 +130,7 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
         index.records,
         [record for _, part in parts for record in part.records],
         encoder.reader,
-        encoder.embed,
+        encoder.embed_clips,
         shards,
         accelerator,
         args.batch_size,
@@ -185,7 +170,8 @@ def _parts(args: argparse.Namespace, asked: "VideoIndex", split: str) -> list[tu
 def _index(args: argparse.Namespace) -> "VideoIndex":
     """All clips of the data set; what is missing is judged later, for the parts that are used."""
     from ..data.hub_videos import hub_index
-    from ..data.video_index import csv_index, folder_index, hmdb51_index, ucf101_index
+    from ..data.official_index import hmdb51_index, ucf101_index
+    from ..data.video_index import csv_index, folder_index
 
     if args.dataset in ("ucf101", "hmdb51"):
         official = ucf101_index if args.dataset == "ucf101" else hmdb51_index
@@ -200,6 +186,8 @@ def _index(args: argparse.Namespace) -> "VideoIndex":
     if index.ignored:
         named = ", ".join(index.ignored[:5]) + (" ..." if len(index.ignored) > 5 else "")
         print(f"note: {len(index.ignored)} files without a video extension left out: {named}", file=sys.stderr)
+    for note in index.notes:
+        print(f"note: {note}", file=sys.stderr)
     return index
 
 
@@ -298,7 +286,7 @@ def _embedding_set(
         "split": split,
         "frames": encoder.views,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.config.logit_scale),
+        "logit_scale": float(encoder.model.head.logit_scale.detach()),
         "num_missing": len(part.missing),
         "damaged": [record.name for record in part.records if record.name in run.damaged],
     }

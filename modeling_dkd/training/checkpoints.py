@@ -199,7 +199,7 @@ class Checkpoints:
         for name in BUFFER_AXES:
             tensor = weights[f"head.{name}"]
             self.head.register_buffer(name, tensor.to(self.head.logit_bias.device))
-        self.head.config.num_components = len(self.head.weights)
+        self.head.write_config()
         states = self._states()
         for key, tensor in optimizer.items():
             name, what = key.rsplit("|", 1)

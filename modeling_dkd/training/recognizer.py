@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data.video_index import VideoRecord
+from ..data.video_files import VideoRecord
 from ..embedding.clip_encoder import ClipReader
 from ..embedding.worker_processes import worker_context
 from ..modeling_dkd import DKDCLIPModel
@@ -68,7 +68,7 @@ def plain_logits(model: DKDCLIPModel, videos: Tensor, texts: Tensor) -> Tensor:
     """Logits (B, K) of frames (B, T, D) and prompts (K, P, D) as plain CLIP has them: what an unfitted head gives."""
     with torch.autocast(videos.device.type, enabled=False):
         pooled = [normalize(normalize(e.float(), dim=-1).mean(1), dim=-1) for e in (videos, texts)]
-        return model.head.logit_scale.exp() * pooled[0] @ pooled[1].T + model.head.logit_bias
+        return model.head.logit_scale * pooled[0] @ pooled[1].T + model.head.logit_bias
 
 
 @dataclass(frozen=True)

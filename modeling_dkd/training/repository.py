@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,6 @@ def save_repository(
     """Write model, processor and their code into a folder, from which AutoModel and AutoProcessor load them."""
     model.config.id2label = dict(enumerate(class_names))
     model.config.label2id = {name: index for index, name in enumerate(class_names)}
-    model.config.logit_scale = math.exp(model.head.logit_scale.detach().item())
     # A repository must not name the folder that it was made from.
     model.config.name_or_path = ""
     model.backbone.config.name_or_path = ""

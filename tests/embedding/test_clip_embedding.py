@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from modeling_dkd.data.video_index import folder_index
 from modeling_dkd.embedding.clip_embedding import embed_clips, embed_texts
 from modeling_dkd.embedding.clip_shards import ClipShards, clip_identity
-from modeling_dkd.embedding.tensor_files import sort_metadata
+from modeling_dkd.embedding.tensor_files import remove_unfinished, sort_metadata
 from modeling_dkd.embedding.worker_processes import NEEDED_BY_WORKERS, start_server, worker_context
 from modeling_dkd.video_frames import VideoReadError
 
@@ -43,7 +43,7 @@ def load_clip(path):
 
 
 def embed(clips):
-    return clips.mean((2, 3, 4))[..., None].expand(-1, -1, 5) + 1
+    return torch.stack(list(clips)).mean((2, 3, 4))[..., None].expand(-1, -1, 5) + 1
 
 
 def run(index, folder, wanted=None, **options):
@@ -144,7 +144,7 @@ def test_old_leavings_of_killed_runs_are_removed(tmp_path):
     for path in (old, new):
         path.write_bytes(b"")
     os.utime(old, (time.time() - 3600, time.time() - 3600))
-    shards.remove_unfinished()
+    remove_unfinished(shards.folder)
     assert [path.name for path in tmp_path.iterdir()] == ["b.unfinished-2"]
 
 

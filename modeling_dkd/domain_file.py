@@ -1,0 +1,125 @@
+"""What makes tensors a fitted domain, and the file in which one is kept without its encoder.
+
+A domain is whole or it is none: a head that lacks one tensor of it would still look fitted, and predict nonsense.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .precision import has_values
+
+
+DOMAIN_FILE = "dkd_domain.safetensors"
+# Rises when tensors of the same names and shapes come to mean something else. Stands in every head as a buffer, for
+# domain files, checkpoints and state dicts alike hold the buffers.
+FORMAT_VERSION = 1
+
+
+def check_tensors(
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], divisors: Iterable[str], source: str
+) -> None:
+    """Refuse tensors that are not one whole domain of this version.
+
+    Args:
+        tensors: By the names of the head's buffers; more are allowed. Where there are no values, only shapes
+            are checked.
+        shapes: Name and shape of all that the head keeps, `format_version` among it.
+        divisors: Names of those that must be above 0.
+        source: Where the tensors are from, for the message.
+
+    Raises:
+        ValueError: A tensor lacks, has another shape, is of no float dtype, not finite, or a divisor is not above 0;
+            or the version is another one (the message names the first fault).
+    """
+    for name, shape in shapes.items():
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise no_domain(source, f"lacks {name}")
+        if tuple(tensor.shape) != shape:
+            raise no_domain(source, f"has {name} of shape {tuple(tensor.shape)} instead of {shape}")
+        if not tensor.is_floating_point():
+            raise no_domain(source, f"has {name} of {tensor.dtype}")
+        if has_values(tensor) and not bool(tensor.isfinite().all()):
+            raise no_domain(source, f"has values in {name} that are not finite")
+    for name in divisors:
+        if has_values(tensors[name]) and not bool((tensors[name] > 0).all()):
+            raise no_domain(source, f"has values in {name} that are not above 0")
+    version = tensors["format_version"]
+    if has_values(version) and float(version) != FORMAT_VERSION:
+        raise no_domain(source, f"has format_version {float(version):g} instead of {FORMAT_VERSION}")
+
+
+def no_domain(source: str, fault: str) -> ValueError:
+    """The error for tensors from `source` with this fault."""
+    return ValueError(f"{source} {fault}: it is not a domain of this version of DKD; fit the domain again.")
+
+
+def write_domain(
+    folder: str | Path, tensors: Mapping[str, Tensor], options: Mapping[str, Any], class_names: list[str] | None
+) -> None:
+    """Write a domain whole or not at all.
+
+    Args:
+        folder: Made if need be.
+        tensors: State dict of the head.
+        options: Of its configuration, as JSON can hold them.
+        class_names: One a component, or None.
+
+    Raises:
+        OSError: The disk refuses; a domain that was there before stays.
+    """
+    path = Path(folder) / DOMAIN_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{DOMAIN_FILE}.unfinished-{os.getpid()}")
+    metadata = {"format": "pt", "options": json.dumps(options), "class_names": json.dumps(class_names)}
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
+        give_usual_mode(unfinished)
+        os.replace(unfinished, path)
+    except SafetensorError as error:  # no OSError, though it tells of one
+        raise OSError(f"{path} cannot be written: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_domain(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str] | None]:
+    """The tensors, options and class names that `write_domain` was given.
+
+    Raises:
+        ValueError: There is no such file, or it is none that `write_domain` wrote (the message names it).
+    """
+    path = Path(folder) / DOMAIN_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {DOMAIN_FILE}; a domain is written by DKDHead.save_pretrained.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file ({error}); copy it again.") from error
+    try:
+        options, names = (json.loads(metadata.get(key, "null")) for key in ("options", "class_names"))
+    except (ValueError, RecursionError) as error:
+        raise no_domain(str(path), "has metadata that is no JSON") from error
+    if not isinstance(options, dict):
+        raise no_domain(str(path), "lacks the options of its head")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise no_domain(str(path), "has class_names that are no list of texts")
+    return tensors, options, names
+
+
+def give_usual_mode(path: Path) -> None:
+    """Give a file the permissions that a new file gets here; safetensors lets its owner alone read it."""
+    new = path.with_name(f"{path.name}.mode-{os.getpid()}")
+    try:
+        new.touch()
+        path.chmod(new.stat().st_mode & 0o777)
+    finally:
+        new.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""Which clips there are: files, folders of any depth, lists and tables.
+
+list_clips(["camera", "more/one.mp4", "list.txt", "table.csv"])      # [Clip(name, path), ...]
+"""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..data.plain_files import read_text
+from ..data.video_files import VIDEO_EXTENSIONS, files_below
+
+
+LIST_EXTENSIONS = (".txt", ".csv")
+PATH_COLUMNS = ("path", "clip", "video", "file")
+
+
+class Clip(NamedTuple):
+    """A video file: the name that tables give it, and where it is, as an absolute path."""
+
+    name: str
+    path: str
+
+
+def list_clips(paths: Sequence[str | os.PathLike[str]]) -> list[Clip]:
+    """The clips that paths stand for, each once, in the order of the paths; those of a folder by name.
+
+    Args:
+        paths: Videos; folders, whose files with a video's extension are taken, whatever their depth, without hidden
+            ones; lists (.txt) with one path a line; tables (.csv) with a column path, clip, video or file. Paths in
+            lists and tables are relative to the folder these lie in.
+
+    Returns:
+        Clips under the names that the paths give them: `folder/file` for a folder, as written for a list. A file that
+        a list names need not be there; reading it will say so.
+
+    Raises:
+        ValueError: A path does not exist, a list cannot be read, or there is no video at all.
+    """
+    found: dict[str, Clip] = {}
+    others = 0
+    for given in paths:
+        for clip in _clips_of(os.fspath(given)):
+            if clip is None:
+                others += 1
+            else:
+                found.setdefault(clip.path, clip)
+    if not found:
+        named = ", ".join(shown(os.fspath(path)) for path in list(paths)[:3])
+        rest = f" ({others} files have other extensions than a video's)" if others else ""
+        raise ValueError(f"no video in {named or 'no path at all'}{rest}; name files or a folder that holds some")
+    return list(found.values())
+
+
+def shown(path: str) -> str:
+    """A path as a table can hold it: bytes that are no UTF-8 are written as escapes."""
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _clips_of(given: str) -> Iterator[Clip | None]:
+    """Clips of one path; None for each file of a folder that is no video."""
+    if "\0" in given:
+        raise ValueError(f"{given!r} is no path: it holds a null byte")
+    if os.path.isdir(given):
+        for file in files_below(Path(given)):
+            is_video = file.suffix.lower() in VIDEO_EXTENSIONS
+            yield _clip(os.path.join(given, file.relative_to(given))) if is_video else None
+    elif not os.path.lexists(given):
+        raise ValueError(f"there is no file or folder {shown(given)}")
+    elif given.lower().endswith(LIST_EXTENSIONS):
+        yield from _listed(given)
+    else:
+        yield _clip(given)
+
+
+def _clip(name: str, folder: str = "") -> Clip:
+    return Clip(shown(name), os.path.abspath(os.path.join(folder, name)))
+
+
+def _listed(file: str) -> Iterator[Clip]:
+    """Clips of a list or a table."""
+    names = _column(file) if file.lower().endswith(".csv") else read_text(file).removeprefix("\ufeff").splitlines()
+    names = [name for name in names if name.strip()]
+    if not names:
+        raise ValueError(f"{shown(file)} lists no clips")
+    for name in names:
+        if "\0" in name:
+            raise ValueError(f"{shown(file)} lists {name[:200]!r}, which is no path: it holds a null byte")
+        yield _clip(name, os.path.dirname(file))
+
+
+def _column(file: str) -> list[str]:
+    """The paths in a CSV."""
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = reader.fieldnames or []
+            column = next((name for name in PATH_COLUMNS if name in columns), None)
+            if column is None:
+                there = ", ".join(columns) or "none"
+                raise ValueError(f"no column {' or '.join(PATH_COLUMNS)}; its columns are {there}")
+            return [row[column] or "" for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"cannot read {shown(file)}: {error}") from error

@@ -1,0 +1,90 @@
+"""Why labels may be worth little, each said in one line with what to do."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from torch.nn.functional import normalize
+
+from .predictions import Prediction, Question
+
+
+# Mean text embeddings nearer than this are one text to the encoder.
+SAME_TEXT_COSINE = 0.99999
+# Share of the way from guessing to certainty below which mean confidence counts as guessing.
+CHANCE_SHARE = 0.05
+# Share of the clips in one class from which on it is remarkable.
+ONE_CLASS_SHARE = 0.9
+
+
+def same_texts(question: Question) -> list[list[str]]:
+    """Groups of classes whose texts have the same embedding: the encoder cannot tell them apart."""
+    texts = normalize(normalize(question.text_embeds, dim=-1).mean(1), dim=-1)
+    groups: list[list[int]] = []
+    for row, text in enumerate(texts):
+        group = next((g for g in groups if float(texts[g[0]] @ text) > SAME_TEXT_COSINE), None)
+        if group is None:
+            groups.append([row])
+        else:
+            group.append(row)
+    return [[question.class_names[row] for row in group] for group in groups if len(group) > 1]
+
+
+def require_different_texts(question: Question, encoder: str) -> None:
+    """Refuse classes that are all one text to the encoder.
+
+    Raises:
+        ValueError: They are.
+    """
+    if len(question.class_names) > 1 and any(len(g) == len(question.class_names) for g in same_texts(question)):
+        raise ValueError(
+            f"{encoder} gives all {len(question.class_names)} classes the same text embedding, so it knows none of "
+            "their words; take another --model, or words that it knows (--descriptions, --templates)"
+        )
+
+
+def doubts_about(
+    found: Sequence[Prediction], question: Question, num_fitted: int | None, reject_below: float
+) -> list[str]:
+    """Why these labels may be worth little.
+
+    Args:
+        found: Predictions of the clips that were read, at least one.
+        question: The classes.
+        num_fitted: Clips that the domain was fitted to now; None where none was.
+        reject_below: Below which `known` a clip is rejected.
+    """
+    num_classes = len(question.class_names)
+    doubts = []
+    for group in same_texts(question):
+        named = ", ".join(group[:5]) + (" ..." if len(group) > 5 else "")
+        doubts.append(
+            f"{len(group)} classes have the same text embedding ({named}), so clips of them cannot be told apart; "
+            "the model may not know these words: describe the classes in others (--descriptions)"
+        )
+    if num_classes == 1:
+        doubts.append("only one class is asked, so every clip gets it; ask at least two, or use --reject-below")
+    if num_fitted is not None and num_fitted < num_classes:
+        doubts.append(
+            f"the domain is only {num_fitted} clips for {num_classes} classes and can tell little; add clips, give a "
+            "--domain that was saved from more, or compare with --no-adapt"
+        )
+    mean = sum(p.confidence or 0.0 for p in found) / len(found)
+    chance = 1 / num_classes
+    if num_classes > 1 and mean < chance + CHANCE_SHARE * (1 - chance):
+        doubts.append(
+            f"the mean confidence is {mean:.1%} where guessing among {num_classes} classes is {chance:.1%}: the model "
+            "does not tell these classes apart in these clips; take another --model or other words (--descriptions)"
+        )
+    most, count = Counter(p.guess for p in found).most_common(1)[0]
+    if num_classes > 1 and len(found) >= 20 and count >= ONE_CLASS_SHARE * len(found):
+        doubts.append(
+            f"{count} of {len(found)} clips are taken for {most!r}; if that is wrong, its text fits everything: "
+            "describe the classes in other words (--descriptions) or add the ones that are missing"
+        )
+    if all(p.is_rejected for p in found):
+        highest = max(p.known or 0.0 for p in found)
+        doubts.append(
+            f"all {len(found)} clips are rejected (--reject-below {reject_below:g}, and the highest known is "
+            f"{highest:.2f}); reject less, or ask the classes that the clips show"
+        )
+    return doubts

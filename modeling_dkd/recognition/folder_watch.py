@@ -1,0 +1,206 @@
+"""Recognise files as they arrive in a folder; the domain learns from each, and each is done once, whatever happens.
+
+for predictions in watch("camera", ["cooking", "washing up"], "seen.csv", model="openai/clip-vit-base-patch16"):
+    print([prediction.label for prediction in predictions])
+
+Everything that has to survive is in two places: embeddings in the cache, and the results, a table that only grows. A
+clip is embedded, then learned from, then written down; a run that starts again goes on after what is written down, and
+learns from that anew unless its domain says that it has.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ..embedding.worker_processes import shared_accelerator
+from .arrivals import Arrival, Arrivals
+from .clip_cache import ClipCache, default_cache_folder
+from .clip_recognition import FITTED_HERE, Classes, DomainUse, EmbeddedClips, PathLike, ask, reason, updated
+from .doubts import require_different_texts
+from .encoder import Encoder, load_encoder
+from .prediction_table import check_table
+from .predictions import Prediction, Question, predict
+from .result_log import FORMATS, ResultLog, key, nanoseconds
+from .saved_domain import SavedDomain, digest, load_domain, save_domain
+
+
+# Arrivals that are embedded together, and from how many on workers are worth their start.
+CLIPS_AT_ONCE, WORTH_WORKERS = 256, 32
+
+
+def watch(
+    folder: PathLike,
+    classes: Classes | None,
+    output: PathLike,
+    *,
+    model: str | None = None,
+    revision: str | None = None,
+    frames: int | None = None,
+    templates: PathLike | None = None,
+    descriptions: PathLike | None = None,
+    use: DomainUse = FITTED_HERE,
+    cache_dir: PathLike | None = None,
+    batch_size: int | None = None,
+    num_workers: int = 2,
+    dtype: torch.dtype = torch.float32,
+    interval: float = 2.0,
+    settle: float = 3.0,
+    patience: float = 60.0,
+    once: bool = False,
+) -> Iterator[list[Prediction]]:
+    """Recognise files as they arrive.
+
+    Args:
+        folder: Where they arrive, in sub-folders too.
+        classes: As in `recognise`.
+        output: Table that ends in .csv or .jsonl, to which results are appended; what is in it is done.
+        model: As in `recognise`; so are the next four.
+        revision: Branch, tag or commit.
+        frames: Frames a clip.
+        templates: Prompt templates.
+        descriptions: JSON file, instead of templates.
+        use: `folder` is a domain to begin with, which goes on learning and is saved where it was, or in `save_to`; by
+            default a new one begins. `labelled` and `update` have no meaning here.
+        cache_dir: Where embeddings are kept.
+        batch_size: Clips that are encoded together.
+        num_workers: Decoding processes where many files arrive at once.
+        dtype: What a checkpoint's image encoder multiplies in.
+        interval: Seconds from look to look.
+        settle: A file has arrived once it was the same for so many seconds and is open for writing nowhere.
+        patience: One that cannot be read is waited for so many seconds, then written down as damaged.
+        once: End when all that is there is done, without waiting for more; a damaged file is not waited for.
+
+    Yields:
+        Predictions of files that have arrived, once they are written down.
+
+    Raises:
+        ValueError: As in `recognise`; another watch writes to `output`, or the folder is gone.
+        OSError: The disk refuses; what is written down stays.
+    """
+    path = check_table(output, FORMATS)
+    arrivals = Arrivals(Path(folder), settle)
+    arrivals.look()
+    stored = None if use.folder is None or not Path(use.folder).exists() else load_domain(use.folder)
+    if classes is None and stored is None:
+        raise ValueError("no classes: give --classes, a file with one a line, or a --domain that knows some")
+    encoder = load_encoder(model, frames, revision, dtype, shared_accelerator().device)
+    question = ask(encoder, classes, templates, descriptions, stored)
+    require_different_texts(question, encoder.name)
+    cache = ClipCache(cache_dir or default_cache_folder(), encoder)
+    with ResultLog(path) as log:
+        watcher = _Watcher(Path(folder), encoder, question, cache, use, log, stored, batch_size, num_workers)
+        watcher.learn_from_log()
+        while True:
+            arrived, coming = arrivals.look()
+            new = [a for a in arrived if key(a.clip.name, a.changed, a.size) not in log.done]
+            waited = 0.0 if once else patience
+            for start in range(0, len(new), CLIPS_AT_ONCE):
+                predictions = watcher.take(new[start : start + CLIPS_AT_ONCE], waited)
+                if predictions:
+                    yield predictions
+            if once and not coming:
+                return
+            time.sleep(interval)
+
+
+class _Watcher:
+    """One run: what is known of the domain, and where results go."""
+
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        question: Question,
+        cache: ClipCache,
+        use: DomainUse,
+        log: ResultLog,
+        stored: SavedDomain | None,
+        batch_size: int | None,
+        num_workers: int,
+    ) -> None:
+        self.folder, self.encoder, self.question = folder, encoder, question
+        self.cache, self.use, self.log, self.domain = cache, use, log, stored
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self._unreadable: dict[str, tuple[int, int]] = {}
+
+    def learn_from_log(self) -> None:
+        """Learn from what is written down and still in the cache, as if this were the run that wrote it."""
+        known = self.cache.shards.known()
+        root = os.path.abspath(self.folder)
+        done = [
+            f"{os.path.join(root, name)}|{size}|{nanoseconds(changed)}"
+            for (name, changed, size), was_read in self.log.done.items()
+            if was_read
+        ]
+        if self.domain is not None and not float(self.domain.head.num_labelled):
+            before = [identity for identity in known if digest(identity) in self.domain.learned]
+            if len(before) == len(self.domain.learned):
+                # All it has learned from is still here: fitted anew it is what it was, while from a file only sums go on.
+                self.domain = None
+                done = [*dict.fromkeys([*before, *done])]
+        self._learn([identity for identity in done if identity in known])
+
+    def take(self, arrived: Sequence[Arrival], patience: float) -> list[Prediction]:
+        """Embed files, learn from them, write down what they are; what cannot be read yet is left for later."""
+        wanted = [
+            a for a in arrived if a.still_for >= patience or self._unreadable.get(a.clip.path) != (a.changed, a.size)
+        ]
+        if not wanted:
+            return []
+        workers = self.num_workers if len(wanted) >= WORTH_WORKERS else 0
+        clips = [a.clip for a in wanted]
+        run = self.cache.embed(
+            clips, shared_accelerator(), self.batch_size, workers, progress_bar=len(clips) >= WORTH_WORKERS
+        )
+        sound = [clip for clip in clips if clip.path not in run.damaged]
+        identities = [run.identities[clip.path] for clip in sound]
+        self._learn(identities)
+        found: dict[str, Prediction] = {}
+        if sound:
+            plain = self.encoder.new_head()
+            head = plain if self.domain is None else self.domain.head
+            embeds = self.cache.shards.gather(identities)
+            names = [clip.name for clip in sound]
+            for clip, prediction in zip(
+                sound, predict(head, plain, embeds, self.question, names, self.use.reject_below), strict=True
+            ):
+                found[clip.path] = replace(prediction, path=clip.path, remark=run.remarks.get(clip.path, ""))
+        results = []
+        for arrival in wanted:
+            path = arrival.clip.path
+            _, size, changed = run.identities[path].rsplit("|", 2)
+            if path in found:
+                results.append((found[path], int(changed), int(size)))
+            elif int(size) >= 0 and arrival.still_for >= patience:
+                error = reason(run.damaged[path], path)
+                results.append((Prediction(arrival.clip.name, path, error=error), int(changed), int(size)))
+            else:
+                self._unreadable[path] = (arrival.changed, arrival.size)
+        if results:
+            self.log.add(results)
+        return [prediction for prediction, _, _ in results]
+
+    def _learn(self, identities: Sequence[str]) -> None:
+        """Have the domain learn from clips, each once, and save it where it is wanted."""
+        if not self.use.adapt or not identities:
+            return
+        embeds = self.cache.shards.gather(identities)
+        clips = EmbeddedClips([""] * len(embeds), list(identities), embeds, torch.full((len(embeds),), -1))
+        if self.domain is None:
+            head = self.encoder.new_head()
+            head.fit(embeds, self.question.text_embeds)
+            names, prompts = self.question.class_names, self.question.prompts
+            self.domain = SavedDomain(head, names, prompts, self.encoder.name, self.encoder.key)
+            self.domain = self.domain.learned_from(identities)
+        else:
+            before = self.domain.learned
+            self.domain = updated(self.domain, clips)
+            if self.domain.learned == before:
+                return
+        target = self.use.save_to if self.use.save_to is not None else self.use.folder
+        if target is not None:
+            save_domain(target, self.domain)

@@ -1,0 +1,99 @@
+"""Predictions as a table: CSV, JSON lines or Parquet, with the same columns."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .predictions import NUM_RUNNERS_UP, Prediction
+
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+NUMBERS = ("confidence", "known", "zero_shot_confidence")
+COLUMNS = (
+    *("clip", "label", "confidence", "known", "zero_shot_label", "zero_shot_confidence"),
+    *(f"label_{place}" for place in range(2, 2 + NUM_RUNNERS_UP)),
+    "error",
+)
+
+
+def check_table(path: str | os.PathLike[str], formats: Sequence[str] = FORMATS) -> Path:
+    """The path of a table to come, its folder made.
+
+    Raises:
+        ValueError: Its extension is none of `formats`, or it is a folder.
+        OSError: The folder cannot be made or written to.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in formats:
+        raise ValueError(f"--output {path}: give a name that ends in {', '.join(formats[:-1])} or {formats[-1]}")
+    if path.is_dir():
+        raise ValueError(f"--output {path} is a folder; give the name of a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"--output {path} cannot be written there; give another place")
+    return path
+
+
+def row_of(prediction: Prediction) -> dict[str, Any]:
+    """Values of the columns; None for what there is not."""
+    runners_up = [*prediction.runners_up, *[None] * (NUM_RUNNERS_UP - len(prediction.runners_up))]
+    row = {name: getattr(prediction, name) for name in COLUMNS[:6]}
+    row |= {name: None if row[name] is None else round(row[name], 6) for name in NUMBERS}
+    row |= dict(zip(COLUMNS[6:-1], runners_up, strict=True))
+    return row | {"error": prediction.error or None}
+
+
+def csv_lines(rows: Iterable[dict[str, Any]], columns: Sequence[str], header: bool) -> str:
+    """CSV with a header or without."""
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def json_lines(rows: Iterable[dict[str, Any]]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def write_table(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write a table whole or not at all.
+
+    Args:
+        path: Ends in .csv, .jsonl or .parquet, as `check_table` has it.
+        predictions: One a row.
+
+    Raises:
+        OSError: The disk refuses; a table that was there before stays.
+    """
+    rows = [row_of(prediction) for prediction in predictions]
+    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
+    try:
+        if path.suffix.lower() == ".parquet":
+            _write_parquet(unfinished, rows)
+        else:
+            is_csv = path.suffix.lower() == ".csv"
+            text = csv_lines(rows, COLUMNS, header=True) if is_csv else json_lines(rows)
+            with unfinished.open("w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ValueError("Parquet needs pyarrow; run: pip install pyarrow, or write .csv or .jsonl") from error
+    fields = [pa.field(name, pa.float64() if name in NUMBERS else pa.string()) for name in COLUMNS]
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), path)

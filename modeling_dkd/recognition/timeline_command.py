@@ -1,0 +1,173 @@
+"""`dkd timeline`: what is seen when in long videos."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .command_options import (
+    OWN_ENCODER,
+    add_class_options,
+    add_model_options,
+    add_work_options,
+    command_parser,
+    ending,
+    printable,
+    share,
+)
+
+
+if TYPE_CHECKING:  # seconds of imports, which --help need not wait for
+    from .timelines import Timeline
+
+FORMATS = ("csv", "json", "vtt", "srt", "png", "html")
+DESCRIPTION = """\
+What is seen when in long videos: windows of a few seconds are embedded once, the domain is fitted to them, and where
+the label changes is decided for a whole video at once. Nothing is trained, no label is needed."""
+
+EPILOG = (
+    """\
+files, for each video one of each of the --formats
+  csv, json   video, start, end, label, confidence of each segment; no label: none of the classes
+  vtt, srt    captions
+  png, html   a chart; a page with the video and the coloured timeline beneath it
+
+examples
+  captions and a page for one video
+    dkd timeline monday.mp4 --classes activities.txt --model openai/clip-vit-base-patch16
+  all videos of a folder, coarser
+    dkd timeline cameras --classes "stacking boxes,sweeping" --window 10 --output timelines
+  other classes or penalties take seconds: what is embedded is kept
+    dkd timeline monday.mp4 --classes others.txt --switch-penalty 6 --formats csv
+
+"""
+    + OWN_ENCODER
+    + """
+exit code 0: all done; 1: done, but videos could not be read; 2: you have to change something."""
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options, in groups."""
+    parser = command_parser("timeline", DESCRIPTION, EPILOG)
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="videos, folders of any depth, lists (.txt), tables (.csv)"
+    )
+    add_class_options(parser)
+    add_model_options(parser)
+    windows = parser.add_argument_group("windows")
+    windows.add_argument("--window", type=float, default=4.0, metavar="SECONDS", help="length of each (default: 4)")
+    windows.add_argument("--stride", type=float, metavar="SECONDS", help="from one to the next (default: half of it)")
+    windows.add_argument(
+        "--switch-penalty",
+        type=float,
+        metavar="NATS",
+        help="what a change of label costs: 0 nothing, 4 some, 10 much (default: chosen without labels, so that "
+        "windows predict their neighbours best)",
+    )
+    windows.add_argument(
+        "--reject-below",
+        type=share,
+        default=0.5,
+        metavar="X",
+        help="a window whose known is below X counts as none of the classes; 0: each gets one (default: 0.5)",
+    )
+    domain = parser.add_argument_group("domain", "by default fitted to the windows, without any label")
+    domain.add_argument("--domain", metavar="DIR", help="use a saved domain instead")
+    domain.add_argument("--no-adapt", action="store_true", help="use none: plain zero-shot")
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output", type=Path, default=Path("timelines"), metavar="DIR", help="folder (default: timelines)"
+    )
+    output.add_argument(
+        "--formats", default=",".join(FORMATS), metavar="A,B", help=f"which files (default: {','.join(FORMATS)})"
+    )
+    add_work_options(parser, batches=False)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run it; the exit code."""
+    args = build_parser().parse_args(argv)
+    return ending(lambda: _run(args), "what is embedded is kept, run it again to go on")
+
+
+def _run(args: argparse.Namespace) -> int:
+    formats = [name.strip().lower() for name in args.formats.split(",") if name.strip()]
+    unknown = sorted(set(formats) - set(FORMATS))
+    if unknown or not formats:
+        raise ValueError(f"--formats {args.formats!r}: choose from {', '.join(FORMATS)}")
+    if args.classes is None and args.domain is None:
+        raise ValueError("no classes: give --classes, a file with one a line, or a --domain that knows some")
+    from .asked import encoder_of
+    from .timelines import check_chain_options, timeline
+
+    check_chain_options(args.window, args.window / 2 if args.stride is None else args.stride, args.switch_penalty)
+    args.output.mkdir(parents=True, exist_ok=True)
+    found = timeline(
+        args.paths,
+        args.classes,
+        encoder_of(args),
+        templates=args.templates,
+        descriptions=args.descriptions,
+        domain=args.domain,
+        adapt=not args.no_adapt,
+        window=args.window,
+        stride=args.stride,
+        switch_penalty=args.switch_penalty,
+        reject_below=args.reject_below,
+        cache_dir=args.cache_dir,
+    )
+    taken: set[str] = set()
+    for of_video in found.timelines:
+        stem = free_stem(Path(of_video.path).stem, taken)
+        for name in formats:
+            write(of_video, args.output / f"{stem}.{name}")
+        print(summary(of_video))
+        print(f"  {printable(str(args.output / stem))}.{formats[-1]}")
+        if of_video.remark:
+            print(f"note: {printable(of_video.video)}: {printable(of_video.remark)}", file=sys.stderr)
+    for name, reason in found.damaged.items():
+        print(f"not read: {printable(name)}: {printable(reason)}", file=sys.stderr)
+    return 1 if found.damaged else 0
+
+
+def free_stem(stem: str, taken: set[str]) -> str:
+    """A name for the files of a video that no other video of the run has, whatever the case of letters."""
+    name, number = stem, 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.casefold())
+    return name
+
+
+def write(found: "Timeline", path: Path) -> None:
+    """One file of a timeline, its form by its ending."""
+    from . import timeline_files
+
+    if path.suffix == ".png":
+        from .timeline_figure import timeline_figure
+
+        timeline_figure(found).savefig(path, dpi=120)
+        return
+    if path.suffix == ".html":
+        from .timeline_player import player_page
+
+        text = player_page(found, path.parent)
+    elif path.suffix in (".vtt", ".srt"):
+        text = {".vtt": timeline_files.webvtt, ".srt": timeline_files.srt}[path.suffix](found.segments)
+    else:
+        text = {".csv": timeline_files.csv_text, ".json": timeline_files.json_text}[path.suffix](found)
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def summary(found: "Timeline") -> str:
+    """One line on a video."""
+    from .timeline_files import clock
+
+    labels = {s.label for s in found.segments} - {None}
+    nothing = found.seconds_of(None)
+    gaps = f", {clock(round(1000 * nothing))} of none of them" if nothing else ""
+    many = f"{len(found.segments)} segments of {len(labels)} classes"
+    return f"{printable(found.video)}: {clock(round(1000 * found.duration))}, {many}{gaps}"
