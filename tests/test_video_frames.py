@@ -6,6 +6,7 @@ import pickle
 import random
 import shutil
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Iterable
 from fractions import Fraction
@@ -472,6 +473,74 @@ def test_windows_of_a_video_with_b_frames_out_of_order(data_dir):
     for window in windows:
         indices = np.minimum(window.frames.indices, len(expected) - 1)
         assert np.array_equal(window.frames.pixels.permute(0, 2, 3, 1).numpy(), pixels_of(expected, indices))
+
+
+def test_windows_take_frames_by_their_times(tmp_path):
+    # One frame a second, then thirty: by number nearly all frames of a window would come from its end.
+    times = [*range(0, 120, 30), *range(120, 240)]
+    path = write_video(tmp_path / "video.mkv", len(times), "libx264", times)
+    seconds = np.array(times) / 30
+    for window in read_windows(path, 4, 4.0, 2.0):
+        centres = window.start + (np.arange(4) + 0.5) * (window.end - window.start) / 4
+        shown = [int(np.flatnonzero(seconds <= centre + 1e-3)[-1]) for centre in centres]
+        assert window.frames.indices.tolist() == shown
+        wanted = pixels_of(full_decode(path), shown)
+        assert np.array_equal(window.frames.pixels.permute(0, 2, 3, 1).numpy(), wanted)
+
+
+def test_windows_of_a_long_pause_are_left_out(tmp_path):
+    path = write_video(tmp_path / "video.mkv", 60, "libx264", [*range(30), *range(930, 960)])
+    starts = [round(window.start) for window in read_windows(path, 2, 1.0)]
+    assert starts == [0, 31]
+
+
+def test_windows_after_a_damaged_stretch_keep_their_times(tmp_path, caplog):
+    path = write_video(tmp_path / "video.mp4", 600, "libx264", g="30", bf="0")
+    expected = full_decode(path)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for position, size in packets[300:345]:  # 7.5 % of the video, from 10 s on, cannot be decoded
+        data[position : position + size] = b"\xff" * size
+    path.write_bytes(data)
+    with caplog.at_level(logging.WARNING):
+        windows = list(read_windows(path, 4, 2.0, 1.0))
+    starts = [round(window.start) for window in windows]
+    assert starts[:9] == list(range(9))
+    assert starts[-6:] == list(range(13, 19))
+    assert 10 not in starts
+    for window in (*windows[:9], *windows[-6:]):
+        wanted = pixels_of(expected, window.frames.indices)
+        assert np.array_equal(window.frames.pixels.permute(0, 2, 3, 1).numpy(), wanted)
+        assert round(window.start * 30) <= window.frames.indices[0]
+
+
+def test_windows_of_a_video_that_does_not_decode_from_its_start(tmp_path):
+    path = write_video(tmp_path / "video.mp4", 600, "libx264", g="30", bf="0")
+    expected = full_decode(path)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for position, size in packets[:30]:
+        data[position : position + size] = b"\xff" * size
+    path.write_bytes(data)
+    windows = list(read_windows(path, 8, 4.0, 2.0))
+    assert [round(window.start) for window in windows] == list(range(0, 18, 2))
+    first = 600 - len(full_decode(path))
+    assert first >= 30
+    wanted = pixels_of(expected, np.maximum(windows[0].frames.indices, first))
+    assert np.array_equal(windows[0].frames.pixels.permute(0, 2, 3, 1).numpy(), wanted)
+
+
+def test_windows_hold_no_more_of_a_long_video_than_a_few_of_them(tmp_path):
+    path = write_video(tmp_path / "video.mp4", 3000, "mpeg4")
+    tracemalloc.start()
+    peaks = []
+    for number, _ in enumerate(read_windows(path, 8, 4.0, 2.0)):
+        if number in (5, 45):
+            peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 100_000
 
 
 @pytest.mark.parametrize(("window", "stride"), [(0, None), (1, 0), (-1, 1), (float("nan"), 1)])

@@ -1,84 +1,80 @@
-"""What a command is asked: its common options, and the encoder, classes and domain that they stand for."""
+"""What is asked of which encoder: the beginning of a timeline, a search and a suggestion alike."""
 
 import argparse
+import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..dkd_head import DKDHead
-    from .encoder import Encoder
+from .classes import read_classes
+from .clip_recognition import Classes, PathLike, ask
+from .doubts import require_different_texts
+from .encoder import Encoder, load_encoder
+from .predictions import Question
+from .saved_domain import SavedDomain, load_domain
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of which encoder.
+    """Encoder, classes and domain.
 
     Attributes:
         encoder: What embeds.
-        class_names: Names of the K classes; empty where none were given.
-        text_embeds: Their embeddings, (K, P, D); None without classes.
-        head: A saved domain; None where none was given.
+        question: The classes and their texts; None: no classes were named.
+        stored: A saved domain; None: none was named.
     """
 
-    encoder: "Encoder"
-    class_names: list[str]
-    text_embeds: "Tensor | None"
-    head: "DKDHead | None"
+    encoder: Encoder
+    question: Question | None
+    stored: SavedDomain | None
 
 
-def add_options(parser: argparse.ArgumentParser, classes_required: bool) -> None:
-    """The options that `asked` reads."""
-    needed = "; or give --domain" if classes_required else "; without any, plain cosines are compared"
-    parser.add_argument(
-        "--classes",
-        metavar="FILE",
-        help=f"the activities of the domain: a file with one a line, or names with commas between them{needed}",
-    )
-    parser.add_argument(
-        "--model",
-        metavar="MODEL",
-        help="folder or Hub repository of a dual encoder, or FILE.py:NAME of one of your own, whose code is run "
-        "(default: the embedded checkpoint, which knows synthetic clips alone)",
-    )
-    parser.add_argument("--revision", metavar="COMMIT", help="branch, tag or commit of a repository")
-    parser.add_argument("--device", default="cpu", help="where the encoder computes, such as cuda (default: cpu)")
-    parser.add_argument("--frames", type=int, metavar="N", help="frames of a clip or window (default: the model's)")
-    parser.add_argument(
-        "--templates", metavar="FILE", help="prompts with {} for the class: one a line, or single, clip_ucf101 ..."
-    )
-    parser.add_argument("--descriptions", metavar="FILE", help="JSON with texts of each class, instead of templates")
-    parser.add_argument("--domain", metavar="DIR", help="a saved domain (default: fitted to what is given)")
-    parser.add_argument("--no-adapt", action="store_true", help="plain zero-shot, no domain")
-    parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="where embeddings are kept (default: DKD_CACHE, or ~/.cache/dkd)"
-    )
+def asked(
+    classes: Classes | None,
+    encoder: Encoder | str | None = None,
+    *,
+    templates: PathLike | None = None,
+    descriptions: PathLike | None = None,
+    domain: PathLike | None = None,
+) -> Asked:
+    """Load what is named.
 
-
-def asked(options: argparse.Namespace) -> Asked:
-    """Encoder, classes and domain of the options.
+    Args:
+        classes: A file with one class a line, names with commas between them, or a list; None: those of the domain.
+        encoder: What embeds, or what `load_encoder` takes for it.
+        templates: Prompt templates, as in `load_templates`; None: the domain's or the encoder's own.
+        descriptions: JSON file with descriptions of the classes, instead of templates.
+        domain: Folder of a saved domain.
 
     Raises:
-        ValueError: Options exclude each other, or what they name cannot be read.
+        ValueError: One of them cannot be read, the domain is of another encoder, or all classes have one text.
     """
-    from .classes import read_classes
-    from .encoder import load_encoder
-    from .saved_domain import load_domain
+    stored = None if domain is None else load_domain(domain)
+    if classes is not None:
+        classes = read_classes(classes)
+    loaded = encoder if isinstance(encoder, Encoder) else load_encoder(encoder)
+    if stored is not None:
+        stored.require_encoder(loaded)
+    if classes is None and stored is None:
+        return Asked(loaded, None, None)
+    question = ask(loaded, classes, templates, descriptions, stored)
+    if len(question.class_names) > 1:
+        require_different_texts(question, loaded.name)
+    return Asked(loaded, question, stored)
 
-    if options.domain and options.no_adapt:
-        raise ValueError("--domain and --no-adapt exclude each other: a domain is used, or none")
-    saved = load_domain(options.domain) if options.domain else None
-    class_names = read_classes(options.classes) if options.classes else saved.class_names if saved else []
-    encoder = load_encoder(options.model, options.frames, options.revision, device=options.device)
-    if saved:
-        saved.require_encoder(encoder)
-    prompts = None
-    if saved and saved.prompts and not options.classes and not options.templates and not options.descriptions:
-        prompts = saved.prompts
-    elif class_names:
-        prompts = encoder.prompts(class_names, options.templates, options.descriptions)
-    text_embeds = encoder.embed_texts(prompts) if prompts else None
-    return Asked(encoder, class_names, text_embeds, saved.head if saved else None)
+
+def encoder_of(args: argparse.Namespace) -> Encoder:
+    """The encoder that the options of a command name."""
+    if args.model is None:
+        print(
+            "note: the embedded checkpoint knows synthetic clips alone; for real ones give --model, for example "
+            "--model openai/clip-vit-base-patch16",
+            file=sys.stderr,
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_encoder(args.model, args.frames, args.revision, getattr(torch, args.dtype), device)
+
+
+def none_readable(damaged: dict[str, str]) -> ValueError:
+    """What to say where nothing can be read."""
+    return ValueError(f"none of the {len(damaged)} clips can be read; the first: {next(iter(damaged.values()))}")

@@ -1,6 +1,6 @@
 """The clips, or the moments of long videos, that match a text best.
 
-    index = search_index(["archive"], encoder, class_names)         # embeds what is new, fits the domain, once
+    index = search_index(["archive"], "activities.txt", "openai/clip-vit-base-patch16")
     for match in index.search("playing violin", count=10):
         ...                                                         # match.clip, match.score, match.start, match.end
 
@@ -21,15 +21,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from ..data.class_names import name_key
+from ..data.prompts import load_templates
 from ..dkd_head import DKDHead
+from ..embedding.worker_processes import shared_accelerator, start_server
+from .asked import Asked, asked, none_readable
 from .clip_cache import ClipCache, default_cache_folder
 from .clip_listing import Clip, list_clips
+from .clip_recognition import Classes, PathLike
 from .encoder import Encoder
-from .timelines import embed_videos
+from .predictions import Question
+from .timelines import check_chain_options, embed_videos
 from .window_embedding import pooled
 
 
@@ -113,67 +117,86 @@ class SearchIndex:
         return np.concatenate([self.video_embeds[start : start + CHUNK] @ moved for start in chunks])
 
 
-def search(text: str, paths: Sequence[str | os.PathLike[str]], encoder: Encoder, count: int = 10, **options: Any) -> list[Match]:
+def search(
+    text: str,
+    paths: Sequence[PathLike],
+    classes: Classes | None = None,
+    encoder: Encoder | str | None = None,
+    *,
+    count: int = 10,
+    **options: Any,
+) -> list[Match]:
     """The matches of one text; for several, `search_index` once. Options are those of `search_index`."""
-    return search_index(paths, encoder, **options).search(text, count)
+    return search_index(paths, classes, encoder, **options).search(text, count)
 
 
 def search_index(
-    paths: Sequence[str | os.PathLike[str]],
-    encoder: Encoder,
-    class_names: Sequence[str] = (),
-    text_embeds: Tensor | None = None,
+    paths: Sequence[PathLike],
+    classes: Classes | None = None,
+    encoder: Encoder | str | None = None,
     *,
-    head: DKDHead | None = None,
-    templates: Sequence[str] | None = None,
+    templates: PathLike | None = None,
+    descriptions: PathLike | None = None,
+    domain: PathLike | None = None,
     window: float | None = None,
     stride: float | None = None,
-    cache_folder: str | os.PathLike[str] | None = None,
+    cache_dir: PathLike | None = None,
+    batch_size: int | None = None,
     num_workers: int = 2,
 ) -> SearchIndex:
     """The index of some clips; what was embedded and moved before is read, the rest is done now.
 
     Args:
-        paths: Files, folders or lists, as in `list_clips`.
-        encoder: What embeds, from `load_encoder`.
-        class_names: Classes of the domain, which is fitted to the clips; none: plain cosines.
-        text_embeds: Embeddings of the classes, (K, D) or (K, P, D); None: of the encoder's own prompts.
-        head: A head with a domain, instead of fitting one.
-        templates: For queries, one {} in each; None: the encoder's own.
+        paths: Files, folders, lists and tables, as in `list_clips`.
+        classes: Classes of the domain, which is fitted to the clips: a file with one class a line, names with commas
+            between them, or a list; None: those of the domain, without one plain cosines.
+        encoder: What embeds, or what `load_encoder` takes for it.
+        templates: Prompt templates of classes and queries, as in `load_templates`; None: the encoder's own.
+        descriptions: JSON file with descriptions of the classes, instead of templates.
+        domain: Folder of a saved domain; None: one is fitted to the clips where classes are named.
         window: Search moments of so many seconds instead of clips.
         stride: Seconds from moment to moment; None: half a window.
-        cache_folder: Where embeddings are kept; None: `default_cache_folder()`.
-        num_workers: Decoding processes.
+        cache_dir: Where embeddings are kept; None: `default_cache_folder()`.
+        batch_size: Clips that are decoded and encoded together; None: what suits the encoder.
+        num_workers: Decoding processes. With any, a script needs its `if __name__ == "__main__":`.
 
     Raises:
-        ValueError: There is no clip that can be read, or the encoder fails.
-        OSError: The disk refuses.
+        ValueError: There is no clip that can be read, or as in `recognise`.
+        OSError: The disk refuses; what was embedded is kept.
     """
     clips = list_clips(paths)
-    cache = ClipCache(cache_folder or default_cache_folder(), encoder)
-    if class_names and text_embeds is None:
-        text_embeds = encoder.embed_texts(encoder.prompts(class_names))
-    moments = None if window is None else (float(window), float(stride or window / 2))
-    folder = cache.folder / "search" / _digest(clips, moments, text_embeds, head)
+    use = asked(classes, encoder, templates=templates, descriptions=descriptions, domain=domain)
+    cache = ClipCache(cache_dir or default_cache_folder(), use.encoder)
+    moments = None if window is None else (float(window), float(window / 2 if stride is None else stride))
+    if moments is not None:
+        check_chain_options(*moments, None)
+    folder = cache.folder / "search" / _digest(clips, moments, use)
     if not (folder / FACTS_FILE).is_file():
-        pool = ClipEmbeddings(cache, clips, num_workers) if moments is None else WindowEmbeddings(cache, clips, *moments)
+        pool = (
+            ClipEmbeddings(cache, clips, batch_size, num_workers)
+            if moments is None
+            else WindowEmbeddings(cache, clips, *moments)
+        )
         if not pool.rows:
-            name, reason = next(iter(pool.damaged.items()))
-            raise ValueError(f"none of {len(clips)} clips can be read; {name}: {reason}")
-        if head is None:
-            head = encoder.new_head()
-            if text_embeds is not None:
-                head.fit(pool, text_embeds)
+            raise none_readable(pool.damaged)
+        head = use.stored.head if use.stored else use.encoder.new_head()
+        if use.stored is None and use.question is not None:
+            head.fit(pool, use.question.text_embeds)
         write_index(folder, pool, head)
-    return read_index(folder, encoder, query_embedder(encoder, class_names, text_embeds, templates))
+    prompts = load_templates(os.fspath(templates)) if templates is not None else list(use.encoder.templates)
+    return read_index(folder, use.encoder, query_embedder(use.encoder, use.question, prompts))
 
 
 class ClipEmbeddings:
     """Pooled embeddings of the clips that can be read, chunks (n, D), as often as they are passed over."""
 
-    def __init__(self, cache: ClipCache, clips: Sequence[Clip], num_workers: int = 2) -> None:
-        run = cache.embed(clips, Accelerator(cpu=True), num_workers=num_workers)
-        self.cache, self.damaged = cache, {clip.name: run.damaged[clip.path] for clip in clips if clip.path in run.damaged}
+    def __init__(
+        self, cache: ClipCache, clips: Sequence[Clip], batch_size: int | None = None, num_workers: int = 2
+    ) -> None:
+        start_server(num_workers)
+        run = cache.embed(clips, shared_accelerator(), batch_size, num_workers)
+        self.cache = cache
+        self.damaged = {clip.name: run.damaged[clip.path] for clip in clips if clip.path in run.damaged}
         self.clips = [clip for clip in clips if clip.path not in run.damaged]
         self.rows = [Row(clip.name, clip.path) for clip in self.clips]
 
@@ -250,30 +273,28 @@ def read_index(folder: Path, encoder: Encoder, embed_query: Callable[[str], Tens
     return SearchIndex(rows, embeds, head, embed_query, facts["damaged"])
 
 
-def query_embedder(
-    encoder: Encoder, class_names: Sequence[str], text_embeds: Tensor | None, templates: Sequence[str] | None
-) -> Callable[[str], Tensor]:
+def query_embedder(encoder: Encoder, question: Question | None, templates: Sequence[str]) -> Callable[[str], Tensor]:
     """What turns a query into embeddings (1, P, D): those of the class that it names, else those of its prompts."""
-    number = {name_key(name): k for k, name in enumerate(class_names)}
+    number = {} if question is None else {name_key(name): k for k, name in enumerate(question.class_names)}
 
     def embed(text: str) -> Tensor:
         known = number.get(name_key(text))
-        if known is not None and text_embeds is not None:
-            return text_embeds[known : known + 1]
-        return encoder.embed_texts([[template.replace("{}", text) for template in templates or encoder.templates]])
+        if known is not None and question is not None:
+            return question.text_embeds[known : known + 1]
+        return encoder.embed_texts([[template.replace("{}", text) for template in templates]])
 
     return embed
 
 
-def _digest(
-    clips: Sequence[Clip], moments: tuple[float, float] | None, text_embeds: Tensor | None, head: DKDHead | None
-) -> str:
+def _digest(clips: Sequence[Clip], moments: tuple[float, float] | None, use: Asked) -> str:
     """Name of an index: the clips as they are now, and all that moves them."""
     digest = hashlib.sha256(json.dumps(moments).encode())
     for clip in clips:
         digest.update(f"{clip.name}\n{ClipCache.identity(clip)}\n".encode(errors="surrogatepass"))
-    moving = [] if head is None else [tensor for _, tensor in sorted(head.state_dict().items())]
-    for tensor in [*moving, *([] if text_embeds is None or head is not None else [text_embeds])]:
+    moving = [] if use.question is None else [use.question.text_embeds]
+    if use.stored is not None:
+        moving = [tensor for _, tensor in sorted(use.stored.head.state_dict().items())]
+    for tensor in moving:
         digest.update(tensor.contiguous().float().numpy().tobytes())
     return digest.hexdigest()[:24]
 

@@ -62,8 +62,8 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--descriptions", metavar="FILE", help="JSON {class: text or texts}, instead of templates")
 
 
-def add_work_options(parser: argparse.ArgumentParser) -> None:
-    """Where embeddings are kept and how the work is shared."""
+def add_work_options(parser: argparse.ArgumentParser, batches: bool = True) -> None:
+    """Where embeddings are kept and, where clips are worked off in batches, how the work is shared."""
     group = parser.add_argument_group("work")
     group.add_argument(
         "--cache-dir",
@@ -71,6 +71,8 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where embeddings are kept; each clip is embedded once (default: $DKD_CACHE, or ~/.cache/dkd)",
     )
+    if not batches:
+        return
     group.add_argument("--batch-size", type=positive, metavar="N", help="clips a batch (default: by the encoder)")
     group.add_argument(
         "--num-workers", type=not_negative, default=2, metavar="N", help="decoding processes (default: 2)"

@@ -1,11 +1,11 @@
 """Which clips to label next: those that stand for most of what the model is not sure of.
 
-    for suggestion in suggest(["archive"], encoder, class_names, count=20):
-        ...                                                         # suggestion.clip, suggestion.guess
+    for suggestion in suggest(["archive"], "activities.txt", count=20).suggestions:
+        print(suggestion.clip, suggestion.guess)
 
-Each clip is worth 1 - (p_1 - p_2), how little its two likeliest classes are apart, and a labelled clip covers another by
-the square of the cosine between them once the domain's mean is taken off. Clips are chosen one after the other, each the
-one that adds most to what is covered: uncertain ones, in dense places, and no two of one kind.
+Each clip is worth 1 - (p_1 - p_2), how little its two likeliest classes are apart, and a labelled clip covers another
+by the square of the cosine between them once the domain's mean is taken off. Clips are chosen one after the other,
+each the one that adds most to what is covered: uncertain ones, in dense places, and no two of one kind.
 
     cover(chosen) = sum_i worth_i max_{j in chosen} max(0, cos(x_i - mean, x_j - mean))^2
 
@@ -14,7 +14,6 @@ Source:
     1 - 1/e of the best one: Nemhauser, Wolsey & Fisher 1978.
 """
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,8 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .asked import asked, none_readable
+from .classes import read_labels
 from .clip_cache import ClipCache, default_cache_folder
 from .clip_listing import list_clips
+from .clip_recognition import Classes, PathLike
 from .clip_search import ClipEmbeddings
 from .encoder import Encoder
 
@@ -62,58 +64,60 @@ class SuggestionRun(NamedTuple):
 
 
 def suggest(
-    paths: Sequence[str | os.PathLike[str]],
-    encoder: Encoder,
-    class_names: Sequence[str],
-    text_embeds: Tensor | None = None,
+    paths: Sequence[PathLike],
+    classes: Classes,
+    encoder: Encoder | str | None = None,
     *,
     count: int = 20,
-    labels: dict[str, int] | None = None,
-    cache_folder: str | os.PathLike[str] | None = None,
+    labelled: PathLike | None = None,
+    templates: PathLike | None = None,
+    descriptions: PathLike | None = None,
+    cache_dir: PathLike | None = None,
+    batch_size: int | None = None,
     num_workers: int = 2,
 ) -> SuggestionRun:
     """The clips whose labels help most.
 
     Args:
-        paths: Files, folders or lists, as in `list_clips`.
-        encoder: What embeds, from `load_encoder`.
-        class_names: Names of the K classes.
-        text_embeds: Their embeddings, (K, D) or (K, P, D); None: of the encoder's own prompts.
+        paths: Files, folders, lists and tables, as in `list_clips`.
+        classes: A file with one class a line, names with commas between them, or a list; at least two.
+        encoder: What embeds, or what `load_encoder` takes for it.
         count: How many clips; fewer come where there are not so many.
-        labels: Path -> class of the clips that are labelled already.
-        cache_folder: Where embeddings are kept; None: `default_cache_folder()`.
-        num_workers: Decoding processes.
+        labelled: CSV (clip, label) of the clips that are labelled already.
+        templates: Prompt templates, as in `load_templates`; None: the encoder's own.
+        descriptions: JSON file with descriptions of the classes, instead of templates.
+        cache_dir: Where embeddings are kept; None: `default_cache_folder()`.
+        batch_size: Clips that are decoded and encoded together; None: what suits the encoder.
+        num_workers: Decoding processes. With any, a script needs its `if __name__ == "__main__":`.
 
     Raises:
-        ValueError: The count is below 1, there are fewer than two classes, or no clip can be read.
-        OSError: The disk refuses.
+        ValueError: The count is below 1, there are fewer than two classes, no clip can be read, or as in `recognise`.
+        OSError: The disk refuses; what was embedded is kept.
     """
     if count < 1:
         raise ValueError(f"{count} clips to label: ask for at least 1")
-    if len(class_names) < 2:
-        raise ValueError("clips are chosen by which classes they may be of; name at least two classes")
     clips = list_clips(paths)
-    cache = ClipCache(cache_folder or default_cache_folder(), encoder)
-    pool = ClipEmbeddings(cache, clips, num_workers)
+    use = asked(classes, encoder, templates=templates, descriptions=descriptions)
+    assert use.question is not None
+    names, text_embeds = use.question.class_names, use.question.text_embeds
+    if len(names) < 2:
+        raise ValueError("clips are chosen by which classes they may be of; name at least two classes")
+    labels = {} if labelled is None else read_labels(labelled, clips, names)
+    pool = ClipEmbeddings(ClipCache(cache_dir or default_cache_folder(), use.encoder), clips, batch_size, num_workers)
     if not pool.rows:
-        name, reason = next(iter(pool.damaged.items()))
-        raise ValueError(f"none of {len(clips)} clips can be read; {name}: {reason}")
-    if text_embeds is None:
-        text_embeds = encoder.embed_texts(encoder.prompts(class_names))
-    given = torch.tensor([(labels or {}).get(row.path, -1) for row in pool.rows])
+        raise none_readable(pool.damaged)
+    given = torch.tensor([labels.get(row.path, -1) for row in pool.rows])
     video_embeds = torch.cat(list(pool))
-    head = encoder.new_head().fit(video_embeds, text_embeds, given)
+    head = use.encoder.new_head().fit(video_embeds, text_embeds, given)
     with torch.inference_mode():
         posteriors = head(video_embeds, text_embeds).logits_per_video.softmax(1)
     chosen = most_helpful(video_embeds, posteriors, count, (given >= 0).nonzero()[:, 0])
     best = posteriors.max(1)
-    return SuggestionRun(
-        [
-            Suggestion(pool.rows[i].clip, pool.rows[i].path, class_names[int(best.indices[i])], float(best.values[i]))
-            for i in chosen.tolist()
-        ],
-        pool.damaged,
-    )
+    suggestions = [
+        Suggestion(pool.rows[i].clip, pool.rows[i].path, names[int(best.indices[i])], float(best.values[i]))
+        for i in chosen.tolist()
+    ]
+    return SuggestionRun(suggestions, pool.damaged)
 
 
 def most_helpful(video_embeds: Tensor, posteriors: Tensor, count: int, labelled: Tensor | None = None) -> Tensor:

@@ -1,12 +1,4 @@
-"""The clips, or the moments of long videos, that match a text best.
-
-    dkd search "playing violin" archive/ --classes activities.txt --sheet found.html
-    dkd search "somebody falls" cameras/ --window 4
-    dkd search - archive/ --classes activities.txt          # one query a line, typed or piped in
-
-Clips are embedded once and kept. With the classes of the domain, clips and texts are moved toward it, which finds other
-texts better too; without them plain cosines are compared.
-"""
+"""`dkd search`: the clips, or the moments of long videos, that match a text best."""
 
 import argparse
 import csv
@@ -15,107 +7,122 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .asked import add_options, asked
+from .command_options import (
+    OWN_ENCODER,
+    add_class_options,
+    add_model_options,
+    add_work_options,
+    command_parser,
+    ending,
+    positive,
+    printable,
+)
 
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # seconds of imports, which --help need not wait for
     from .clip_search import Match, SearchIndex
 
 COLUMNS = ("text", "rank", "score", "clip", "start", "end")
+SHEET_ENDINGS = (".png", ".html", ".htm")
+DESCRIPTION = """\
+The clips, or the moments of long videos, that match a text best. Clips are embedded once and kept. Where the classes
+of the domain are named, clips and texts are moved toward it, texts that name none of these classes too; without
+classes plain cosines are compared, which is the best that can be done then."""
+
+EPILOG = (
+    """\
+score: cosine of the embeddings of text and clip, -1 to 1; it ranks what one text finds, and says nothing across texts
+
+examples
+  clips of a folder, with a page to look at
+    dkd search "playing violin" archive --classes activities.txt --model openai/clip-vit-base-patch16 --sheet s.html
+  moments of long videos
+    dkd search "somebody falls" cameras --window 4
+  one query a line, typed or piped in
+    dkd search - archive --classes activities.txt
+
+"""
+    + OWN_ENCODER
+    + """
+exit code 0: all done; 1: done, but clips could not be read; 2: you have to change something."""
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All options."""
-    parser = argparse.ArgumentParser(
-        prog="dkd search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """All options, in groups."""
+    parser = command_parser("search", DESCRIPTION, EPILOG)
     parser.add_argument("text", metavar="TEXT", help="what is to be seen; - reads one query a line from the input")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, lists (.txt) or tables (.csv)")
-    parser.add_argument("--count", type=int, default=10, metavar="N", help="matches to show (default: 10)")
     parser.add_argument(
-        "--window", type=float, metavar="SECONDS", help="search moments of this length in long videos, not clips"
+        "paths", nargs="+", metavar="PATH", help="videos, folders of any depth, lists (.txt), tables (.csv)"
     )
-    parser.add_argument(
-        "--stride", type=float, metavar="SECONDS", help="from moment to moment (default: half of --window)"
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help=f"matches as CSV: {', '.join(COLUMNS)}")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="matches as pictures: a .png or a .html file")
-    parser.add_argument("--num-workers", type=int, default=2, metavar="N", help="decoding processes (default: 2)")
-    add_options(parser, classes_required=False)
+    parser.add_argument("--count", type=positive, default=10, metavar="N", help="matches to show (default: 10)")
+    parser.add_argument("--window", type=float, metavar="SECONDS", help="search moments of this length, not clips")
+    parser.add_argument("--stride", type=float, metavar="SECONDS", help="from one to the next (default: half of it)")
+    add_class_options(parser)
+    add_model_options(parser)
+    parser.add_argument("--domain", metavar="DIR", help="use a saved domain (default: fitted to these clips)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", type=Path, metavar="FILE", help=f"CSV with the columns {', '.join(COLUMNS)}")
+    output.add_argument("--sheet", type=Path, metavar="FILE", help="matches as pictures: a .png or a .html file")
+    add_work_options(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; its exit code: 0 all done, 1 some clips could not be read, 2 something is to be changed."""
-    options = build_parser().parse_args(argv)
-    try:
-        return run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Run it; the exit code."""
+    args = build_parser().parse_args(argv)
+    return ending(lambda: _run(args), "what is embedded is kept, run it again to go on")
 
 
-def run(options: argparse.Namespace) -> int:
-    """All queries answered."""
-    check(options)
+def _run(args: argparse.Namespace) -> int:
+    check_sheet(args.sheet)
+    if args.stride is not None and args.window is None:
+        raise ValueError("--stride goes with --window, which says how long a moment is")
+    if not args.text.strip():
+        raise ValueError("the text to search for is empty; say what is to be seen")
+    from .asked import encoder_of
     from .clip_search import search_index
 
-    question = asked(options)
-    if not question.class_names and not options.no_adapt:
+    index = search_index(
+        args.paths,
+        args.classes,
+        encoder_of(args),
+        templates=args.templates,
+        descriptions=args.descriptions,
+        domain=args.domain,
+        window=args.window,
+        stride=args.stride,
+        cache_dir=args.cache_dir,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+    )
+    if not index.head.is_fitted:
         print(
-            "note: no --classes, so plain cosines are compared; the activities of the domain make search better",
+            "note: no --classes, so plain cosines are compared; with those of the domain more is found",
             file=sys.stderr,
         )
-    index = search_index(
-        options.paths,
-        question.encoder,
-        question.class_names,
-        None if options.no_adapt else question.text_embeds,
-        head=question.encoder.new_head() if options.no_adapt else question.head,
-        templates=templates(options),
-        window=options.window,
-        stride=options.stride,
-        cache_folder=options.cache,
-        num_workers=options.num_workers,
-    )
     for name, reason in index.damaged.items():
-        print(f"not read: {name}: {reason}", file=sys.stderr)
+        print(f"not read: {printable(name)}: {printable(reason)}", file=sys.stderr)
     found: list[tuple[str, Match]] = []
-    for text in [options.text] if options.text != "-" else (line.strip() for line in sys.stdin):
-        if not text and options.text == "-":
-            continue
+    for text in [args.text] if args.text != "-" else filter(None, map(str.strip, sys.stdin)):
         start = time.perf_counter()
-        matches = index.search(text, options.count)
-        seconds = time.perf_counter() - start
-        print(f"{text!r} in {kind(index)}, {seconds:.2f} s")
+        matches = index.search(text, args.count)
+        print(f"{printable(text)}: {kind(index)}, {time.perf_counter() - start:.2f} s")
         for rank, match in enumerate(matches, start=1):
-            print(f"{rank:3}  {match.score:6.3f}  {place(match)}", flush=True)
+            print(f"{rank:3}  {match.score:6.3f}  {printable(place(match))}", flush=True)
         found += [(text, match) for match in matches]
-    write(options, found)
+    write(args, found)
     return 1 if index.damaged else 0
 
 
-def check(options: argparse.Namespace) -> None:
-    """Refuse what would only show after the work.
+def check_sheet(sheet: Path | None) -> None:
+    """Refuse an ending that would only be refused after the work.
 
     Raises:
-        ValueError: A number or an ending makes no sense.
+        ValueError: It is neither .png nor .html.
     """
-    if options.count < 1:
-        raise ValueError(f"--count {options.count}: ask for at least 1 match")
-    if options.sheet and options.sheet.suffix.lower() not in (".png", ".html", ".htm"):
-        raise ValueError(f"--sheet {options.sheet}: a sheet is a .png or a .html file")
-    if options.stride is not None and options.window is None:
-        raise ValueError("--stride goes with --window, which says how long a moment is")
-    if not options.text.strip():
-        raise ValueError("the text to search for is empty; say what is to be seen")
-
-
-def templates(options: argparse.Namespace) -> list[str] | None:
-    """Templates of queries, where the user gives some."""
-    from ..data.prompts import load_templates
-
-    return load_templates(options.templates) if options.templates else None
+    if sheet is not None and sheet.suffix.lower() not in SHEET_ENDINGS:
+        raise ValueError(f"--sheet {sheet}: a sheet is a .png or a .html file")
 
 
 def kind(index: "SearchIndex") -> str:
@@ -133,11 +140,11 @@ def place(match: "Match") -> str:
     return f"{match.clip}  {clock(round(1000 * match.start))} - {clock(round(1000 * match.end))}"
 
 
-def write(options: argparse.Namespace, found: list[tuple[str, "Match"]]) -> None:
+def write(args: argparse.Namespace, found: list[tuple[str, "Match"]]) -> None:
     """The files that were asked for."""
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.open("w", newline="", encoding="utf-8") as stream:
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        with args.output.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(COLUMNS)
             ranks: dict[str, int] = {}
@@ -145,21 +152,17 @@ def write(options: argparse.Namespace, found: list[tuple[str, "Match"]]) -> None
                 ranks[text] = ranks.get(text, 0) + 1
                 times = ["" if t is None else f"{t:.3f}" for t in (match.start, match.end)]
                 writer.writerow([text, ranks[text], f"{match.score:.4f}", match.clip, *times])
-    if options.sheet:
+    if args.sheet:
         from .thumbnails import Picture, write_sheet
 
-        options.sheet.parent.mkdir(parents=True, exist_ok=True)
+        args.sheet.parent.mkdir(parents=True, exist_ok=True)
         pictures = [
             Picture(
                 match.path,
                 None if match.start is None or match.end is None else (match.start + match.end) / 2,
                 place(match),
-                f"{match.score:.3f}" + (f"  {text}" if options.text == "-" else ""),
+                f"{match.score:.3f}" + (f"  {text}" if args.text == "-" else ""),
             )
             for text, match in found
         ]
-        write_sheet(pictures, options.sheet, "all queries" if options.text == "-" else options.text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        write_sheet(pictures, args.sheet, "all queries" if args.text == "-" else args.text)

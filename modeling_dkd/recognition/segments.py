@@ -25,7 +25,11 @@ class Segment(NamedTuple):
 
 
 def join_windows(
-    starts: ArrayOfFloat, ends: ArrayOfFloat, labels: ArrayOfInt, probabilities: ArrayOfFloat, names: Sequence[str | None]
+    starts: ArrayOfFloat,
+    ends: ArrayOfFloat,
+    labels: ArrayOfInt,
+    probabilities: ArrayOfFloat,
+    names: Sequence[str | None],
 ) -> list[Segment]:
     """Equal neighbours among windows as segments, in order of time.
 

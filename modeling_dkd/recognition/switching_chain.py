@@ -55,11 +55,11 @@ class SwitchingChain:
 def choose_chain(sequences: Sequence[ArrayOfFloat]) -> SwitchingChain:
     """The chain of largest evidence for the posteriors (N, S) of each of some videos, windows in order of time."""
     longest = max(map(len, sequences))
-    durations = DURATIONS[DURATIONS <= max(1, longest)]
+    durations = DURATIONS[max(1, longest) >= DURATIONS]
     best, chosen = -np.inf, (1.0, 1.0)
     for exponent in EXPONENTS if longest > 1 else ():
         shares, ratios = _shares_and_ratios(sequences, exponent)
-        evidence = sum(_log_evidence(ratio, shares, durations) for ratio in ratios)
+        evidence = np.sum([_log_evidence(ratio, shares, durations) for ratio in ratios], axis=0)
         if evidence.max() > best:
             best, chosen = evidence.max(), (float(durations[evidence.argmax()]), float(exponent))
     duration, exponent = chosen
@@ -142,9 +142,7 @@ def _log_evidence(ratio: ArrayOfFloat, shares: ArrayOfFloat, durations: ArrayOfF
     return np.log(lengths).sum(0)
 
 
-def _shares_and_ratios(
-    sequences: Sequence[ArrayOfFloat], exponent: float
-) -> tuple[ArrayOfFloat, list[ArrayOfFloat]]:
+def _shares_and_ratios(sequences: Sequence[ArrayOfFloat], exponent: float) -> tuple[ArrayOfFloat, list[ArrayOfFloat]]:
     """Shares (S,), the mean of all raised posteriors, and for each sequence these posteriors over the shares."""
     raised = [_raised(posteriors, exponent) for posteriors in sequences]
     shares = np.maximum(np.concatenate(raised).mean(0), TINY)

@@ -1,104 +1,134 @@
-"""What is seen when in long videos: segments as tables, captions, pictures and a page with the video.
-
-    dkd timeline monday.mp4 --classes activities.txt --output timelines
-    dkd timeline cameras/ --classes "stacking boxes,driving a forklift,sweeping" --window 6 --stride 3
-
-Windows are embedded once and kept, so other classes or penalties take seconds. The domain is fitted to the windows of
-all videos, without labels; where the label changes is decided for a whole video at once.
-"""
+"""`dkd timeline`: what is seen when in long videos."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .asked import add_options, asked
+from .command_options import (
+    OWN_ENCODER,
+    add_class_options,
+    add_model_options,
+    add_work_options,
+    command_parser,
+    ending,
+    printable,
+    share,
+)
 
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # seconds of imports, which --help need not wait for
     from .timelines import Timeline
 
 FORMATS = ("csv", "json", "vtt", "srt", "png", "html")
+DESCRIPTION = """\
+What is seen when in long videos: windows of a few seconds are embedded once, the domain is fitted to them, and where
+the label changes is decided for a whole video at once. Nothing is trained, no label is needed."""
+
+EPILOG = (
+    """\
+files, for each video one of each of the --formats
+  csv, json   video, start, end, label, confidence of each segment; no label: none of the classes
+  vtt, srt    captions
+  png, html   a chart; a page with the video and the coloured timeline beneath it
+
+examples
+  captions and a page for one video
+    dkd timeline monday.mp4 --classes activities.txt --model openai/clip-vit-base-patch16
+  all videos of a folder, coarser
+    dkd timeline cameras --classes "stacking boxes,sweeping" --window 10 --output timelines
+  other classes or penalties take seconds: what is embedded is kept
+    dkd timeline monday.mp4 --classes others.txt --switch-penalty 6 --formats csv
+
+"""
+    + OWN_ENCODER
+    + """
+exit code 0: all done; 1: done, but videos could not be read; 2: you have to change something."""
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All options."""
-    parser = argparse.ArgumentParser(
-        prog="dkd timeline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files, folders, lists (.txt) or tables (.csv)")
+    """All options, in groups."""
+    parser = command_parser("timeline", DESCRIPTION, EPILOG)
     parser.add_argument(
-        "--output", type=Path, default=Path("timelines"), metavar="DIR", help="where files go (default: timelines)"
+        "paths", nargs="+", metavar="PATH", help="videos, folders of any depth, lists (.txt), tables (.csv)"
     )
-    parser.add_argument(
-        "--formats", default=",".join(FORMATS), help=f"which, with commas between them (default: {','.join(FORMATS)})"
-    )
-    parser.add_argument("--window", type=float, default=4.0, metavar="SECONDS", help="of a window (default: 4)")
-    parser.add_argument("--stride", type=float, default=2.0, metavar="SECONDS", help="from one to the next (default: 2)")
-    parser.add_argument(
+    add_class_options(parser)
+    add_model_options(parser)
+    windows = parser.add_argument_group("windows")
+    windows.add_argument("--window", type=float, default=4.0, metavar="SECONDS", help="length of each (default: 4)")
+    windows.add_argument("--stride", type=float, metavar="SECONDS", help="from one to the next (default: half of it)")
+    windows.add_argument(
         "--switch-penalty",
         type=float,
         metavar="NATS",
-        help="what a change of label costs: 0 none, 2 to 6 some, 20 much (default: chosen so that windows predict "
-        "their neighbours best, without labels)",
+        help="what a change of label costs: 0 nothing, 4 some, 10 much (default: chosen without labels, so that "
+        "windows predict their neighbours best)",
     )
-    parser.add_argument(
+    windows.add_argument(
         "--reject-below",
-        type=float,
+        type=share,
         default=0.5,
-        metavar="P",
-        help="none of the classes where a window is known less than this; 0: every window gets a class (default: 0.5)",
+        metavar="X",
+        help="a window whose known is below X counts as none of the classes; 0: each gets one (default: 0.5)",
     )
-    add_options(parser, classes_required=True)
+    domain = parser.add_argument_group("domain", "by default fitted to the windows, without any label")
+    domain.add_argument("--domain", metavar="DIR", help="use a saved domain instead")
+    domain.add_argument("--no-adapt", action="store_true", help="use none: plain zero-shot")
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output", type=Path, default=Path("timelines"), metavar="DIR", help="folder (default: timelines)"
+    )
+    output.add_argument(
+        "--formats", default=",".join(FORMATS), metavar="A,B", help=f"which files (default: {','.join(FORMATS)})"
+    )
+    add_work_options(parser, batches=False)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; its exit code: 0 all done, 1 some videos could not be read, 2 something is to be changed."""
-    options = build_parser().parse_args(argv)
-    try:
-        return run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Run it; the exit code."""
+    args = build_parser().parse_args(argv)
+    return ending(lambda: _run(args), "what is embedded is kept, run it again to go on")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Timelines of all videos, written and told."""
-    formats = [name.strip().lower() for name in options.formats.split(",") if name.strip()]
+def _run(args: argparse.Namespace) -> int:
+    formats = [name.strip().lower() for name in args.formats.split(",") if name.strip()]
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
-        raise ValueError(f"--formats {options.formats!r}: choose from {', '.join(FORMATS)}")
-    if not options.classes and not options.domain:
-        raise ValueError("which activities? give --classes FILE with one a line, or names with commas between them")
-    from .timelines import timeline
+        raise ValueError(f"--formats {args.formats!r}: choose from {', '.join(FORMATS)}")
+    if args.classes is None and args.domain is None:
+        raise ValueError("no classes: give --classes, a file with one a line, or a --domain that knows some")
+    from .asked import encoder_of
+    from .timelines import check_chain_options, timeline
 
-    question = asked(options)
+    check_chain_options(args.window, args.window / 2 if args.stride is None else args.stride, args.switch_penalty)
+    args.output.mkdir(parents=True, exist_ok=True)
     found = timeline(
-        options.videos,
-        question.encoder,
-        question.class_names,
-        question.text_embeds,
-        window=options.window,
-        stride=options.stride,
-        head=question.head,
-        adapt=not options.no_adapt,
-        switch_penalty=options.switch_penalty,
-        reject_below=options.reject_below,
-        cache_folder=options.cache,
+        args.paths,
+        args.classes,
+        encoder_of(args),
+        templates=args.templates,
+        descriptions=args.descriptions,
+        domain=args.domain,
+        adapt=not args.no_adapt,
+        window=args.window,
+        stride=args.stride,
+        switch_penalty=args.switch_penalty,
+        reject_below=args.reject_below,
+        cache_dir=args.cache_dir,
     )
-    options.output.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     for of_video in found.timelines:
         stem = free_stem(Path(of_video.path).stem, taken)
         for name in formats:
-            write(of_video, options.output / f"{stem}.{name}")
-        shown = options.output / f"{stem}.{'html' if 'html' in formats else formats[0]}"
-        print(summary(of_video), f"-> {shown}")
+            write(of_video, args.output / f"{stem}.{name}")
+        print(summary(of_video))
+        print(f"  {printable(str(args.output / stem))}.{formats[-1]}")
         if of_video.remark:
-            print(f"note: {of_video.video}: {of_video.remark}", file=sys.stderr)
+            print(f"note: {printable(of_video.video)}: {printable(of_video.remark)}", file=sys.stderr)
     for name, reason in found.damaged.items():
-        print(f"not read: {name}: {reason}", file=sys.stderr)
+        print(f"not read: {printable(name)}: {printable(reason)}", file=sys.stderr)
     return 1 if found.damaged else 0
 
 
@@ -140,8 +170,4 @@ def summary(found: "Timeline") -> str:
     nothing = found.seconds_of(None)
     gaps = f", {clock(round(1000 * nothing))} of none of them" if nothing else ""
     many = f"{len(found.segments)} segments of {len(labels)} classes"
-    return f"{found.video}: {clock(round(1000 * found.duration))}, {many}{gaps}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return f"{printable(found.video)}: {clock(round(1000 * found.duration))}, {many}{gaps}"

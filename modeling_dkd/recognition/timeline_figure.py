@@ -4,8 +4,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .timelines import Timeline
 from .timeline_files import clock
+from .timelines import Timeline
 
 
 MAX_ROWS = 40

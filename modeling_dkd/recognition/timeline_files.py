@@ -37,11 +37,15 @@ def json_text(found: Timeline) -> str:
         "window": found.window,
         "stride": found.stride,
         "classes": list(found.class_names),
-        "encoder": found.encoder,
         "switch_penalty": round(found.switch_penalty, 4),
         "remark": found.remark,
         "segments": [
-            {"start": round(s.start, 3), "end": round(s.end, 3), "label": s.label, "confidence": round(s.confidence, 4)}
+            {
+                "start": round(s.start, 3),
+                "end": round(s.end, 3),
+                "label": s.label,
+                "confidence": round(s.confidence, 4),
+            }
             for s in found.segments
         ],
     }

@@ -1,6 +1,6 @@
 """What is seen when in long videos: from files and class names to segments.
 
-    found = timeline(["monday.mp4"], encoder, ["opening the door", "stacking boxes"])
+    found = timeline(["monday.mp4"], ["opening the door", "stacking boxes"], "openai/clip-vit-base-patch16")
     for start, end, label, confidence in found.timelines[0].segments:
         ...
 
@@ -8,10 +8,11 @@ Windows of all videos are embedded once and kept, the domain is fitted to them o
 smoothed by a chain of labels that seldom switch (switching_chain.py). Labels are never needed.
 """
 
-import os
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +21,13 @@ from torch import Tensor
 from ..dkd_head import DKDHead, DKDHeadOutput
 from ..frame_sampling import ArrayOfFloat
 from ..video_frames import VideoReadError
+from .asked import asked, none_readable
 from .clip_cache import ClipCache, default_cache_folder
 from .clip_listing import Clip, list_clips
+from .clip_recognition import Classes, PathLike
 from .encoder import Encoder
 from .segments import Segment, join_windows
-from .switching_chain import best_path, chain_with_penalty, choose_chain, marginals
+from .switching_chain import SwitchingChain, best_path, chain_with_penalty, choose_chain, marginals
 from .window_embedding import VideoWindows, embed_windows
 
 
@@ -45,7 +48,6 @@ class Timeline:
         window_labels: Label of each window after smoothing, None for none of the classes.
         zero_shot_labels: Label of each window by plain zero-shot alone.
         class_names: The classes that were asked.
-        encoder: Name of the encoder.
         window: Length of a window, seconds.
         stride: Seconds from window to window.
         switch_penalty: What a switch cost on the way through the labels, nats.
@@ -60,7 +62,6 @@ class Timeline:
     window_labels: list[str | None]
     zero_shot_labels: list[str]
     class_names: tuple[str, ...]
-    encoder: str
     window: float
     stride: float
     switch_penalty: float
@@ -82,94 +83,128 @@ class TimelineRun:
 
     Attributes:
         timelines: One for each video that could be read, in the order given.
-        damaged: Name and reason of the others.
         head: The head with the domain, as it was used.
+        encoder: Name of the encoder.
+        damaged: Name and reason of the videos that could not be read.
     """
 
     timelines: list[Timeline]
     head: DKDHead
+    encoder: str
     damaged: dict[str, str] = field(default_factory=dict)
 
 
 def timeline(
-    videos: Sequence[str | os.PathLike[str]],
-    encoder: Encoder,
-    class_names: Sequence[str],
-    text_embeds: Tensor | None = None,
+    paths: Sequence[PathLike],
+    classes: Classes | None = None,
+    encoder: Encoder | str | None = None,
     *,
-    window: float = 4.0,
-    stride: float = 2.0,
-    head: DKDHead | None = None,
+    templates: PathLike | None = None,
+    descriptions: PathLike | None = None,
+    domain: PathLike | None = None,
     adapt: bool = True,
+    window: float = 4.0,
+    stride: float | None = None,
     switch_penalty: float | None = None,
     reject_below: float = 0.5,
-    cache_folder: str | os.PathLike[str] | None = None,
+    cache_dir: PathLike | None = None,
 ) -> TimelineRun:
     """Segments of long videos, labelled with the classes asked.
 
     Args:
-        videos: Files, folders or lists, as in `list_clips`.
-        encoder: What embeds, from `load_encoder`.
-        class_names: Names of the K classes.
-        text_embeds: Their embeddings, (K, D) or (K, P, D); None: of the encoder's own prompts.
-        window: Length of a window, seconds.
-        stride: From the start of a window to that of the next, seconds.
-        head: A head with a domain; None: one is fitted to the windows.
+        paths: Videos, folders, lists and tables, as in `list_clips`.
+        classes: A file with one class a line, names with commas between them, or a list; None: those of the domain.
+        encoder: What embeds, or what `load_encoder` takes for it.
+        templates: Prompt templates, as in `load_templates`; None: the domain's or the encoder's own.
+        descriptions: JSON file with descriptions of the classes, instead of templates.
+        domain: Folder of a saved domain; None: one is fitted to the windows.
         adapt: False: plain zero-shot, no domain at all.
+        window: Length of a window, seconds.
+        stride: From the start of a window to that of the next, seconds; None: half a window.
         switch_penalty: What a switch of label costs, nats; None: it is chosen without labels, see `choose_chain`.
         reject_below: A window counts as none of the classes where the head's `known` is below this, its neighbours
             not considered; 0: every window gets a class.
-        cache_folder: Where embeddings are kept; None: `default_cache_folder()`.
+        cache_dir: Where embeddings are kept; None: `default_cache_folder()`.
 
     Raises:
-        ValueError: No classes, a number that makes no sense, no video that can be read, or the encoder fails.
-        OSError: The disk refuses.
+        ValueError: What the user has to change: no classes, no video that can be read, a number that makes no sense.
+        OSError: The disk refuses; what was embedded is kept.
     """
     if not 0 <= reject_below < 1:
-        raise ValueError(f"reject_below is {reject_below}; it must be 0 or more and below 1")
-    if not class_names:
-        raise ValueError("no classes were given; name at least one")
-    clips = list_clips(videos)
-    if text_embeds is None:
-        text_embeds = encoder.embed_texts(encoder.prompts(class_names))
-    folder = ClipCache(cache_folder or default_cache_folder(), encoder).folder / "windows"
-    windows, damaged = embed_videos(clips, encoder, folder, window, stride)
+        raise ValueError(f"reject_below is {reject_below:g}; known is a probability, give 0 or more and less than 1")
+    if domain is not None and not adapt:
+        raise ValueError("a domain is named, and none is to be used; leave out one of both")
+    stride = window / 2 if stride is None else stride
+    check_chain_options(window, stride, switch_penalty)
+    if classes is None and domain is None:
+        raise ValueError("no classes: give --classes, a file with one a line, or a --domain that knows some")
+    clips = list_clips(paths)
+    question = asked(classes, encoder, templates=templates, descriptions=descriptions, domain=domain)
+    assert question.question is not None
+    names, text_embeds = question.question.class_names, question.question.text_embeds
+    cache = ClipCache(cache_dir or default_cache_folder(), question.encoder)
+    windows, damaged = embed_videos(clips, question.encoder, cache.folder / "windows", window, stride)
     if not windows:
-        name, reason = next(iter(damaged.items()))
-        raise ValueError(f"none of {len(clips)} videos can be read; {name}: {reason}")
+        raise none_readable(damaged)
     video_embeds = torch.cat([of_video.video_embeds for of_video in windows])
-    plain = encoder.new_head()
-    if head is None:
-        head = encoder.new_head().fit(video_embeds, text_embeds) if adapt else plain
+    plain = question.encoder.new_head()
+    head = question.stored.head if question.stored else plain
+    if adapt and question.stored is None:
+        head = question.encoder.new_head().fit(video_embeds, text_embeds)
     sizes = [len(of_video.starts) for of_video in windows]
     with torch.inference_mode():
         output, zero_shot = (of(video_embeds, text_embeds) for of in (head, plain))
     posteriors = [part.numpy() for part in label_posteriors(output, reject_below).split(sizes)]
     best = [part.tolist() for part in zero_shot.logits_per_video.argmax(1).split(sizes)]
     chain = choose_chain(posteriors) if switch_penalty is None else chain_with_penalty(posteriors, switch_penalty)
-    names: list[str | None] = [*class_names, None]
-    timelines = []
-    for of_video, own, plainly in zip(windows, posteriors, best, strict=True):
-        path = best_path(own, chain)
-        segments = join_windows(of_video.starts, of_video.ends, path, marginals(own, chain), names)
-        timelines.append(
-            Timeline(
-                video=of_video.clip.name,
-                path=of_video.clip.path,
-                segments=segments,
-                starts=of_video.starts,
-                ends=of_video.ends,
-                window_labels=[names[label] for label in path],
-                zero_shot_labels=[class_names[label] for label in plainly],
-                class_names=tuple(class_names),
-                encoder=encoder.name,
-                window=window,
-                stride=stride,
-                switch_penalty=chain.switch_penalty,
-                remark=of_video.remark,
-            )
+    timelines = [
+        smoothed(of_video, own, chain, names, [names[label] for label in plainly], (window, stride))
+        for of_video, own, plainly in zip(windows, posteriors, best, strict=True)
+    ]
+    return TimelineRun(timelines, head, question.encoder.name, damaged)
+
+
+def check_chain_options(window: float, stride: float, switch_penalty: float | None) -> None:
+    """Refuse numbers that would only be refused after the work.
+
+    Raises:
+        ValueError: A number is no number or too small, or windows leave out parts of the video.
+    """
+    if not (0 < window < math.inf and 0 < stride < math.inf):
+        raise ValueError(f"windows of {window:g} s every {stride:g} s: both must be above 0")
+    if stride > window:
+        raise ValueError(
+            f"windows of {window:g} s every {stride:g} s leave out what is between them; take more of them"
         )
-    return TimelineRun(timelines, head, damaged)
+    if switch_penalty is not None and not 0 <= switch_penalty < math.inf:
+        raise ValueError(f"a switch penalty of {switch_penalty:g} nats: it must be 0 or more, such as 4")
+
+
+def smoothed(
+    windows: VideoWindows,
+    posteriors: ArrayOfFloat,
+    chain: SwitchingChain,
+    class_names: Sequence[str],
+    zero_shot_labels: list[str],
+    window_and_stride: tuple[float, float],
+) -> Timeline:
+    """The timeline of one video from the posteriors (N, K) or (N, K + 1) of its windows."""
+    names: list[str | None] = [*class_names, None]
+    path = best_path(posteriors, chain)
+    return Timeline(
+        video=windows.clip.name,
+        path=windows.clip.path,
+        segments=join_windows(windows.starts, windows.ends, path, marginals(posteriors, chain), names),
+        starts=windows.starts,
+        ends=windows.ends,
+        window_labels=[names[label] for label in path],
+        zero_shot_labels=zero_shot_labels,
+        class_names=tuple(class_names),
+        window=window_and_stride[0],
+        stride=window_and_stride[1],
+        switch_penalty=chain.switch_penalty,
+        remark=windows.remark,
+    )
 
 
 def embed_videos(
@@ -191,7 +226,8 @@ def label_posteriors(output: DKDHeadOutput, reject_below: float) -> Tensor:
     `known` shares each window between the classes and none of them, its odds divided by those of `reject_below`, so
     that a window at just this value stands halfway.
     """
-    posteriors = output.logits_per_video.double().softmax(1)
+    logits: Any = output.logits_per_video
+    posteriors = logits.double().softmax(1)
     known = getattr(output, "known", None)
     if known is None or reject_below == 0:
         return posteriors
