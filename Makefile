@@ -15,20 +15,22 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	$(BIN)/python -m modeling_dkd.synthetic.checkpoint
 	@touch $@
 
 setup: $(READY)  ## make .venv with the tested versions
 
 demo: $(READY)  ## zero-shot and DKD on synthetic clips of shifted domains, under 3 minutes
-	$(BIN)/python -m modeling_dkd.synthetic.demo --output demo
+	$(BIN)/python -m modeling_dkd.synthetic.checkpoint
+	$(BIN)/dkd demo --output demo
 
 card: demo  ## the card of hub_configs/dkd-tiny anew, with the figures of the demo
-	$(BIN)/python -m modeling_dkd.hub card hub_configs/dkd-tiny --repo_id hub_configs/dkd-tiny \
+	$(BIN)/dkd card hub_configs/dkd-tiny --repo_id hub_configs/dkd-tiny \
 		--results demo/results.json --figures demo/gain_by_shift.png
 
 publish: $(READY)  ## CONFIG=hub_configs/NAME.yaml: show what would be published of its run; nothing is sent
 	@test -n "$(CONFIG)" || { echo "say which: make publish CONFIG=hub_configs/NAME.yaml"; exit 1; }
-	$(BIN)/python -m modeling_dkd.hub publish --config $(CONFIG)
+	$(BIN)/dkd publish --config $(CONFIG)
 
 results: $(READY)  ## docs/results.md from the JSON files in docs/
 	$(BIN)/python -m benchmarks.results_page
@@ -40,13 +42,22 @@ growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, strea
 	$(BIN)/python benchmarks/growth.py
 
 space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
-	$(BIN)/python -m modeling_dkd.space.app
+	$(BIN)/dkd space
 
-test: $(READY)  ## the fast tests, under 5 minutes
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+# Two test processes with one thread each: threads of both would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
 
-test-all: $(READY)  ## every test, the slow ones too
-	$(BIN)/python -m pytest -n 2
+test: $(READY)  ## the fast tests, under 3 minutes on two cores
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)  ## the others: processes, the browser, the wheel, real data in full
+	$(PYTEST) -m slow
+
+test-all: $(READY)  ## every test once
+	$(PYTEST)
+
+wheel: $(READY)  ## dist/: the wheel and the source distribution
+	$(BIN)/python -m hatchling build -d dist
 
 faults: $(READY)  ## damage, kill, starve and race everything, count what survives; 5 to 30 minutes
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m faults --output docs
@@ -68,6 +79,6 @@ style: $(READY)  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment and everything generated
-	rm -rf $(VENV) .venv-matrix demo runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-matrix demo dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo card publish results bench growth space test test-all faults fuzz test-matrix quality style clean
+.PHONY: help setup demo card publish results bench growth space wheel test test-slow test-all faults fuzz test-matrix quality style clean

@@ -18,72 +18,81 @@ for each video and each class. Among frames, `averaged_first`: one particle a cl
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from modeling_dkd import class_mixture, dkd_head
+from modeling_dkd import DKDCLIPConfig, DKDHead, DKDHeadOutput
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts, write_embeddings
 from modeling_dkd.evaluation.measurement import Measurement, Plan, measure_set
 from modeling_dkd.evaluation.methods.ablations import ABLATIONS, ON_PARTS, ablation
-from modeling_dkd.evaluation.methods.dkd import dkd
+from modeling_dkd.evaluation.methods.dkd import dkd, unfitted_head
 from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
-from modeling_dkd.evaluation.protocols import PROTOCOLS, Task, pool
-from modeling_dkd.evaluation.report import Line, environment, paired_gain, summarise, write_results
+from modeling_dkd.evaluation.names import DEFAULT_PROTOCOLS
+from modeling_dkd.evaluation.protocols import Method, Task, pool
+from modeling_dkd.evaluation.report import Line, environment, paired_gain, summarise
 from modeling_dkd.gaussian_mixture import fit_gaussian_mixture
-from modeling_dkd.svgd import median_bandwidth, squared_distances, svgd
+from modeling_dkd.mixture_options import MixtureOptions
+from modeling_dkd.svgd import kernel_and_slope, svgd
 from modeling_dkd.synthetic.demo import CHECKPOINT, NUM_CLIPS, VIEWS, embed_target
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 UCF101 = "ucf101_openai_vitb32_dev.npz"
+WHURS19 = {"video_embeds": "image_f", "text_embeds": "text_avg"}
+FRAMES = {"video_embeds": "val_f", "labels": "val_l"}
+PROMPTS = "ucf101_object_prompts_vitb32.npz"  # class texts of the third set
+# Files and what their arrays are called.
 SETS = {
-    "WHU-RS19, RN50": ("whurs19_clip_rn50.npz", None),
-    "WHU-RS19, ViT-B/32": ("whurs19_clip_vit-b-32.npz", None),
-    "UCF101, 67 classes": (UCF101, "ucf101_object_prompts_vitb32.npz"),
-    "UCF101, 101 classes": (UCF101, None),
-    "ImageNet, 500 classes": ("imagenet500a_openai_vitb32.npz", None),
+    "WHU-RS19, RN50": ("whurs19_clip_rn50.npz", WHURS19),
+    "WHU-RS19, ViT-B/32": ("whurs19_clip_vit-b-32.npz", WHURS19),
+    "UCF101, 67 classes": (UCF101, FRAMES),
+    "UCF101, 101 classes": (UCF101, FRAMES | {"text_embeds": "text_mapped_from_minilm"}),
+    "ImageNet, 500 classes": ("imagenet500a_openai_vitb32.npz", {"video_embeds": "image_f", "text_embeds": "text"}),
 }
 # A part is taken away by the value of its constant at which it does nothing.
 PARTS: dict[str, dict[str, Any]] = {
-    "no mixture: debiased texts only": {"TEMPERATURE": 1e9},
-    "no debiasing of texts": {"DEBIASED_SHARE": 0.0},
-    "no class frequencies": {"FREQUENCY_VARIANCE": 1e-9, "FREQUENCY_PRIOR_CLASSES": 1e9},
-    "no anchors: own means only": {"KAPPA": 1e-2, "DOUBTFUL_SIZE": 0.0},
-    "no doubt about small classes": {"DOUBTFUL_SIZE": 0.0},
-    "no temperature (T = 1)": {"TEMPERATURE": 1.0, "_effective_dimension": lambda *_: 0.0},
-    "diagonal covariance": {"UNLABELLED_COVARIANCE_SHARE": 0.0},
-    "the samples' own covariance": {"UNLABELLED_COVARIANCE_SHARE": 1.0},
+    "no mixture: debiased texts only": {"temperature": 1e9},
+    "no debiasing of texts": {"debiased_share": 0.0},
+    "no class frequencies": {"frequency_variance": 1e-9, "frequency_prior_classes": 1e9},
+    "no anchors: own means only": {"anchor_samples": 1e-2, "doubtful_size": 0.0},
+    "no doubt about small classes": {"doubtful_size": 0.0},
+    "T = 1 with plenty of samples": {"temperature": 1.0},
+    "diagonal covariance": {"unlabelled_covariance_share": 0.0},
+    "the samples' own covariance": {"unlabelled_covariance_share": 1.0},
 }
+# Of the constants, those that act where nothing is labelled, no class is new and no prediction is left to confidence.
 CONSTANTS = (
-    "KAPPA",
-    "DOUBTFUL_SIZE",
-    "DOUBTFUL_POWER",
-    "TEMPERATURE",
-    "SHARED_CLASSES",
-    "COVARIANCE_PRIOR_SAMPLES",
-    "UNLABELLED_COVARIANCE_SHARE",
-    "EQUAL_VARIANCE_SHARE",
-    "VARIANCE_PRIOR_SAMPLES",
-    "DEBIASED_SHARE",
-    "UNBIASED_PRIOR_CLASSES",
-    "SPREAD_PRIOR_SAMPLES",
-    "FREQUENCY_VARIANCE",
-    "FREQUENCY_PRIOR_CLASSES",
-    "NUM_ROUNDS",
+    "anchor_samples",
+    "doubtful_size",
+    "doubtful_power",
+    "temperature",
+    "shared_classes",
+    "covariance_prior_samples",
+    "unlabelled_covariance_share",
+    "equal_variance_share",
+    "variance_prior_samples",
+    "debiased_share",
+    "unbiased_prior_classes",
+    "spread_prior_samples",
+    "frequency_variance",
+    "frequency_prior_classes",
+    "num_rounds",
 )
 
 # Frame by frame: real clips with a weak encoder (EfficientNet-Lite0 and MiniLM), 14 or 101 classes asked, and
 # generated clips of these domains with dkd-tiny.
-REAL_FRAMES, CLASS_TEXTS = "ucf101_14_effnetlite0_conse_dev.npz", ("text14", "text101")
+REAL_FRAMES = "ucf101_14_effnetlite0_conse_dev.npz"
+# Class texts and the labels that go with them.
+CLASS_TEXTS = {"text14": "labels", "text101": "labels101"}
 GENERATED = ("source", "combined")
 PARTICLE_ABLATIONS = (*ON_PARTS, "three_steps")
 TITLES = {
@@ -92,50 +101,35 @@ TITLES = {
     "particles": "Frames as particles, 4 frames a clip",
 }
 
-Method = Callable[[Task], Tensor]
+
+class OneStrength(DKDHead):
+    """What is the mean strength of all videos moves each of them, and likewise texts."""
+
+    def _svgd(self, particles: Tensor, targets: Tensor, strength: Tensor) -> Tensor:
+        return super()._svgd(particles, targets, strength.mean().expand_as(strength))
 
 
-@contextmanager
-def patched(module: Any, values: Mapping[str, Any]) -> Iterator[None]:
-    """Other constants or functions in a module for a while."""
-    before = {name: getattr(module, name) for name in values}
-    for name, value in values.items():
-        setattr(module, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(module, name, value)
-
-
-def with_constants(values: Mapping[str, Any], task: Task) -> Tensor:
-    """DKD with other constants of the mixture."""
-    with patched(class_mixture, values):
-        return dkd(task)
-
-
-def with_svgd(other_svgd: Callable[..., Tensor], task: Task) -> Tensor:
-    """DKD with another movement of particles."""
-    with patched(dkd_head, {"svgd": other_svgd}):
-        return dkd(task)
-
-
-def without_preconditioner(
-    particles: Tensor, score: Callable[[Tensor], Tensor], variances: Tensor, **options: Any
-) -> Tensor:
+class WithoutPreconditioner(DKDHead):
     """The same step toward the same target, but distances between particles not whitened."""
-    return svgd(particles, lambda points: score(points) * variances, **options)
+
+    def _svgd(self, particles: Tensor, targets: Tensor, strength: Tensor) -> Tensor:
+        return svgd(particles, lambda points: targets[:, None] - points, 1, strength[:, None, None])
 
 
-def same_strength(particles: Tensor, step_size: Tensor, **options: Any) -> Tensor:
-    """The same step, by what is the mean strength of all videos or of all texts."""
-    return svgd(particles, step_size=step_size.mean().expand_as(step_size), **options)
+def with_options(values: Mapping[str, Any], task: Task) -> DKDHeadOutput:
+    """DKD with other constants."""
+    return dkd(task, mixture_options=replace(MixtureOptions(), **values))
 
 
-def with_bandwidth(factor: float, particles: Tensor, variances: Tensor, **options: Any) -> Tensor:
-    """The median rule times a factor."""
-    bandwidth = factor * median_bandwidth(squared_distances(particles / variances.sqrt()), particles.shape[-1])
-    return svgd(particles, variances=variances, bandwidth=bandwidth, **options)
+def with_head(make: Callable[[DKDCLIPConfig], DKDHead], task: Task) -> DKDHeadOutput:
+    """DKD by another head."""
+    head = make(unfitted_head(task).config).eval().fit(task.domain, task.text, labels=task.domain_labels)
+    return head(task.test, task.text)
+
+
+def scaled_kernel(factor: float, distances: Tensor, bandwidth: Tensor | float) -> tuple[Tensor, Tensor]:
+    """The rbf kernel with the median rule times a factor as bandwidth."""
+    return kernel_and_slope(distances, "rbf", factor * bandwidth)
 
 
 def unanchored_moved(task: Task) -> Tensor:
@@ -151,28 +145,21 @@ def parts() -> dict[str, Method]:
     methods: dict[str, Method] = {"zero-shot": zero_shot, "both centred": both_centred, "DKD": dkd}
     names = [name for name in ABLATIONS if name not in PARTICLE_ABLATIONS]
     methods |= {f"DKD, {name}": ablation(name) for name in names}
-    methods |= {f"DKD, {name}": partial(with_constants, values) for name, values in PARTS.items()}
-    methods |= {"DKD, one strength for all": partial(with_svgd, same_strength)}
+    methods |= {f"DKD, {name}": partial(with_options, values) for name, values in PARTS.items()}
+    methods |= {"DKD, one strength for all": partial(with_head, OneStrength)}
     return methods | {"videos moved toward an unanchored mixture": unanchored_moved}
 
 
 def halved_and_doubled() -> dict[str, Method]:
-    """The mixture's constants that act where nothing is labelled, but for floors and ranges that keep numbers sane.
-
-    The effective dimension, whose factor in T is one, is halved and doubled too.
-    """
+    """The constants in `CONSTANTS`."""
     methods: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
     for name in CONSTANTS:
-        value = getattr(class_mixture, name)
+        value = getattr(MixtureOptions(), name)
         for factor in (0.5, 2):
             other = max(1, round(value * factor)) if isinstance(value, int) else value * factor
             # More than all of the bias there is not.
-            other = min(other, 1.0) if name == "DEBIASED_SHARE" else other
-            methods[f"{name} {value:g} -> {other:g}"] = partial(with_constants, {name: other})
-    dimension = class_mixture._effective_dimension
-    for factor in (0.5, 2):
-        scaled: dict[str, Any] = {"_effective_dimension": lambda *scatter, factor=factor: factor * dimension(*scatter)}
-        methods[f"effective dimension x {factor:g}"] = partial(with_constants, scaled)
+            other = min(other, 1.0) if name == "debiased_share" else other
+            methods[f"{name} {value:g} -> {other:g}"] = partial(with_options, {name: other})
     return methods
 
 
@@ -180,20 +167,61 @@ def particles() -> dict[str, Method]:
     """How frames act on each other."""
     methods: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
     methods |= {f"DKD, {name}": ablation(name) for name in PARTICLE_ABLATIONS}
-    methods |= {"DKD, no preconditioner": partial(with_svgd, without_preconditioner)}
-    factors = (0.1, 10.0)
-    return methods | {
-        f"DKD, bandwidth x {factor:g}": partial(with_svgd, partial(with_bandwidth, factor)) for factor in factors
-    }
+    methods |= {"DKD, no preconditioner": partial(with_head, WithoutPreconditioner)}
+    for factor in (0.1, 10.0):
+        make = partial(DKDHead, svgd_kernel=partial(scaled_kernel, factor))
+        methods[f"DKD, bandwidth x {factor:g}"] = partial(with_head, make)
+    return methods
 
 
-def table(lines: list[Line]) -> str:
+class Gain(NamedTuple):
+    """What a variant gained over zero-shot on one row, as a fraction."""
+
+    method: str
+    protocol: str
+    data: str
+    gain: float
+
+
+def gains_of(lines: Sequence[Line]) -> dict[str, dict[str, dict[str, float]]]:
+    """Variant -> protocol -> set -> gain: what docs/ablation.json keeps of the rows."""
+    gains: dict[str, dict[str, dict[str, float]]] = {}
+    for line in lines:
+        if line.method != "zero-shot":
+            gains.setdefault(line.method, {}).setdefault(line.protocol, {})[line.data] = round(line.gain, 6)
+    return gains
+
+
+def rows_of(gains: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Gain]:
+    """The same as a list."""
+    return [
+        Gain(method, protocol, data, gain)
+        for method, by_protocol in gains.items()
+        for protocol, by_data in by_protocol.items()
+        for data, gain in by_data.items()
+    ]
+
+
+def as_json(sections: Mapping[str, Any]) -> str:
+    """Text of docs/ablation.json, a line for each variant."""
+    texts = []
+    for name, section in sections.items():
+        kept = {key: value for key, value in section.items() if key != "gains"}
+        variants = ",\n".join(f"{json.dumps(method)}: {json.dumps(row)}" for method, row in section["gains"].items())
+        texts.append(f'{json.dumps(name)}: {json.dumps(kept)[:-1]}, "gains": {{\n{variants}\n}}}}')
+    return '{"sections": {\n' + ",\n".join(texts) + "\n}}\n"
+
+
+def table(lines: list[Gain]) -> str:
     """Mean gain by protocol, over all rows, and the worst row, as Markdown."""
-    methods = list(dict.fromkeys(line.method for line in lines if line.method != "zero-shot"))
-    text = f"| variant | {' | '.join(PROTOCOLS)} | mean | worst row |\n|---|{'---:|' * (len(PROTOCOLS) + 1)}---|\n"
+    methods = list(dict.fromkeys(line.method for line in lines))
+    text = f"| variant | {' | '.join(DEFAULT_PROTOCOLS)} | mean | worst row |\n"
+    text += f"|---|{'---:|' * (len(DEFAULT_PROTOCOLS) + 1)}---|\n"
     for method in methods:
         rows = [line for line in lines if line.method == method]
-        by_protocol = [[100 * line.gain for line in rows if line.protocol == protocol] for protocol in PROTOCOLS]
+        by_protocol = [
+            [100 * line.gain for line in rows if line.protocol == protocol] for protocol in DEFAULT_PROTOCOLS
+        ]
         worst = min(rows, key=lambda line: line.gain)
         cells = [f"{sum(gains) / len(gains):+.1f}" for gains in by_protocol]
         mean = mean_gain(lines, method)
@@ -202,15 +230,15 @@ def table(lines: list[Line]) -> str:
     return text
 
 
-def mean_gain(lines: list[Line], method: str) -> float:
+def mean_gain(lines: list[Gain], method: str) -> float:
     """Of a method over its rows, points."""
     gains = [100 * line.gain for line in lines if line.method == method]
     return sum(gains) / len(gains)
 
 
-def sensitive(lines: list[Line], limit: float = 1.0) -> str:
+def sensitive(lines: list[Gain], limit: float = 1.0) -> str:
     """The variants whose mean is more than `limit` points from DKD's, in words."""
-    methods = [line.method for line in lines if line.method not in ("zero-shot", "DKD")]
+    methods = [line.method for line in lines if line.method != "DKD"]
     changes = {method: mean_gain(lines, method) - mean_gain(lines, "DKD") for method in methods}
     beyond = [f"{method} ({change:+.2f})" for method, change in changes.items() if abs(change) > limit]
     return f"Means that differ from DKD's by more than {limit:g} point: {', '.join(beyond) or 'none'}."
@@ -218,7 +246,12 @@ def sensitive(lines: list[Line], limit: float = 1.0) -> str:
 
 def framed_sets(features: Path, cache_dir: Path) -> dict[str, EmbeddingSet]:
     """Sets with one embedding a frame; generated clips are written and embedded where the cache lacks them."""
-    sets = {f"4 frames, {key}": read_embeddings(features / REAL_FRAMES, text_key=key) for key in CLASS_TEXTS}
+    sets = {
+        f"4 frames, {texts}": read_embeddings(
+            features / REAL_FRAMES, video_embeds="conse", text_embeds=texts, labels=labels
+        )
+        for texts, labels in CLASS_TEXTS.items()
+    }
     for domain in GENERATED:
         cache = cache_dir / f"dkd-tiny-{domain}-{NUM_CLIPS}.safetensors"
         if not cache.is_file():
@@ -246,7 +279,7 @@ def against_averaging(measured: list[Measurement]) -> list[dict[str, Any]]:
 def averaging_table(compared: list[dict[str, Any]]) -> str:
     """The comparison with averaging as Markdown."""
     text = "\nTop-1 with frames as particles minus top-1 with frames averaged first, in points, ± standard error:\n\n"
-    text += f"| set | {' | '.join(PROTOCOLS)} | mean |\n|---|{'---:|' * (len(PROTOCOLS) + 1)}\n"
+    text += f"| set | {' | '.join(DEFAULT_PROTOCOLS)} | mean |\n|---|{'---:|' * (len(DEFAULT_PROTOCOLS) + 1)}\n"
     for name in dict.fromkeys(row["data"] for row in compared):
         rows = [row for row in compared if row["data"] == name]
         cells = [f"{100 * row['gain']:+.2f} ± {100 * row['gain_error']:.2f}" for row in rows]
@@ -257,7 +290,7 @@ def averaging_table(compared: list[dict[str, Any]]) -> str:
 
 def measure(sets: Mapping[str, EmbeddingSet], methods: Mapping[str, Method], num_seeds: int) -> list[Measurement]:
     """All methods on all rows."""
-    plan = Plan(tuple(PROTOCOLS), num_seeds)
+    plan = Plan(DEFAULT_PROTOCOLS, num_seeds)
     total = len(sets) * plan.num_tasks(False) * len(methods)
     with tqdm(total=total, unit="run") as progress:
         measured = []
@@ -271,11 +304,11 @@ def measure(sets: Mapping[str, EmbeddingSet], methods: Mapping[str, Method], num
 def markdown(sections: Mapping[str, Any]) -> str:
     """The whole document."""
     text = "# Ablation\n\n" + (__doc__ or "").split("\n\n", 2)[2]
-    text += "\nWritten by `python benchmarks/ablation.py FEATURES`; docs/ablation.json has every row.\n"
+    text += "\nWritten by `python benchmarks/ablation.py FEATURES`; docs/ablation.json has the gain of every row.\n"
     for section, title in TITLES.items():
-        lines = [Line(**line) for line in sections[section]["lines"]]
+        lines = rows_of(sections[section]["gains"])
         made_with = sections[section]["environment"]
-        text += f"\n## {title}, {max(line.num_seeds for line in lines)} seeds\n\n"
+        text += f"\n## {title}, {sections[section]['num_seeds']} seeds\n\n"
         text += f"Measured {made_with['date'][:10]} at commit {made_with['commit'][:7]}.\n\n{table(lines)}"
         text += f"\n{sensitive(lines)}\n" if section == "constants" else ""
     return text + averaging_table(sections["particles"]["against_averaging"])
@@ -296,9 +329,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     sets = {}
-    for name, (videos, texts) in SETS.items():
+    for name, (videos, arrays) in SETS.items():
         path = options.features / videos
-        sets[name] = read_embeddings(path) if texts is None else read_with_texts(path, options.features / texts)
+        if "text_embeds" in arrays:
+            sets[name] = read_embeddings(path, **arrays)
+        else:
+            sets[name] = read_with_texts(path, options.features / PROMPTS, arrays, {"text_embeds": "text"})
     figures = options.output.with_suffix(".json")
     sections: dict[str, Any] = json.loads(figures.read_text())["sections"] if figures.is_file() else {}
     described = environment(sys.argv, [options.features / videos for videos, _ in SETS.values()])
@@ -309,10 +345,11 @@ def main() -> None:
             measured = measure(chosen, methods(), options.seeds)
             # Where the data lie on this machine is nobody's business.
             made_with = {key: described[key] for key in ("commit", "date", "versions")}
-            sections[section] = {"environment": made_with, "lines": [vars(x) for x in summarise(measured)]}
+            sections[section] = {"environment": made_with, "num_seeds": options.seeds}
             if by_frame:
                 sections[section]["against_averaging"] = against_averaging(measured)
-    write_results(figures, {"sections": sections})
+            sections[section]["gains"] = gains_of(summarise(measured))
+    figures.write_text(as_json(sections), encoding="utf-8")
     text = markdown(sections)
     options.output.write_text(text)
     print(text)

@@ -22,11 +22,11 @@ from replaced_backgrounds import CheckpointEncoder, Pair, embed_generated, embed
 from torch import Tensor
 from tqdm import tqdm
 
-from modeling_dkd.data.video_index import ucf101_index
+from modeling_dkd.data.official_index import ucf101_index
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, write_embeddings
 from modeling_dkd.evaluation.methods.dkd import dkd
 from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
-from modeling_dkd.evaluation.protocols import Method, Task
+from modeling_dkd.evaluation.protocols import Method, Task, logits_of
 from modeling_dkd.evaluation.report import environment, paired_gain, write_results
 from modeling_dkd.synthetic.demo import CHECKPOINT
 
@@ -114,13 +114,11 @@ def measure(name: str, pair: Pair, num_seeds: int) -> list[Loss]:
         texts, scale = tested_on.text_embeds, known["logit_scale"]
         assert texts is not None
         with torch.no_grad():
-            found = [
-                method(Task(fitted_on.video_embeds[domain], tested_on.video_embeds[test], texts, None, scale)).argmax(
-                    1
-                )
+            tasks = [
+                Task(fitted_on.video_embeds[domain], tested_on.video_embeds[test], texts, None, scale)
                 for domain, test in divisions
             ]
-        return found
+            return [logits_of(method(task)).argmax(1) for task in tasks]
 
     def error_of(differences: list[Tensor]) -> tuple[float, float]:
         return paired_gain(differences, [group_of[test] for test in tests])

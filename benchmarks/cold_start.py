@@ -10,7 +10,7 @@ COMMANDS = {
     "import modeling_dkd": ["-c", "import modeling_dkd"],
     "python evaluate.py --help": ["evaluate.py", "--help"],
     "python train.py --help": ["train.py", "--help"],
-    "python -m modeling_dkd.hub --help": ["-m", "modeling_dkd.hub", "--help"],
+    "python -m modeling_dkd publish --help": ["-m", "modeling_dkd", "publish", "--help"],
 }
 OTHERS = {
     "import torch": ["-c", "import torch"],

@@ -24,8 +24,9 @@ from safetensors.torch import save_file
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from modeling_dkd import DKDCLIPConfig, DKDHead, class_mixture
+from modeling_dkd import DKDCLIPConfig, DKDHead
 from modeling_dkd.embedding.embedding_shards import EmbeddingShards
+from modeling_dkd.mixture_options import MixtureOptions
 
 
 SHARD_SIZE = 50_000
@@ -57,11 +58,10 @@ def peak_memory() -> int:
 
 def fit_shards(paths: list[Path], num_classes: int, rounds: int) -> dict[str, float]:
     """Fit once; seconds and the growth of the peak memory, bytes."""
-    class_mixture.NUM_ROUNDS = rounds
     shards = EmbeddingShards(paths)
     dim = next(iter(shards)).shape[-1]
     texts = class_texts(num_classes, dim)
-    head = DKDHead(DKDCLIPConfig(projection_dim=dim))
+    head = DKDHead(DKDCLIPConfig(projection_dim=dim), MixtureOptions(num_rounds=rounds))
     head.fit(texts, texts)  # what torch allocates at first use
     before, start, processor_start = peak_memory(), time.perf_counter(), time.process_time()
     head.fit(shards, texts)
@@ -89,7 +89,10 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000, help="classes (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=512, help="dimensions (default: %(default)s)")
     parser.add_argument(
-        "--rounds", type=int, default=class_mixture.NUM_ROUNDS, help="EM rounds (default: those of a fit, %(default)s)"
+        "--rounds",
+        type=int,
+        default=MixtureOptions().num_rounds,
+        help="EM rounds (default: those of a fit, %(default)s)",
     )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

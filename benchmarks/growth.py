@@ -35,10 +35,11 @@ from matplotlib.figure import Figure
 from rows import clustered
 from tqdm import tqdm
 
-from modeling_dkd import DKDCLIPConfig, DKDCLIPImageProcessor, DKDHead, class_mixture
+from modeling_dkd import DKDCLIPConfig, DKDCLIPImageProcessor, DKDHead
 from modeling_dkd.dkd_head import DKDHeadOutput
 from modeling_dkd.evaluation.figures import save_figure
 from modeling_dkd.evaluation.measurement import growth_of_memory
+from modeling_dkd.mixture_options import MixtureOptions
 from modeling_dkd.synthetic.clips import write_clip
 from modeling_dkd.video_frames import read_frames
 
@@ -91,9 +92,9 @@ def forward(
     videos: int = 8, frames: int = 8, classes: int = 101, prompts: int = 1, steps: int = 1, others: bool = False
 ) -> Work:
     """A forward of the fitted head, D = 512; `others` asks the fitted classes in another order."""
-    class_mixture.NUM_ROUNDS = 2  # what a forward costs does not depend on how well the domain was fitted
+    options = MixtureOptions(num_rounds=2)  # what a forward costs does not depend on how well the domain was fitted
     domain, texts = clustered(500, classes, 512)
-    head = DKDHead(DKDCLIPConfig(projection_dim=512, num_svgd_steps=steps)).fit(domain, texts)
+    head = DKDHead(DKDCLIPConfig(projection_dim=512, num_svgd_steps=steps), options).fit(domain, texts)
     generator = torch.Generator().manual_seed(1)
     asked = texts.flip(0) if others else texts
     if prompts > 1:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from modeling_dkd.evaluation.measurement import growth_of_memory
 from modeling_dkd.evaluation.methods.dkd import dkd
 from modeling_dkd.evaluation.methods.peers import stata, transclip
-from modeling_dkd.evaluation.protocols import Task
+from modeling_dkd.evaluation.protocols import Method, Task
 
 from .rows import REPOSITORY, Row, clustered, compare
 
@@ -24,7 +24,7 @@ from .rows import REPOSITORY, Row, clustered, compare
 CLASSES, DIM = 100, 512
 ROUNDS = {1_000: 3, 10_000: 3, 100_000: 1}
 LIMIT_SECONDS = 150
-METHODS = {"dkd": dkd, "transclip": transclip, "stata": stata}
+METHODS: dict[str, Method] = {"dkd": dkd, "transclip": transclip, "stata": stata}
 NAMES = {"transclip": "TransCLIP", "stata": "StatA"}
 
 Found = dict[str, float] | str  # seconds and mebibytes, or why there are none

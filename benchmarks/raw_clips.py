@@ -37,8 +37,7 @@ FRAMES = 8
 OUR_IMPORTS = """
 import accelerate, transformers
 from modeling_dkd.evaluation import command, videos
-from modeling_dkd.data import clip_embedding, clip_encoder
-from modeling_dkd.evaluation import metrics
+from modeling_dkd.embedding import clip_embedding, clip_encoder
 """
 LOOP_IMPORTS = """
 import torch

@@ -9,8 +9,8 @@ The model of a video embedding x of the domain, given unit class texts t_k and t
   there are, counts as bias and is removed.
 - w_k: log frequency of class k in the domain, beyond what the text prior says; maximum a posteriori under N(0, v), v
   estimated over the classes. Absent classes lose weight; present ones need not be equally frequent.
-- mean_k: conjugate prior of at least KAPPA pseudo-samples at the anchor, the class text carried over to the cone of
-  the videos by a shift and a scale. A class without samples keeps its anchor, a class with many has its own mean.
+- mean_k: conjugate prior of at least `anchor_samples` pseudo-samples at the anchor, the class text carried over to
+  the cone of the videos by a shift and a scale. A class without samples keeps its anchor, one with many has its mean.
   Where few of the classes occur, those with few samples are held more: these are mostly samples of other classes.
 - S: one covariance around the means, shared by all classes, so that the posterior is linear in x. Without labels or
   with few samples per dimension it is held near its own diagonal, and that near a multiple of the identity. Axes that
@@ -30,43 +30,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from .mixture_options import MixtureOptions
 
-# Pseudo-samples that hold a class mean at its anchor.
-KAPPA = 2.5
-# Size below which the samples of a class are rather taken for those of others, relative to the typical size and times
-# the classes that do not occur for each one that does; and how sharp that is. A long tail, whose classes have samples
-# of their own, makes the latter about 1; a quarter of the classes occurring alone, about 3.
-DOUBTFUL_SIZE, DOUBTFUL_POWER = 0.25, 3.0
-# T with plenty of samples. What all classes share, the place and the axes of the domain, has to be known from the same
-# samples as their means, and counts as so many classes more.
-TEMPERATURE, SHARED_CLASSES = 10.0, 20.0
-# T where all samples are labelled: with one sample a class, and the power of classes / samples by which it falls to 1.
-# Means from one or two samples say little against the texts; with 16 only S is left to be doubted.
-LABELLED_TEMPERATURE, LABELLED_TEMPERATURE_POWER = 100.0, 1.65
-# Unlabelled samples that a labelled one is worth.
-LABELLED_WEIGHT = 2.0
-# Share of the classes' differences in the mean and the log spread of their logits that counts as bias, with many
-# classes, and the number of classes with which it is half of that: with few, a difference says how alike a text is to
-# just these.
-DEBIASED_SHARE, UNBIASED_PRIOR_CLASSES = 0.5, 6.0
-# Samples below which the length of a text's offset says more about the spread of its logits than they do.
-SPREAD_PRIOR_SAMPLES = 1000.0
-# Variance of the log class frequencies, nats^2, before the domain is known, and how many classes that is worth when it
-# is estimated.
-FREQUENCY_VARIANCE, FREQUENCY_PRIOR_CLASSES = 0.2, 10.0
-# Halvings of the range of a log frequency, down to rounding, when its equation is solved.
-FREQUENCY_HALVINGS = 30
-# Scale from text offsets to video offsets, kept in a sane range.
-ANCHOR_SCALE_RANGE = (0.2, 3.0)
-# Pseudo-samples per dimension that hold S at a diagonal, and the largest share of the samples' own covariance in S
-# where no class is known: with guessed classes it contains differences between them, which S must not explain away.
-COVARIANCE_PRIOR_SAMPLES, UNLABELLED_COVARIANCE_SHARE = 1.0, 0.25
-# Share of that diagonal that is the same for all axes, with many samples, and the pseudo-samples by which the rest is
-# held there too: one sample has hardly any variance on most axes. As many hold the effective dimension at D.
-EQUAL_VARIANCE_SHARE, VARIANCE_PRIOR_SAMPLES = 0.25, 2.0
-# Added to all variances so that S can be inverted: relative to their mean, and what rounding of unit vectors may hide.
-RELATIVE_VARIANCE_FLOOR, ROUNDING_VARIANCE = 1e-3, 1e-6
-NUM_ROUNDS = 15
+
 # Samples whose N x K matrices are held at once; larger ones cost fresh memory from the system each time.
 CHUNK_SIZE = 4096
 
@@ -99,7 +65,7 @@ class TextPrior:
 
 @dataclass(frozen=True)
 class DomainStatistics:
-    """Sums over domain samples, float64; those of disjoint samples add up. Labelled ones count LABELLED_WEIGHT times.
+    """Sums over domain samples, float64, labelled ones `labelled_weight` times; those of disjoint samples add up.
 
     Attributes:
         num_samples: (), n.
@@ -115,10 +81,9 @@ class DomainStatistics:
     prior_counts: Tensor
     sums: Tensor
 
-    @property
-    def seen_share(self) -> Tensor:
+    def seen_share(self, options: MixtureOptions) -> Tensor:
         """Samples per unit of weight, (): 1 where none is labelled."""
-        return 1 - self.num_labelled / self.num_samples * (1 - 1 / LABELLED_WEIGHT)
+        return 1 - self.num_labelled / self.num_samples * (1 - 1 / options.labelled_weight)
 
     def __add__(self, other: "DomainStatistics") -> "DomainStatistics":
         """Of both sets of samples."""
@@ -153,7 +118,7 @@ class ClassMixture:
         means: (K, D).
         variances: (D,), the diagonal of S.
         whitening: (D, D), W with W W^T = S^-1; products with it have unit covariance.
-        counts: (K,), samples per class, a labelled one counted LABELLED_WEIGHT times.
+        counts: (K,), samples per class, a labelled one counted `labelled_weight` times.
         anchor_weights: (K,), pseudo-samples at the anchor.
         temperature: (), T.
     """
@@ -170,7 +135,7 @@ class ClassMixture:
     temperature: Tensor
 
     @property
-    def evidence(self) -> Tensor:
+    def class_strength(self) -> Tensor:
         """Weight of a class's own samples in its mean, (K,), 0 (the anchor alone) to 1."""
         return self.counts / (self.counts + self.anchor_weights)
 
@@ -193,7 +158,7 @@ def fit_class_mixture(
     prior: TextPrior,
     labels: Tensor,
     logit_scale: float,
-    num_rounds: int | None = None,
+    options: MixtureOptions,
     all_reduce: AllReduce = lambda sums: sums,
     older: OlderSamples | None = None,
 ) -> tuple[ClassMixture, DomainStatistics, Tensor]:
@@ -204,7 +169,7 @@ def fit_class_mixture(
         prior: The debiased texts of the K classes.
         labels: (N,), int64, class of a sample or -1 for unlabelled.
         logit_scale: s > 0, the factor of cosines that makes logits.
-        num_rounds: EM rounds, the first of which knows the texts only; at least 1; None: NUM_ROUNDS.
+        options: Constants.
         all_reduce: Sums a tensor over processes that each hold a part of the samples.
         older: Further samples of the domain, of which only this is left.
 
@@ -212,60 +177,60 @@ def fit_class_mixture(
         The mixture, and the statistics and second moments it was made from.
     """
     held = {} if older is None else {"log_frequency": older.log_frequency}
-    mixture = replace(text_only_mixture(prior), **held)
-    moments = all_reduce(second_moments(video_embeds, labels, prior.offsets))
+    mixture = replace(text_only_mixture(prior, options), **held)
+    second_moments = all_reduce(sum_second_moments(video_embeds, labels, prior.offsets, options))
     if older is not None:
-        moments = moments + older.second_moments
-    for _ in range(NUM_ROUNDS if num_rounds is None else num_rounds):
-        statistics = gather_statistics(mixture, prior, video_embeds, labels, logit_scale, all_reduce)
+        second_moments = second_moments + older.second_moments
+    for _ in range(options.num_rounds):
+        statistics = gather_statistics(mixture, prior, video_embeds, labels, logit_scale, options, all_reduce)
         if older is not None:
             statistics += older.statistics
-        mixture = replace(maximise(mixture, prior, statistics, moments), **held)
-    return mixture, statistics, moments
+        mixture = replace(maximise(mixture, prior, statistics, second_moments, options), **held)
+    return mixture, statistics, second_moments
 
 
-def text_only_mixture(prior: TextPrior) -> ClassMixture:
+def text_only_mixture(prior: TextPrior, options: MixtureOptions) -> ClassMixture:
     """What is known before any sample: no mixture, which is one at infinite temperature."""
     zeros, origin = torch.zeros_like(prior.bias), torch.zeros_like(prior.offsets[0])
     one, never = zeros.new_ones(()), zeros.new_tensor(float("inf"))
     identity = torch.eye(len(origin), dtype=origin.dtype, device=origin.device)
-    means, variances, weights = torch.zeros_like(prior.offsets), torch.ones_like(origin), zeros + KAPPA
+    means, variances, weights = (
+        torch.zeros_like(prior.offsets),
+        torch.ones_like(origin),
+        zeros + options.anchor_samples,
+    )
     return ClassMixture(zeros, origin, origin, one, means, variances, identity, zeros, weights, never)
 
 
-def null_moments(video_embeds: Videos, text_embeds: Tensor, logit_scale: float) -> Tensor:
+def sum_logits(video_embeds: Videos, text_embeds: Tensor, logit_scale: float, options: MixtureOptions) -> Tensor:
     """Sums that tell how the logits of a class look on samples of other classes, (4, K), float64; samples add up.
 
     Rows: number of samples; weight 1 - p(k | x) under the texts alone; weighted logit; weighted squared logit.
     """
     offsets = _offsets(text_embeds)
-    directions = offsets * relative_length(offsets, offsets).pow(-debiased_share(len(offsets)))[:, None]
-    moments = torch.zeros(4, len(offsets), dtype=torch.float64, device=text_embeds.device)
+    directions = offsets * relative_length(offsets, offsets).pow(-options.debiased_share_of(len(offsets)))[:, None]
+    logit_sums = torch.zeros(4, len(offsets), dtype=torch.float64, device=text_embeds.device)
     for chunk in _chunks(video_embeds):
         other = 1 - (logit_scale * chunk @ directions.T).softmax(1)
         logits = logit_scale * chunk @ offsets.T
         sums = (torch.ones_like(other), other, other * logits, other * logits.square())
-        moments += torch.stack([values.sum(0, dtype=torch.float64) for values in sums])
-    return moments
+        logit_sums += torch.stack([values.sum(0, dtype=torch.float64) for values in sums])
+    return logit_sums
 
 
-def debias_texts(text_embeds: Tensor, moments: Tensor) -> TextPrior:
-    """Unit texts (K, D) with `debiased_share` of their bias removed, given the `null_moments` of the domain."""
-    offsets, share = _offsets(text_embeds), debiased_share(len(text_embeds))
-    num_samples, weight, first, second = moments
+def debias_texts(text_embeds: Tensor, logit_sums: Tensor, options: MixtureOptions) -> TextPrior:
+    """Unit texts (K, D) with `debiased_share` of their bias removed, given `sum_logits` of the domain."""
+    offsets, share = _offsets(text_embeds), options.debiased_share_of(len(text_embeds))
+    num_samples, weight, first, second = logit_sums
     mean = first / weight.clamp_min(1e-6)
     variance = (second / weight.clamp_min(1e-6) - mean.square()).clamp_min(1e-12)
     # Few samples say little about a spread: the length of the text's offset stands in for it.
     expected = relative_length(offsets, offsets).double().square() * variance.mean()
-    variance = (variance * num_samples + expected * SPREAD_PRIOR_SAMPLES) / (num_samples + SPREAD_PRIOR_SAMPLES)
+    held = options.spread_prior_samples
+    variance = (variance * num_samples + expected * held) / (num_samples + held)
     scale = (variance.mean() / variance).pow(share / 2)
     bias = share * mean * scale
     return TextPrior(offsets, scale.float(), (bias - bias.mean()).float())
-
-
-def debiased_share(num_classes: int) -> float:
-    """Share of the differences between the texts of so many classes that counts as bias, below DEBIASED_SHARE."""
-    return DEBIASED_SHARE * num_classes / (num_classes + UNBIASED_PRIOR_CLASSES)
 
 
 def gather_statistics(
@@ -274,6 +239,7 @@ def gather_statistics(
     video_embeds: Videos,
     labels: Tensor,
     logit_scale: float,
+    options: MixtureOptions,
     all_reduce: AllReduce = lambda sums: sums,
 ) -> DomainStatistics:
     """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes."""
@@ -283,30 +249,35 @@ def gather_statistics(
     by_both = by_text[0] + slope, by_text[1] + intercept
     for chunk in _chunks(video_embeds):
         own_labels = labels[position : position + len(chunk)]
-        statistics += _chunk_statistics(by_text, by_both, chunk, own_labels)
+        statistics += _chunk_statistics(by_text, by_both, chunk, own_labels, options)
         position += len(chunk)
     return DomainStatistics(*(all_reduce(getattr(statistics, f.name)) for f in fields(statistics)))
 
 
-def second_moments(video_embeds: Videos, labels: Tensor, like: Tensor) -> Tensor:
+def sum_second_moments(video_embeds: Videos, labels: Tensor, like: Tensor, options: MixtureOptions) -> Tensor:
     """Weighted sum of x x^T over samples, (D, D), float64, on the device of `like` (K, D); those of samples add up."""
-    moments, position = like.new_zeros(like.shape[1], like.shape[1], dtype=torch.float64), 0
+    second_moments, position = like.new_zeros(like.shape[1], like.shape[1], dtype=torch.float64), 0
     for chunk in _chunks(video_embeds):
-        weight = torch.where(labels[position : position + len(chunk)] >= 0, LABELLED_WEIGHT, 1.0)
+        weight = torch.where(labels[position : position + len(chunk)] >= 0, options.labelled_weight, 1.0)
         centre, spread = _around_mean(chunk)
         drift = (weight @ spread).double()
-        moments += (spread.T * weight) @ spread
-        moments += torch.outer(drift, centre) + torch.outer(centre, drift) + weight.sum() * torch.outer(centre, centre)
+        second_moments += (spread.T * weight) @ spread
+        cross = torch.outer(drift, centre)
+        second_moments += cross + cross.T + weight.sum() * torch.outer(centre, centre)
         position += len(chunk)
-    return moments
+    return second_moments
 
 
 def maximise(
-    mixture: ClassMixture, prior: TextPrior, statistics: DomainStatistics, moments: Tensor | None
+    mixture: ClassMixture,
+    prior: TextPrior,
+    statistics: DomainStatistics,
+    second_moments: Tensor | None,
+    options: MixtureOptions,
 ) -> ClassMixture:
-    """M step: the mixture that the statistics and `second_moments` ask for, given the one they were gathered under.
+    """M step: the mixture that the statistics and second moments ask for, given the one they were gathered under.
 
-    Without moments S and T stay what they are.
+    Without second moments S and T stay what they are.
     """
     num_samples, counts = statistics.num_samples, statistics.counts
     directions = prior.directions.double()
@@ -318,118 +289,127 @@ def maximise(
     scale = (
         frequency @ (video_spread * text_spread).sum(1) / (frequency @ text_spread.square().sum(1)).clamp_min(1e-12)
     )
-    scale = scale.clamp(*ANCHOR_SCALE_RANGE)
+    scale = scale.clamp(options.least_anchor_scale, options.largest_anchor_scale)
     anchors = domain_mean + scale * text_spread
     # Means and their common covariance.
     labelled = statistics.num_labelled / num_samples
-    anchor_weights = _anchor_weights(counts, labelled)
+    anchor_weights = _anchor_weights(counts, labelled, options)
     means = anchors + (counts / (counts + anchor_weights))[:, None] * (own_means - anchors)
     variances, whitening, temperature = mixture.variances, mixture.whitening, mixture.temperature
-    if moments is not None:
-        scatter = _scatter(statistics, moments, means)
-        temperature = _temperature(statistics, scatter)
-        covariance = _shrunk_covariance(statistics, scatter)
+    if second_moments is not None:
+        scatter = _scatter(statistics, second_moments, means, options)
+        temperature = _temperature(statistics, scatter, options)
+        covariance = _shrunk_covariance(statistics, scatter, options)
         factor = torch.linalg.cholesky(covariance)
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
         variances = covariance.diagonal()
-    log_frequency = _log_frequency(mixture.log_frequency.double(), counts, statistics.prior_counts)
+    log_frequency = _log_frequency(mixture.log_frequency.double(), counts, statistics.prior_counts, options)
     place = (log_frequency, domain_mean, mean_direction, scale)
     new = (*place, means, variances, whitening, counts, anchor_weights, temperature)
     return ClassMixture(*(value.float() for value in new))
 
 
-def _anchor_weights(counts: Tensor, labelled: Tensor) -> Tensor:
+def _anchor_weights(counts: Tensor, labelled: Tensor, options: MixtureOptions) -> Tensor:
     """Pseudo-samples that hold each mean at its anchor, (K,), given the share of the samples that is labelled, ().
 
     The perplexity of the class frequencies is the number of classes that occur, if they were equally frequent.
     """
     perplexity = torch.special.entr(counts / counts.sum()).sum().exp()
     typical_size = counts.sum() / perplexity
-    doubtful = DOUBTFUL_SIZE * (len(counts) / perplexity - 1).clamp_min(0) * typical_size
+    doubtful = options.doubtful_size * (len(counts) / perplexity - 1).clamp_min(0) * typical_size
     counts = counts.clamp_min(1e-3)
-    return KAPPA + (1 - labelled) * counts * (doubtful / counts).pow(DOUBTFUL_POWER)
+    return options.anchor_samples + (1 - labelled) * counts * (doubtful / counts).pow(options.doubtful_power)
 
 
-def _scatter(statistics: DomainStatistics, moments: Tensor, means: Tensor) -> Tensor:
+def _scatter(statistics: DomainStatistics, second_moments: Tensor, means: Tensor, options: MixtureOptions) -> Tensor:
     """Products of the samples' deviations from their class means, per sample, (D, D)."""
     num_samples = statistics.num_samples
     # Around the domain's mean, from where differences of large numbers lose least.
     centre = statistics.sums.sum(0) / num_samples
     sums, means = statistics.sums - statistics.counts[:, None] * centre, means - centre
     cross = sums.T @ means
-    scatter = moments - num_samples * torch.outer(centre, centre)
+    scatter = second_moments - num_samples * torch.outer(centre, centre)
     scatter = (scatter - cross - cross.T + (means.T * statistics.counts) @ means) / num_samples
     # Equal samples leave nothing but rounding, which is no covariance.
-    return torch.where(scatter.trace() > ROUNDING_VARIANCE * len(scatter), scatter, 0.0)
+    return torch.where(scatter.trace() > options.rounding_variance * len(scatter), scatter, 0.0)
 
 
-def _temperature(statistics: DomainStatistics, scatter: Tensor) -> Tensor:
+def _temperature(statistics: DomainStatistics, scatter: Tensor, options: MixtureOptions) -> Tensor:
     """T, ().
 
     The mean of n samples that vary along d axes is off by d / n, as a squared distance in units of the variance per
     axis: with N samples of K classes, by d K / N. What labels leave of T falls faster with the samples of a class.
     """
     num_classes, num_samples = len(statistics.counts), statistics.num_samples
-    unlabelled = TEMPERATURE + _effective_dimension(statistics, scatter) * (num_classes + SHARED_CLASSES) / num_samples
-    falling = (LABELLED_WEIGHT * num_classes / num_samples).pow(LABELLED_TEMPERATURE_POWER)
-    labelled = (LABELLED_TEMPERATURE * falling).clamp_min(1)
+    dimension = _effective_dimension(statistics, scatter, options)
+    unlabelled = options.temperature + dimension * (num_classes + options.shared_classes) / num_samples
+    falling = (options.labelled_weight * num_classes / num_samples).pow(options.labelled_temperature_power)
+    labelled = (options.labelled_temperature * falling).clamp_min(1)
     share = statistics.num_labelled / num_samples
     return 1 / ((1 - share) / unlabelled + share / labelled)
 
 
-def _effective_dimension(statistics: DomainStatistics, scatter: Tensor) -> Tensor:
+def _effective_dimension(statistics: DomainStatistics, scatter: Tensor, options: MixtureOptions) -> Tensor:
     """Number of axes, all with the same variance, that have the participation ratio of the scatter, (), 1 to D.
 
     That is tr(C)^2 / tr(C^2) of a covariance C, where tr(C^2) is too large by tr(C)^2 / n when it is estimated from n
     samples (Bai and Saranadasa 1996). Few samples, or equal ones, do not show how many axes there are: D is assumed.
     """
-    num_seen = statistics.num_samples * statistics.seen_share
+    num_seen = statistics.num_samples * statistics.seen_share(options)
     concentration = scatter.square().sum() / scatter.trace().square().clamp_min(1e-30)
     dimension = 1 / (concentration - 1 / num_seen).clamp(1 / len(scatter), 1)
-    return (num_seen * dimension + VARIANCE_PRIOR_SAMPLES * len(scatter)) / (num_seen + VARIANCE_PRIOR_SAMPLES)
+    held = options.variance_prior_samples
+    return (num_seen * dimension + held * len(scatter)) / (num_seen + held)
 
 
-def _shrunk_covariance(statistics: DomainStatistics, scatter: Tensor) -> Tensor:
+def _shrunk_covariance(statistics: DomainStatistics, scatter: Tensor, options: MixtureOptions) -> Tensor:
     """S, (D, D): the scatter held near its diagonal, and that near equal variances."""
     num_samples, num_axes = statistics.num_samples, len(scatter)
     variances = scatter.diagonal().clamp_min(0)
     mean_variance = variances.mean()
-    trust = (1 - EQUAL_VARIANCE_SHARE) * num_samples / (num_samples + VARIANCE_PRIOR_SAMPLES)
+    trust = (1 - options.equal_variance_share) * num_samples / (num_samples + options.variance_prior_samples)
     held = trust * variances + (1 - trust) * mean_variance
     labelled = statistics.num_labelled / num_samples
-    num_seen = num_samples * statistics.seen_share
-    own_share = num_seen / (num_seen + COVARIANCE_PRIOR_SAMPLES * num_axes)
-    own_share = own_share * (labelled + (1 - labelled) * UNLABELLED_COVARIANCE_SHARE)
-    floor = RELATIVE_VARIANCE_FLOOR * mean_variance + ROUNDING_VARIANCE
+    num_seen = num_samples * statistics.seen_share(options)
+    own_share = num_seen / (num_seen + options.covariance_prior_samples * num_axes)
+    own_share = own_share * (labelled + (1 - labelled) * options.unlabelled_covariance_share)
+    floor = options.relative_variance_floor * mean_variance + options.rounding_variance
     return own_share * scatter + torch.diag((1 - own_share) * held + floor)
 
 
-def _log_frequency(before: Tensor, counts: Tensor, prior_counts: Tensor) -> Tensor:
+def _log_frequency(before: Tensor, counts: Tensor, prior_counts: Tensor, options: MixtureOptions) -> Tensor:
     """Frequencies w (K,) that raise the posterior, given w before and the counts it led to.
 
     The prior's logarithm of a sum over classes is bounded by the sum itself, which leaves of sum_i log p(x_i) and of
     w ~ N(0, v) one term for each class: counts * w - prior_counts * exp(w - before) - w^2 / (2 v). Its derivative is
     zero between 0 and where v does not matter.
     """
-    variance = _frequency_variance(before, prior_counts)
+    variance = _frequency_variance(before, prior_counts, options)
     # Nothing in an empty class: its logarithm stays finite.
     counts, prior_counts = counts.clamp_min(1e-8), prior_counts.clamp_min(1e-8)
     unhindered = before + (counts / prior_counts).log()
     low, high = unhindered.clamp(max=0), unhindered.clamp(min=0)
-    for _ in range(FREQUENCY_HALVINGS):
-        middle = (low + high) / 2
-        rising = counts - prior_counts * (middle - before).exp() - middle / variance > 0
-        low, high = torch.where(rising, middle, low), torch.where(rising, high, middle)
+    low, high = bisect(lambda w: counts - prior_counts * (w - before).exp() - w / variance > 0, low, high)
     return (low + high) / 2
 
 
-def _frequency_variance(log_frequency: Tensor, prior_counts: Tensor) -> Tensor:
+def bisect(is_above: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The range, halved down to rounding, in which values change from where `is_above` is true to where it is not."""
+    for _ in range(30):
+        middle = (low + high) / 2
+        above = is_above(middle)
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return low, high
+
+
+def _frequency_variance(log_frequency: Tensor, prior_counts: Tensor, options: MixtureOptions) -> Tensor:
     """Empirical Bayes estimate of v, (): w^2 plus w's own uncertainty, averaged over the classes and the prior's."""
-    variance = torch.full_like(prior_counts.sum(), FREQUENCY_VARIANCE)
+    held = options.frequency_prior_classes
+    variance = torch.full_like(prior_counts.sum(), options.frequency_variance)
     for _ in range(10):
-        second_moments = log_frequency.square() + 1 / (prior_counts + 1 / variance)
-        total = FREQUENCY_PRIOR_CLASSES * FREQUENCY_VARIANCE + second_moments.sum()
-        variance = total / (FREQUENCY_PRIOR_CLASSES + len(log_frequency))
+        squares = log_frequency.square() + 1 / (prior_counts + 1 / variance)
+        total = held * options.frequency_variance + squares.sum()
+        variance = total / (held + len(log_frequency))
     return variance
 
 
@@ -468,16 +448,16 @@ def _no_statistics(prior: TextPrior) -> DomainStatistics:
 
 
 def _chunk_statistics(
-    by_text: LinearLogits, by_both: LinearLogits, video_embeds: Tensor, labels: Tensor
+    by_text: LinearLogits, by_both: LinearLogits, video_embeds: Tensor, labels: Tensor, options: MixtureOptions
 ) -> DomainStatistics:
     """Statistics of one chunk, given the logits of the texts alone and of texts and mixture."""
     expected, assigned = (
         torch.addmm(intercept, video_embeds, slope.T).softmax(1) for slope, intercept in (by_text, by_both)
     )
     known = labels >= 0
-    weight = torch.where(known, LABELLED_WEIGHT, 1.0)
+    weight = torch.where(known, options.labelled_weight, 1.0)
     if known.any():
-        truth = LABELLED_WEIGHT * one_hot(labels[known], assigned.shape[1]).to(assigned.dtype)
+        truth = options.labelled_weight * one_hot(labels[known], assigned.shape[1]).to(assigned.dtype)
         assigned[known] = expected[known] = truth
     centre, spread = _around_mean(video_embeds)
     counts = assigned.sum(0)

@@ -1,10 +1,13 @@
 """The console script `dkd`, which is also `python -m modeling_dkd`: hands each command to the room it belongs to.
 
-A command is a module with `main(argv) -> exit code` that imports nothing slow before it has read its arguments.
+A command is a module with `main(argv) -> exit code` that imports nothing slow before it has read its arguments. What
+its user has to change it raises as ValueError or OSError; that becomes one line and exit code 2 here.
 """
 
+import argparse
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 
 # Command: module, what it does.
@@ -13,26 +16,60 @@ COMMANDS = {
     "watch": ("recognition.watch_command", "label files as they arrive in a folder; the domain learns"),
     "evaluate": ("evaluation.command", "measure DKD against plain zero-shot, on embeddings or on videos"),
     "train": ("training.command", "fine-tune on a data set"),
-    "demo": ("synthetic.demo", "zero-shot beside DKD on made-up clips of shifted domains"),
     "timeline": ("recognition.timeline_command", "what is seen when in long videos: captions, tables, a page"),
     "search": ("recognition.search_command", "the clips or moments that match a text best"),
     "suggest": ("recognition.suggest_command", "which clips to label next"),
+    "demo": ("synthetic.demo_command", "zero-shot beside DKD on made-up clips of shifted domains"),
     "space": ("space.app", "a page in the browser to try it on clips of your own"),
-    "hub": ("hub.__main__", "cards, publishing, embeddings as data sets"),
+    "card": ("hub.card_command", "write a model's card from what was measured"),
+    "publish": ("hub.publish_command", "show what would be published of a model, or publish it"),
+    "publish-embeddings": ("hub.publish_embeddings_command", "the same of embeddings, as a data set"),
+    "fetch-embeddings": ("hub.fetch_embeddings_command", "make a published data set of embeddings a file again"),
 }
+# Room: the extra that brings the libraries of its commands.
+EXTRAS = {"evaluation": "eval", "training": "train", "hub": "hub", "space": "space", "synthetic": "eval"}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as those of the commands are, and which keeps the lines of its epilog."""
+
+    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with exit code 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; its exit code, 2 where there is no such command."""
+    """Run a command; its exit code, 2 with one line on standard error when the user has to change something."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
     if argv[0] not in COMMANDS:
-        print(f"error: there is no command {argv[0]!r}; see dkd --help", file=sys.stderr)
-        return 2
+        return _fail(f"there is no command {argv[0]!r}; see dkd --help")
     module, _ = COMMANDS[argv[0]]
-    return import_module(f".{module}", __package__).main(argv[1:])
+    try:
+        return import_module(f".{module}", __package__).main(argv[1:])
+    except ModuleNotFoundError as error:
+        library, extra = (error.name or "").partition(".")[0], EXTRAS.get(module.partition(".")[0])
+        if extra is None or library in ("", __package__):
+            raise
+        return _fail(
+            f'dkd {argv[0]} needs {library}, which is not installed; run: pip install "modeling-dkd[{extra}]"'
+        )
+    except (ValueError, OSError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted")
+        return 130
 
 
 def usage() -> str:
@@ -40,3 +77,9 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  dkd {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
     return "usage: dkd COMMAND [--help] ...\n\n" + "\n".join(lines)
+
+
+def _fail(message: str) -> int:
+    """Exit code of what the user has to change."""
+    print(f"error: {message}", file=sys.stderr)
+    return 2

@@ -55,6 +55,14 @@ class DKDCLIPConfig(PreTrainedConfig):
     """
 
     model_type = "dkd_clip"
+    # What Trainer leaves out of its predictions: rows of a batch's classes, and what is no prediction.
+    keys_to_ignore_at_inference = [  # noqa: RUF012 (the base class reads it from the class)
+        "logits_per_text",
+        "video_embeds",
+        "text_embeds",
+        "strength",
+        "known",
+    ]
     sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012 (the base class reads it from the class)
 
     backbone_config: dict | PreTrainedConfig | None = None

@@ -9,7 +9,7 @@ UNKNOWN_RIFF_SIZES = (0, 0xFFFFFFFF)  # written by recorders that could not go b
 TOP_LEVEL_BOXES = frozenset(
     (b"ftyp moov mdat moof mfra free skip wide uuid meta sidx ssix styp pdin prft emsg pnot udta PICT").split()
 )
-EBML_HEADER, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+EBML_HEADER, SEGMENT, CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 PACK_HEADER, PROGRAM_END = 0xBA, 0xB9
 SYSTEM_HEADER = 0xBB  # start codes from here up lead a packet that tells its own length
 TRANSPORT_PACKETS = {188: 0, 192: 4, 204: 0}  # length in bytes, place of the synchronisation byte
@@ -37,6 +37,71 @@ def missing_bytes(path: str | Path, container: str) -> int:
     size = Path(path).stat().st_size
     with open(path, "rb") as file:
         return max(0, announced_end(file, size) - size)
+
+
+def unreadable_bytes(path: str | Path, container: str) -> int:
+    """How many bytes inside a file belong to none of its parts: overwritten, or out of place.
+
+    Known are AVI, where what follows the first such place counts in whole, Matroska and WebM.
+
+    Args:
+        path: A regular file.
+        container: As for `missing_bytes`; 0 for others, which do not tell.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    count = {"avi": _unreadable_in_avi, "matroska": _unreadable_in_matroska}.get(container.split(",")[0])
+    if count is None:
+        return 0
+    with open(path, "rb") as file:
+        return count(file, Path(path).stat().st_size)
+
+
+def _unreadable_in_avi(file: BinaryIO, size: int) -> int:
+    """Bytes from the first place where no chunk begins, up to the announced end."""
+    end, place = min(size, _end_of_avi(file, size)), 0
+    while place < end:
+        file.seek(place)
+        name, length = (header := file.read(8))[:4], int.from_bytes(header[4:], "little")
+        if name in (b"RIFF", b"LIST"):
+            place += 12
+        elif min(name) < 0x20 or place + 8 + length > end:
+            return end - place
+        else:
+            place += 8 + length + length % 2
+    return 0
+
+
+def _unreadable_in_matroska(file: BinaryIO, size: int) -> int:
+    """Bytes from each place where no element begins up to the next cluster."""
+    end = min(size, _end_of_matroska(file, size) or size)
+    place = unreadable = 0
+    while place < end:
+        file.seek(place)
+        length = _length_of_element(file.read(12), end - place)
+        if length is None:
+            following = _find(file, CLUSTER, place + 1, end)
+            unreadable += following - place
+            place = following
+        else:
+            place += length
+    return unreadable
+
+
+def lacks_index(path: str | Path) -> bool:
+    """Whether a file is an MP4 or QuickTime film without its index, the box "moov", which recorders write last."""
+    size, place, boxes = Path(path).stat().st_size, 0, []
+    with open(path, "rb") as file:
+        while place < size:
+            file.seek(place)
+            header = file.read(16)
+            length = int.from_bytes(header[8:16] if header[:4] == b"\0\0\0\1" else header[:4], "big")
+            if header[4:8] not in TOP_LEVEL_BOXES:
+                break
+            boxes.append(header[4:8])
+            place += length if length >= 8 else size
+    return bool({b"ftyp", b"mdat"} & set(boxes)) and b"moov" not in boxes
 
 
 def _end_of_avi(file: BinaryIO, size: int) -> int:
@@ -82,6 +147,35 @@ def _end_of_matroska(file: BinaryIO, size: int) -> int:
         if length == (1 << 7 * width) - 1:
             return 0
         end += 4 + width + length
+    return end
+
+
+def _length_of_element(header: bytes, left: int) -> int | None:
+    """Bytes up to the next element of a Matroska file, into segments and clusters; None if this is no element."""
+    if len(header) < 2 or header[0] < 0x10:  # an identifier has up to four bytes, by its first set bit
+        return None
+    width = 9 - header[0].bit_length()
+    identifier, size = header[:width], header[width : width + 1]
+    if not size or size == b"\0":
+        return None
+    size_width = 9 - size[0].bit_length()
+    if identifier in (SEGMENT, CLUSTER):
+        return width + size_width
+    length = int.from_bytes(header[width : width + size_width], "big") & ((1 << 7 * size_width) - 1)
+    total = width + size_width + length
+    return total if total <= left else None
+
+
+def _find(file: BinaryIO, wanted: bytes, start: int, end: int) -> int:
+    """Where the bytes stand next, or the end."""
+    file.seek(start)
+    place, before = start, b""
+    while place < end and (block := file.read(1 << 20)):
+        found = (before + block).find(wanted)
+        if found >= 0:
+            return min(end, place - len(before) + found)
+        place += len(block)
+        before = block[1 - len(wanted) :]
     return end
 
 

@@ -36,25 +36,21 @@ from .class_mixture import (
     fit_class_mixture,
     gather_statistics,
     maximise,
-    null_moments,
-    second_moments,
     spread_samples,
+    sum_logits,
+    sum_second_moments,
 )
 from .configuration_dkd import DKDCLIPConfig
 from .domain_file import DOMAIN_FILE, FORMAT_VERSION, check_tensors, no_domain, read_domain, write_domain
 from .embedding_inputs import PooledShards, as_particles, checked_labels, in_pieces
 from .gaussian_mixture import fit_gaussian_mixture
-from .recent_samples import MAX_RECENT, RecentSamples
-from .svgd import svgd
+from .mixture_options import MixtureOptions
+from .precision import full_precision, has_values
+from .recent_samples import RecentSamples
+from .svgd import Kernel, svgd
 from .text_frame import TextFrame, place_fitted_texts, place_new_texts
 
 
-# Texts nearer than this are the same class.
-SAME_CLASS_COSINE = 0.999
-# Unknown classes: one component for so many samples, at most so many.
-SAMPLES_PER_COMPONENT, MAX_COMPONENTS = 16, 64
-# Videos on which the confidence of texts is compared.
-CONFIDENCE_SAMPLES = 1024
 # How many numbers of a tensor of videos are kept ready from round to round.
 KEPT_NUMBERS = 2**26
 # Everything that is fitted and its shape: K components, D dimensions.
@@ -89,7 +85,7 @@ BUFFER_AXES = {
     "prior_counts": "K",
     "sums": "KD",
     "second_moments": "DD",
-    "null_moments": "4K",
+    "logit_sums": "4K",
 }
 
 NO_VIDEO = "video_embeds has no shard; give at least one video."
@@ -141,6 +137,10 @@ class DKDHead(nn.Module):
     Args:
         config: `projection_dim`, `logit_scale`, `logit_bias`, `num_components` and the options of the movement;
             copied, for `fit` writes into it.
+        options: Constants of the mixture; None: the defaults.
+        svgd_kernel: Kernel between particles as a function, see `svgd.kernel_and_slope`; None: the configuration's.
+
+    `options` and `svgd_kernel` are not saved: a head that is loaded is given them anew.
     """
 
     logit_bias: Tensor
@@ -172,12 +172,16 @@ class DKDHead(nn.Module):
     prior_counts: Tensor
     sums: Tensor
     second_moments: Tensor
-    null_moments: Tensor
+    logit_sums: Tensor
 
-    def __init__(self, config: DKDCLIPConfig) -> None:
+    def __init__(
+        self, config: DKDCLIPConfig, options: MixtureOptions | None = None, svgd_kernel: Kernel | None = None
+    ) -> None:
         super().__init__()
         self.config = copy.deepcopy(config)
-        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale), dtype=torch.float32).log())
+        self.options = options or MixtureOptions()
+        self.svgd_kernel = svgd_kernel
+        self.log_logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale), dtype=torch.float32).log())
         self.register_buffer("logit_bias", torch.tensor(float(config.logit_bias), dtype=torch.float32))
         self.class_names: list[str] | None = None
         self._recent: RecentSamples | None = None
@@ -240,6 +244,11 @@ class DKDHead(nn.Module):
         return sizes[0]
 
     @property
+    def logit_scale(self) -> Tensor:
+        """The factor of cosines, (), whose logarithm is what is trained."""
+        return self.log_logit_scale.exp()
+
+    @property
     def is_fitted(self) -> bool:
         """Whether a domain has been fitted or loaded."""
         return bool(self.weights.sum() > 0)
@@ -290,19 +299,19 @@ class DKDHead(nn.Module):
             raise ValueError(
                 f"num_components is {num_components}, but there is one component for each of {len(texts)} texts."
             )
-        scale = self._scale()
+        scale, options = float(self.logit_scale), self.options
         with torch.autocast(texts.device.type, enabled=False):
             total = all_reduce or (lambda sums: sums)
-            own_moments = null_moments(videos, texts, scale)
-            labels = checked_labels(labels, int(own_moments[0, 0]), len(texts)).to(texts.device)
-            moments = total(own_moments)
-            if not moments[0, 0]:
+            own_sums = sum_logits(videos, texts, scale, options)
+            labels = checked_labels(labels, int(own_sums[0, 0]), len(texts)).to(texts.device)
+            logit_sums = total(own_sums)
+            if not logit_sums[0, 0]:
                 raise ValueError(NO_VIDEO)
-            prior = debias_texts(texts, moments)
-            mixture, statistics, outer = fit_class_mixture(videos, prior, labels, scale, all_reduce=total)
-            sample = spread_samples(videos, CONFIDENCE_SAMPLES, int(moments[0, 0]))
-            self._store(texts, prior, mixture, moments, statistics, outer, sample, total)
-        if isinstance(videos, list) and len(videos[0]) <= MAX_RECENT and all_reduce is None:
+            prior = debias_texts(texts, logit_sums, options)
+            mixture, statistics, second_moments = fit_class_mixture(videos, prior, labels, scale, options, total)
+            sample = spread_samples(videos, options.confidence_samples, int(logit_sums[0, 0]))
+            self._store(texts, prior, mixture, logit_sums, statistics, second_moments, sample, total)
+        if isinstance(videos, list) and len(videos[0]) <= options.recent_samples and all_reduce is None:
             num_samples = float(self.num_samples)
             self._recent = RecentSamples(videos[0], labels, None, num_samples, num_samples)
         self.class_names = None
@@ -328,25 +337,26 @@ class DKDHead(nn.Module):
         if not self.is_fitted or not bool(self.anchored):
             raise ValueError("update goes on from a fit with class texts; call fit(video_embeds, text_embeds) first.")
         videos = self._pooled(video_embeds, "video_embeds")
-        scale, mixture = self._scale(), self._mixture()
+        scale, options, mixture = float(self.logit_scale), self.options, self._mixture()
         with torch.autocast(videos.device.type, enabled=False):
-            moments = self.null_moments.double() + null_moments(videos, self.fitted_texts, scale)
-            prior = debias_texts(self.fitted_texts, moments)
-            recent = self._recent_samples().followed_by(videos, mixture, prior, scale)
-            if recent.is_due:
-                mixture, statistics, outer = fit_class_mixture(
-                    recent.videos, prior, recent.labels, scale, older=recent.older
+            logit_sums = self.logit_sums.double() + sum_logits(videos, self.fitted_texts, scale, options)
+            prior = debias_texts(self.fitted_texts, logit_sums, options)
+            recent = self._recent_samples().followed_by(videos, mixture, prior, scale, options)
+            if recent.is_due(options):
+                mixture, statistics, second_moments = fit_class_mixture(
+                    recent.videos, prior, recent.labels, scale, options, older=recent.older
                 )
                 recent = replace(recent, num_fitted=recent.num_samples)
             else:
                 labels = torch.full((len(videos),), -1, device=videos.device)
-                statistics = self._statistics() + gather_statistics(mixture, prior, videos, labels, scale)
-                outer = self.second_moments.double() + second_moments(videos, labels, self.fitted_texts)
+                statistics = self._statistics() + gather_statistics(mixture, prior, videos, labels, scale, options)
+                added = sum_second_moments(videos, labels, self.fitted_texts, options)
+                second_moments = self.second_moments.double() + added
                 # S, whose factorisation is what costs, T and the frequencies wait for the next fit.
-                moved = maximise(mixture, prior, statistics, None)
+                moved = maximise(mixture, prior, statistics, None, options)
                 mixture = replace(moved, log_frequency=mixture.log_frequency)
-            sample = spread_samples(recent.videos, CONFIDENCE_SAMPLES, len(recent.videos))
-            self._store(self.fitted_texts, prior, mixture, moments, statistics, outer, sample)
+            sample = spread_samples(recent.videos, options.confidence_samples, len(recent.videos))
+            self._store(self.fitted_texts, prior, mixture, logit_sums, statistics, second_moments, sample)
         self._recent = recent
         return self
 
@@ -380,7 +390,7 @@ class DKDHead(nn.Module):
 
     def write_config(self) -> None:
         """Have the configuration say what the head is now: a trained scale and bias, the number of components."""
-        for name, value in (("logit_scale", self.logit_scale.detach()), ("logit_bias", self.logit_bias)):
+        for name, value in (("logit_scale", self.log_logit_scale.detach()), ("logit_bias", self.logit_bias)):
             configured = torch.tensor(float(getattr(self.config, name)), dtype=torch.float32)
             is_log = name == "logit_scale"
             # Left alone where it is the same in float32, for 100.0 must not become 99.99999.
@@ -415,7 +425,8 @@ class DKDHead(nn.Module):
             raise no_domain(str(path), f"holds {unknown[0]!r}")
         if names is not None and len(names) != num_components:
             raise ValueError(f"{path} has {len(names)} class names for {num_components} components.")
-        given = {name: tensor for name, tensor in head.state_dict().items() if name in options}
+        state_names = {"logit_scale": "log_logit_scale", "logit_bias": "logit_bias"}
+        given = {state: head.state_dict()[state] for name, state in state_names.items() if name in options}
         head.load_state_dict(tensors | given)
         head.class_names = names
         if not head.is_fitted:
@@ -440,12 +451,12 @@ class DKDHead(nn.Module):
             ValueError: Wrong shape or D, a value that is not finite, or a zero embedding.
         """
         dim = self.config.projection_dim
-        with torch.autocast(self.logit_bias.device.type, enabled=False):
+        with full_precision(self.logit_bias):
             texts = self._move_texts(as_particles(text_embeds, "text_embeds", dim))
             pieces = in_pieces(video_embeds, "video_embeds")
             moved = [self._move_videos(as_particles(piece, name, dim)) for piece, name in pieces]
             videos, strength = (torch.cat(parts) for parts in zip(*moved, strict=True))
-            logits = self.logit_scale.exp() * videos @ texts.T + self.logit_bias
+            logits = self.logit_scale * videos @ texts.T + self.logit_bias
         return DKDHeadOutput(logits, videos, texts, strength)
 
     def _move_videos(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -455,7 +466,7 @@ class DKDHead(nn.Module):
             return videos, torch.zeros_like(videos[:, 0])
         # Posterior of the fitted classes, which the fitted texts carry whole.
         fitted = self.text_bases + self.class_strength[:, None] * (self.text_targets - self.text_bases)
-        assigned = (self.logit_scale.exp() * videos @ fitted.T).softmax(1)
+        assigned = (self.logit_scale * videos @ fitted.T).softmax(1)
         targets = assigned @ self.means
         # How well supported its classes are, and how far out it lies for a sample of the domain.
         support = assigned @ self.class_strength
@@ -471,9 +482,9 @@ class DKDHead(nn.Module):
         if len(self.weights) == 0:
             return texts
         index, known = self._match(texts)
-        scale = self.logit_scale.exp()
+        scale = self.logit_scale
         bases, scales = place_new_texts(
-            texts, self.fitted_texts, self.text_scale, self._mixture(), self._frame(), scale
+            texts, self.fitted_texts, self.text_scale, self._mixture(), self._frame(), scale, self.options
         )
         bases = torch.where(known, self.text_bases[index], bases)
         scales = torch.where(known, self.text_scale[index, None], scales)
@@ -493,13 +504,13 @@ class DKDHead(nn.Module):
             score=lambda points: (targets[:, None] - points) / self.variances,
             num_steps=num_steps,
             step_size=1 - (1 - strength[:, None, None]).pow(1 / num_steps),
-            kernel=self.config.svgd_kernel,
+            kernel=self.svgd_kernel or self.config.svgd_kernel,
             variances=self.variances,
         )
 
     def _match(self, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Fitted class of each text (K,), int64, and whether it is one at all (K, 1)."""
-        if not torch.compiler.is_compiling() and texts.equal(self.fitted_texts):
+        if has_values(texts) and texts.equal(self.fitted_texts):
             # The usual question, without comparing each text with each class.
             return torch.arange(len(texts), device=texts.device), torch.ones_like(texts[:, :1], dtype=torch.bool)
         cosines = texts @ self.fitted_texts.T
@@ -509,7 +520,7 @@ class DKDHead(nn.Module):
         num_tied = (cosines >= best - 1e-6).cumsum(1, dtype=torch.int32)
         rank = torch.minimum(rank, num_tied[:, -1:] - 1)
         index = torch.searchsorted(num_tied, rank + 1)[:, 0]
-        return index, best >= SAME_CLASS_COSINE
+        return index, best >= self.options.same_class_cosine
 
     def _fit_unknown_classes(self, shards: list[Tensor], num_components: int | None) -> "DKDHead":
         """Describe the domain by an unanchored mixture."""
@@ -517,7 +528,8 @@ class DKDHead(nn.Module):
             raise ValueError(NO_VIDEO)
         videos = torch.cat(shards)
         if num_components is None:
-            num_components = min(max(1, len(videos) // SAMPLES_PER_COMPONENT), MAX_COMPONENTS)
+            num_components = len(videos) // self.options.samples_per_component
+            num_components = min(max(1, num_components), self.options.largest_num_components)
         mixture, _ = fit_gaussian_mixture(videos, num_components)
         self._make_buffers(num_components)
         counts = mixture.weights * len(videos)
@@ -531,18 +543,19 @@ class DKDHead(nn.Module):
         texts: Tensor,
         prior: TextPrior,
         mixture: ClassMixture,
-        moments: Tensor,
+        logit_sums: Tensor,
         statistics: DomainStatistics,
-        outer: Tensor,
+        second_moments: Tensor,
         sample: Tensor | None,
         all_reduce: AllReduce = lambda sums: sums,
     ) -> None:
         """Write what was fitted, and place the class texts."""
-        fitted = vars(mixture) | vars(statistics) | {"null_moments": moments, "second_moments": outer}
-        fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.evidence}
+        fitted = vars(mixture) | vars(statistics) | {"logit_sums": logit_sums, "second_moments": second_moments}
+        fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.class_strength}
         fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias}
         fitted["anchored"] = torch.ones(())
-        place = partial(place_fitted_texts, texts, prior, mixture, statistics.seen_share.float(), self._scale())
+        seen_share, scale = statistics.seen_share(self.options).float(), float(self.logit_scale)
+        place = partial(place_fitted_texts, texts, prior, mixture, seen_share, scale, self.options)
         # How far a video is moved hardly depends on how confident the texts are, but confidence depends on it.
         self._set_buffers(fitted | vars(place(None, None)))
         moved = None if sample is None else self._move_videos(sample[:, None])[0]
@@ -577,10 +590,6 @@ class DKDHead(nn.Module):
             for name in self._buffer_shapes(0):
                 self.register_buffer(name, tensors[name].to(self.logit_bias.device, torch.float32, copy=True))
         self.config.num_components = len(self.weights)
-
-    def _scale(self) -> float:
-        """The factor of cosines."""
-        return float(self.logit_scale.exp())
 
     def _pooled(self, embeds: Tensor, name: str) -> Tensor:
         """Checked embeddings for fitting, (N, D): unit norm, particles averaged."""

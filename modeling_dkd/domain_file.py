@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .precision import has_values
+
 
 DOMAIN_FILE = "dkd_domain.safetensors"
 # Rises when tensors of the same names and shapes come to mean something else. Stands in every head as a buffer, for
@@ -26,7 +28,8 @@ def check_tensors(
     """Refuse tensors that are not one whole domain of this version.
 
     Args:
-        tensors: By the names of the head's buffers; more are allowed. Values on the meta device are not looked at.
+        tensors: By the names of the head's buffers; more are allowed. Where there are no values, only shapes
+            are checked.
         shapes: Name and shape of all that the head keeps, `format_version` among it.
         divisors: Names of those that must be above 0.
         source: Where the tensors are from, for the message.
@@ -43,13 +46,13 @@ def check_tensors(
             raise no_domain(source, f"has {name} of shape {tuple(tensor.shape)} instead of {shape}")
         if not tensor.is_floating_point():
             raise no_domain(source, f"has {name} of {tensor.dtype}")
-        if not tensor.is_meta and not bool(tensor.isfinite().all()):
+        if has_values(tensor) and not bool(tensor.isfinite().all()):
             raise no_domain(source, f"has values in {name} that are not finite")
     for name in divisors:
-        if not tensors[name].is_meta and not bool((tensors[name] > 0).all()):
+        if has_values(tensors[name]) and not bool((tensors[name] > 0).all()):
             raise no_domain(source, f"has values in {name} that are not above 0")
     version = tensors["format_version"]
-    if not version.is_meta and float(version) != FORMAT_VERSION:
+    if has_values(version) and float(version) != FORMAT_VERSION:
         raise no_domain(source, f"has format_version {float(version):g} instead of {FORMAT_VERSION}")
 
 

@@ -77,6 +77,23 @@ def similarity_of(backbone: Any) -> dict[str, float]:
     return similarity
 
 
+def token_embedder_of(backbone: Any) -> Any:
+    """The module that tells, takes and resizes the token embeddings: the backbone, or else its text encoder.
+
+    Raises:
+        NotImplementedError: Neither does.
+    """
+    for module in (backbone, getattr(backbone, "text_model", None)):
+        try:
+            module.get_input_embeddings()
+        except (AttributeError, NotImplementedError):
+            continue
+        return module
+    raise NotImplementedError(
+        f"the backbone {type(backbone).__name__} does not tell its token embeddings; change them in model.backbone"
+    )
+
+
 def freeze_similarity(backbone: nn.Module) -> None:
     """Take the backbone's own scale and bias, which the head replaces, out of training: they get no gradient.
 

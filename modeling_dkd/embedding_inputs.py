@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .class_mixture import Videos
+from .precision import has_values
 
 
 # Numbers of a tensor that are made ready at once: more leave the processor's caches, and take memory.
@@ -33,13 +34,13 @@ def as_particles(embeds: Tensor, name: str, dim: int) -> Tensor:
         raise ValueError(
             f"{name} must be (N, {dim}) or (N, particles, {dim}), at least one of each, not {tuple(embeds.shape)}."
         )
-    if not torch.compiler.is_compiling() and not bool(embeds.isfinite().all()):
+    if has_values(embeds) and not bool(embeds.isfinite().all()):
         index = [int(i) for i in (~embeds.isfinite()).nonzero()[0]]
         raise ValueError(f"{name}{index} is not finite; look at what the encoder was given for item {index[0]}.")
     particles = normalize(embeds.to(torch.promote_types(embeds.dtype, torch.float32)), dim=-1).float()
     particles = particles[:, None] if particles.dim() == 2 else particles
     lengths = particles.mean(1, keepdim=True).norm(dim=-1, keepdim=True)
-    if not torch.compiler.is_compiling() and bool((lengths < 1e-6).any()):
+    if has_values(lengths) and bool((lengths < 1e-6).any()):
         position = int((lengths < 1e-6).nonzero()[0, 0])
         raise ValueError(f"{name}[{position}] is a zero embedding; leave it out or embed it again.")
     return particles / lengths.clamp_min(1e-6)
@@ -48,7 +49,7 @@ def as_particles(embeds: Tensor, name: str, dim: int) -> Tensor:
 def in_pieces(embeds: Tensor, name: str) -> Iterator[tuple[Tensor, str]]:
     """Embeddings (n, ...), some rows at a time, and what messages call them; what has no rows comes whole."""
     has_rows = isinstance(embeds, Tensor) and embeds.dim() and embeds.numel()
-    if not has_rows or torch.compiler.is_compiling():
+    if not has_rows or not has_values(embeds):
         yield embeds, name
         return
     size = max(1, NUMBERS_AT_ONCE // embeds[0].numel())

@@ -25,6 +25,9 @@ except ImportError:
 
 # PIL's number of a resampling filter -> the mode of torch.nn.functional.interpolate that computes the same.
 INTERPOLATION_MODES = {2: "bilinear", 3: "bicubic"}
+# A resized side of more crops than this is computed only where a crop sees it; else that would take time and memory.
+LONGEST_IN_CROPS = 8
+LONGEST_WITHOUT_CROP = 1 << 14  # pixels
 PATCH_SIZE = ("patch_size", "max_num_patches")
 
 
@@ -166,7 +169,7 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         for row, video in enumerate(videos):
             start = 0
             for frames in video:
-                views = self._views(self._resize(frames), num_crops)
+                views = self._resized_views(frames, num_crops)
                 if pixels is None:
                     shape = (len(videos) * num_crops, counts[0], *views[0].shape[1:])
                     pixels = torch.empty(shape, dtype=torch.uint8, device=frames.device)
@@ -198,12 +201,46 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         shift = (mean / std).to(pixel_values)[:, None, None]
         return pixel_values.mul_(scale).sub_(shift)
 
-    def _resize(self, frames: torch.Tensor) -> torch.Tensor:
-        """Resized frames, uint8; rounds after each direction, as PIL does."""
+    def _resized_views(self, frames: torch.Tensor, num_crops: int) -> list[torch.Tensor]:
+        """Crops of the resized frames, (n, 3, height, width) uint8 each.
+
+        Of a very long and thin frame most would be enlarged to be thrown away, so only what a crop sees is made.
+        """
         height, width = frames.shape[-2:]
-        target = self._target_size(height, width)
-        if not self.do_resize or target == (height, width):
-            return frames
+        target = self._target_size(height, width) if self.do_resize else (height, width)
+        if target == (height, width):
+            return self._views(frames, num_crops)
+        if self.do_center_crop:
+            longest = LONGEST_IN_CROPS * max(self.crop_size.values())
+            if max(target) > longest and max(target) > max(height, width):
+                return self._enlarged_views(frames, target, num_crops)
+        elif max(target) > LONGEST_WITHOUT_CROP:
+            raise ValueError(
+                f"frames of {width} x {height} pixels would become {target[1]} x {target[0]}, because this backbone "
+                "keeps their aspect and does not crop; cut the frames first"
+            )
+        return self._views(self._resize(frames, target), num_crops)
+
+    def _enlarged_views(self, frames: torch.Tensor, target: tuple[int, int], num_crops: int) -> list[torch.Tensor]:
+        """The same of frames that become very long: along that side only the pixels of each crop are computed."""
+        long_side = -1 if target[1] > target[0] else -2
+        length, size = target[long_side], self.crop_size["width" if long_side == -1 else "height"]
+        middle = (length - size) // 2
+        views = []
+        for start in (0, middle, length - size) if num_crops == 3 else (middle,):
+            first, weights = _stretch_weights(
+                frames.shape[long_side], length, start, size, INTERPOLATION_MODES[self.resample]
+            )
+            seen = frames.narrow(long_side, first, weights.shape[1])
+            if long_side == -1:  # rounding after each direction, columns first, as everywhere
+                view = self._resize(_weighted(seen, -1, weights), (target[0], size))
+            else:
+                view = _weighted(self._resize(seen, (seen.shape[-2], target[1])), -2, weights)
+            views += self._views(view, 1)
+        return views
+
+    def _resize(self, frames: torch.Tensor, target: tuple[int, int]) -> torch.Tensor:
+        """Resized frames, uint8; rounds after each direction, as PIL does."""
         mode = INTERPOLATION_MODES[self.resample]
         if frames.device.type == "cpu":
             return torch.nn.functional.interpolate(frames, target, mode=mode, antialias=True)
@@ -238,6 +275,38 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         elif num_crops == 3:
             lefts = [0, left, frames.shape[-1] - crop_width]
         return [frames[..., y : y + crop_height, x : x + crop_width] for y, x in zip(tops, lefts, strict=True)]
+
+
+def _stretch_weights(old: int, length: int, start: int, size: int, mode: str) -> tuple[int, torch.Tensor]:
+    """How pixels `start` to `start + size` come about when `old` pixels are resized to `length`, which are more.
+
+    Each is a weighting of its two or four nearest old pixels, at the borders of those that there are.
+
+    Returns:
+        The first old pixel that takes part, and weights (size, number of old pixels from there), float64.
+    """
+    places = (torch.arange(start, start + size, dtype=torch.float64) + 0.5) * (old / length) - 0.5
+    reach = {"bilinear": 1, "bicubic": 2}[mode]
+    first = max(0, math.floor(float(places[0])) - reach + 1)
+    last = min(old, math.floor(float(places[-1])) + reach + 1)
+    weights = _interpolation_weights(torch.arange(first, last) - places[:, None], mode)
+    return first, weights / weights.sum(1, keepdim=True)
+
+
+def _weighted(frames: torch.Tensor, side: int, weights: torch.Tensor) -> torch.Tensor:
+    """Weightings (new, old) of the pixels along one side, uint8."""
+    mixed = frames.movedim(side, -1).double() @ weights.T.to(frames.device)
+    return mixed.movedim(-1, side).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _interpolation_weights(distances: torch.Tensor, mode: str) -> torch.Tensor:
+    """Weight of a pixel at a distance, as PIL has it: linear, or Keys' cubic with a = -0.5."""
+    x = distances.abs()
+    if mode == "bilinear":
+        return (1 - x).clamp_min(0)
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
 def frame_tensors(video: Any, views: Views | None = None) -> list[torch.Tensor]:

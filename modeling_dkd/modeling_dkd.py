@@ -21,7 +21,15 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 from .configuration_dkd import DKDCLIPConfig
 from .dkd_head import DKDHead
 from .domain_file import DOMAIN_FILE, FORMAT_VERSION, give_usual_mode, no_domain
-from .dual_encoder import check_dual_encoder, embed_images, embed_texts, freeze_similarity, similarity_of
+from .dual_encoder import (
+    check_dual_encoder,
+    embed_images,
+    embed_texts,
+    freeze_similarity,
+    similarity_of,
+    token_embedder_of,
+)
+from .precision import has_values
 from .temporal_transformer import TemporalTransformer
 from .video_pipelines import CUSTOM_PIPELINES
 
@@ -52,6 +60,15 @@ class DKDCLIPOutput(ModelOutput):
     text_embeds: Tensor | None = None
     strength: Tensor | None = None
 
+    @property
+    def logits(self) -> Tensor | None:
+        """`logits_per_video`, by the name that classifiers of transformers have for it."""
+        return self.logits_per_video
+
+    def __getitem__(self, key: Any) -> Any:
+        """Item of this name or number; `output["logits"]`, as `Trainer` asks for it, is no item of its own."""
+        return self.logits_per_video if key == "logits" else super().__getitem__(key)
+
 
 class DKDCLIPModel(PreTrainedModel):
     """A dual encoder as `backbone` and a `DKDHead` as `head`; plain CLIP until `fit_domain`.
@@ -70,6 +87,7 @@ class DKDCLIPModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["video", "text"]  # noqa: RUF012 (typed so in the base class)
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a mean over the batch, which Trainer divides by its accumulation steps
     # What is supported is up to the backbone, which checks for itself.
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -105,7 +123,7 @@ class DKDCLIPModel(PreTrainedModel):
         """Give what a checkpoint lacks its starting value: the head then is an unfitted one."""
         super()._init_weights(module)
         if isinstance(module, DKDHead):
-            init.constant_(module.logit_scale, math.log(self.config.logit_scale))
+            init.constant_(module.log_logit_scale, math.log(self.config.logit_scale))
             constants = {"logit_bias": self.config.logit_bias, "format_version": FORMAT_VERSION}
             for name, value in {**constants, **module.unfitted_values()}.items():
                 init.constant_(module.get_buffer(name), value)
@@ -245,6 +263,18 @@ class DKDCLIPModel(PreTrainedModel):
         model = cls(DKDCLIPConfig(backbone_config=backbone.config, **own_options), backbone)
         return model.eval()
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embeddings of the backbone's text encoder."""
+        return token_embedder_of(self.backbone).get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings of the backbone's text encoder."""
+        token_embedder_of(self.backbone).set_input_embeddings(value)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """As in `PreTrainedModel`, in the backbone's text encoder and its configuration."""
+        return token_embedder_of(self.backbone).resize_token_embeddings(*args, **kwargs)
+
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
         """Embed the frames, before the domain is applied: each by itself, unless there is a temporal transformer.
 
@@ -329,6 +359,8 @@ class DKDCLIPModel(PreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> DKDCLIPOutput:
         """Compare videos with classes, both moved by the domain.
 
@@ -338,13 +370,22 @@ class DKDCLIPModel(PreTrainedModel):
             attention_mask: As in `get_text_features`.
             token_type_ids: As in `get_text_features`.
             labels: Class of each video, a row of `input_ids`, (B,), int64.
+            output_attentions: Refused if True, as in the configuration: the backbone gives them.
+            output_hidden_states: Refused if True, as in the configuration: the backbone gives them.
 
         Returns:
             Logits, the moved embeddings, the strength, and the loss when labels were given.
 
         Raises:
-            ValueError: An input has the wrong shape, or a label names no class.
+            ValueError: An input has the wrong shape, a label names no class, or inner states are asked for.
         """
+        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        for name, value in asked.items():
+            if value or (value is None and getattr(self.config, name, False)):
+                raise ValueError(
+                    f"DKDCLIPModel has no {name}; ask the encoder: "
+                    f"model.backbone.get_image_features(frames, {name}=True)"
+                )
         # Encoders: every frame and every prompt by itself.
         video_embeds = self.get_video_features(pixel_values)
         text_embeds = self.get_text_features(input_ids, attention_mask, token_type_ids)
@@ -400,18 +441,12 @@ class DKDCLIPModel(PreTrainedModel):
             ValueError: Videos or classes are given twice or not at all, the names do not fit the classes, or what
                 `DKDHead.fit` refuses.
         """
-        if pixel_values is not None and video_embeds is not None:
-            raise ValueError("give pixel_values or video_embeds, not both")
         if input_ids is not None and text_embeds is not None:
             raise ValueError("give input_ids or text_embeds, not both")
         classes = input_ids if input_ids is not None else text_embeds
         num_classes = None if classes is None else len(classes)
         _check_class_names(class_names, num_classes)
-        if pixel_values is not None:
-            num_frames = pixel_values.shape[1] if pixel_values.dim() == 5 else 1
-            video_embeds = self._encode(self.get_video_features, FRAMES_PER_CHUNK // max(1, num_frames), pixel_values)
-        if video_embeds is None:
-            raise ValueError("give pixel_values or video_embeds: the videos of the domain")
+        video_embeds = self._embeds_of(pixel_values, video_embeds)
         if input_ids is not None:
             num_prompts = input_ids.shape[1] if input_ids.dim() == 3 else 1
             inputs = (input_ids, attention_mask, token_type_ids)
@@ -420,6 +455,35 @@ class DKDCLIPModel(PreTrainedModel):
         if num_classes is not None:
             self._name_classes(class_names, num_classes)
         return self
+
+    def update_domain(
+        self, pixel_values: Tensor | None = None, *, video_embeds: Tensor | None = None
+    ) -> "DKDCLIPModel":
+        """Go on learning from the next videos of a stream, as `DKDHead.update`; classes and their names stay.
+
+        Args:
+            pixel_values: The next videos, as in `get_video_features`; or give `video_embeds`.
+            video_embeds: Their embeddings, (N, D) or (N, T, D).
+
+        Returns:
+            This model.
+
+        Raises:
+            ValueError: Videos are given twice or not at all, or no domain with classes was fitted.
+        """
+        self.head.update(self._embeds_of(pixel_values, video_embeds))
+        return self
+
+    def _embeds_of(self, pixel_values: Tensor | None, video_embeds: Tensor | None) -> Tensor:
+        """Embeddings of the domain's videos, of which one or the other is given."""
+        if pixel_values is not None and video_embeds is not None:
+            raise ValueError("give pixel_values or video_embeds, not both")
+        if pixel_values is not None:
+            num_frames = pixel_values.shape[1] if pixel_values.dim() == 5 else 1
+            return self._encode(self.get_video_features, FRAMES_PER_CHUNK // max(1, num_frames), pixel_values)
+        if video_embeds is None:
+            raise ValueError("give pixel_values or video_embeds: the videos of the domain")
+        return video_embeds
 
     def load_domain(self, folder: str | Path) -> "DKDCLIPModel":
         """Take over a domain that `model.head.save_pretrained` wrote, with its logit scale and its class names.
@@ -491,8 +555,8 @@ def _check_labels(labels: Tensor, num_videos: int, num_classes: int) -> None:
         raise ValueError(
             f"labels must be int64 of shape ({num_videos},), one a video, not {labels.dtype} of {tuple(labels.shape)}"
         )
-    if torch.compiler.is_compiling():
-        return  # reading the values would break the graph
+    if not has_values(labels):
+        return
     outside = (labels < 0) | (labels >= num_classes)
     if outside.any():
         index = int(outside.nonzero()[0])

@@ -1,8 +1,9 @@
 """The last samples of a stream, which are looked at again; of those before them only statistics remain.
 
 What a sample is taken for depends on what is known of the domain. In a stream the first samples come when nothing is
-known yet, and a mixture that never looks at them again holds on to its first mistakes. So the last MAX_RECENT samples
-are kept, and the mixture is fitted to them from the texts on whenever the domain has grown by REFIT_GROWTH. Up to that
+known yet, and a mixture that never looks at them again holds on to its first mistakes. So the last
+`recent_samples` are kept, and the mixture is fitted to them from the texts on whenever the domain has grown by
+`refit_growth`. Up to that
 many samples a stream ends where one `fit` to all of them does, in whatever order they came.
 """
 
@@ -17,14 +18,9 @@ from .class_mixture import (
     OlderSamples,
     TextPrior,
     gather_statistics,
-    second_moments,
+    sum_second_moments,
 )
-
-
-MAX_RECENT = 4096
-# A fit to all recent samples is made when there are so many more, relative to those of the fit before. In between new
-# samples are added to its statistics, which costs little.
-REFIT_GROWTH = 1 / 8
+from .mixture_options import MixtureOptions
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class RecentSamples:
         videos: (n, D), unit norm, float32.
         labels: (n,), int64, -1 for unlabelled.
         older: What remains of the samples before them; None where there were none.
-        num_samples: Of all of them and of `older`, a labelled one counted LABELLED_WEIGHT times.
+        num_samples: Of all of them and of `older`, a labelled one counted `labelled_weight` times.
         num_fitted: The same when the mixture was last fitted to all of them.
     """
 
@@ -45,27 +41,26 @@ class RecentSamples:
     num_samples: float
     num_fitted: float
 
-    @property
-    def is_due(self) -> bool:
+    def is_due(self, options: MixtureOptions) -> bool:
         """Whether it is time to look at them again."""
-        return self.num_samples >= (1 + REFIT_GROWTH) * self.num_fitted
+        return self.num_samples >= (1 + options.refit_growth) * self.num_fitted
 
     def followed_by(
-        self, videos: Tensor, mixture: ClassMixture, prior: TextPrior, logit_scale: float
+        self, videos: Tensor, mixture: ClassMixture, prior: TextPrior, logit_scale: float, options: MixtureOptions
     ) -> "RecentSamples":
         """With unlabelled videos (m, D) after them; those at the front that are too many leave their statistics."""
         own = self.to(videos.device)
         num_samples = own.num_samples + len(videos)
         videos = torch.cat([own.videos, videos])
         labels = torch.nn.functional.pad(own.labels, (0, len(videos) - len(own.labels)), value=-1)
-        excess, older = max(0, len(videos) - MAX_RECENT), own.older
+        excess, older = max(0, len(videos) - options.recent_samples), own.older
         if excess:
             gone, gone_labels = videos[:excess], labels[:excess]
-            statistics = gather_statistics(mixture, prior, gone, gone_labels, logit_scale)
-            moments = second_moments(gone, gone_labels, prior.offsets)
+            statistics = gather_statistics(mixture, prior, gone, gone_labels, logit_scale, options)
+            second_moments = sum_second_moments(gone, gone_labels, prior.offsets, options)
             if older is not None:
-                statistics, moments = older.statistics + statistics, older.second_moments + moments
-            older = OlderSamples(statistics, moments, mixture.log_frequency)
+                statistics, second_moments = older.statistics + statistics, older.second_moments + second_moments
+            older = OlderSamples(statistics, second_moments, mixture.log_frequency)
             # Copies: a view would keep all of a large batch in memory.
             videos, labels = videos[excess:].clone(), labels[excess:].clone()
         return replace(own, videos=videos, labels=labels, older=older, num_samples=num_samples)

@@ -21,10 +21,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+
+from .precision import full_precision
 
 
 KERNELS = ("rbf", "imq", "none")
+# From squared distances (..., N, N) and a bandwidth to `kernel_and_slope`'s two tensors.
+Kernel = Callable[[Tensor, Tensor | float], tuple[Tensor, Tensor]]
 
 # Smallest bandwidth per dimension of the whitened particles, whose target has the variance 1 along each. A kernel that
 # is much narrower turns rounding errors and noise between repeated frames into repulsion that dwarfs the score.
@@ -59,7 +62,7 @@ def median_bandwidth(distances: Tensor, dim: int) -> Tensor:
     return (median / math.log(num_particles + 1)).clamp_min(BANDWIDTH_FLOOR * dim)
 
 
-def kernel_and_slope(distances: Tensor, kernel: str, bandwidth: Tensor | float) -> tuple[Tensor, Tensor]:
+def kernel_and_slope(distances: Tensor, kernel: str | Kernel, bandwidth: Tensor | float) -> tuple[Tensor, Tensor]:
     """Kernel values and -2 dk/d(d^2), both (..., N, N).
 
     rbf: exp(-d^2 / h); imq: (1 + d^2 / h)^(-1/2); none: 1 on the diagonal only, so that each particle follows its own
@@ -67,12 +70,14 @@ def kernel_and_slope(distances: Tensor, kernel: str, bandwidth: Tensor | float) 
 
     Args:
         distances: Squared distances (..., N, N).
-        kernel: One of `KERNELS`.
+        kernel: One of `KERNELS`, or a function of distances and bandwidth that returns both itself.
         bandwidth: h > 0, squared-distance units, a number or (..., 1, 1).
 
     Raises:
         ValueError: unknown kernel.
     """
+    if callable(kernel):
+        return kernel(distances, bandwidth)
     if kernel == "rbf":
         values = torch.exp(-distances / bandwidth)
         return values, 2 / bandwidth * values
@@ -88,36 +93,31 @@ def kernel_and_slope(distances: Tensor, kernel: str, bandwidth: Tensor | float) 
 def svgd_direction(
     particles: Tensor,
     scores: Tensor,
-    kernel: str = "rbf",
+    kernel: str | Kernel = "rbf",
     bandwidth: Tensor | float | None = None,
     variances: Tensor | None = None,
-    affinity: Tensor | None = None,
 ) -> Tensor:
     """Direction that lowers the KL divergence to the target fastest within the kernel's space.
 
     Args:
         particles: (..., N, D), any float dtype; computed in float32 or wider.
         scores: Gradient of the target's log density at each particle, (..., N, D).
-        kernel: "rbf", "imq" or "none" (each particle follows its own score).
+        kernel: "rbf", "imq", "none" (each particle follows its own score), or a function, see `kernel_and_slope`.
         bandwidth: h in exp(-d^2 / h), in squared distances of the whitened particles; None: `median_bandwidth`.
         variances: Preconditioner S, (D,) or (..., N or 1, D), > 0; None: 1.
-        affinity: Non-negative factors of the kernel (..., N, N), symmetric with a positive diagonal, counted as
-            constants: responsibilities r r^T make it class-blocked, so that scores are not averaged across classes.
 
     Returns:
         (..., N, D), in the units of the particles. N = 1 gives variances * score, identical particles their mean.
     """
     dtype = torch.promote_types(particles.dtype, torch.float32)
     particles, scores = particles.to(dtype), scores.to(dtype)
-    with torch.autocast(particles.device.type, enabled=False):
+    with full_precision(particles):
         scale = torch.ones_like(particles[..., :1, :]) if variances is None else variances.to(dtype).sqrt()
         # Only differences count, and those of particles that coincide must come out as 0 in spite of rounding.
         whitened = (particles - particles.mean(-2, keepdim=True)) / scale
         distances = squared_distances(whitened)
         bandwidth = median_bandwidth(distances, particles.shape[-1]) if bandwidth is None else bandwidth
         values, slopes = kernel_and_slope(distances, kernel, bandwidth)
-        if affinity is not None:
-            values, slopes = values * affinity, slopes * affinity
         attraction = values @ (scores * scale)
         # sum_j slope_ij (x_i - x_j) as a product, not as N x N x D differences.
         repulsion = slopes.sum(-1, keepdim=True) * whitened - slopes @ whitened
@@ -129,11 +129,9 @@ def svgd(
     score: Callable[[Tensor], Tensor],
     num_steps: int,
     step_size: float | Tensor,
-    kernel: str = "rbf",
+    kernel: str | Kernel = "rbf",
     bandwidth: Tensor | float | None = None,
     variances: Tensor | None = None,
-    affinity: Tensor | None = None,
-    on_sphere: bool = False,
 ) -> Tensor:
     """Particles after `num_steps` of x <- x + step_size * direction(x).
 
@@ -142,21 +140,15 @@ def svgd(
         score: Maps particles (..., N, D) to the target's score there, same shape.
         num_steps: At least 0.
         step_size: A number, or a tensor that broadcasts to (..., N, D).
-        kernel: See `svgd_direction`, as are `bandwidth`, `variances` and `affinity`.
+        kernel: As in `svgd_direction`.
         bandwidth: None: the median rule, anew at each step.
         variances: Preconditioner.
-        affinity: Factors of the kernel.
-        on_sphere: Project the direction on the tangent space and the moved particles on the unit sphere.
 
     Returns:
         (..., N, D), float32 or wider.
     """
     particles = particles.to(torch.promote_types(particles.dtype, torch.float32))
     for _ in range(num_steps):
-        direction = svgd_direction(particles, score(particles), kernel, bandwidth, variances, affinity)
-        if on_sphere:
-            direction = direction - (direction * particles).sum(-1, keepdim=True) * particles
+        direction = svgd_direction(particles, score(particles), kernel, bandwidth, variances)
         particles = particles + step_size * direction
-        if on_sphere:
-            particles = normalize(particles, dim=-1)
     return particles

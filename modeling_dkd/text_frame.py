@@ -20,32 +20,10 @@ from .class_mixture import (
     AllReduce,
     ClassMixture,
     TextPrior,
-    debiased_share,
+    bisect,
     relative_length,
 )
-
-
-# The common norm is so much above the longest text, squared.
-NORM_MARGIN = 1.05
-# By how much the posterior claims more than it knows, where each class has many samples: text and mixture are two
-# readings of one embedding, and their evidence is added up as if they were independent. It goes with the cube of the
-# evidence: with few samples a class, a temperature that is high for their sake has divided most of it already.
-OVERCONFIDENCE = 4.0
-# Share of the changed predictions that is expected to be gained by the change: the least that confidence rises by.
-EXPECTED_GAIN = 0.5
-# Share of an unlabelled video's weight that is left out of the class means when its confidence is looked at: videos
-# that were fitted look surer than new ones. All of it would be right for new ones, nothing for the domain's own.
-CONFIDENCE_LEFT_OUT = 1 / 3
-# The common norm is at least this. The smaller it is, the more differ the lengths that bring texts to it along an axis
-# on which videos have the coordinate 0 on average only.
-LEAST_NORM = 0.7
-# The common norm is at most this where plain texts turn out to be too sure of themselves.
-LARGEST_NORM = 10.0
-# Halvings of the range of the common norm, down to rounding, when it is set so that texts doubt what they may.
-NORM_HALVINGS = 30
-# A class that was not fitted: share of the way from the domain's mean to its anchor that its mean is taken to go, and
-# log prior, nats, which makes up for fitted classes whose means are known better.
-NEW_CLASS_ANCHOR, NEW_CLASS_LOG_PRIOR = 0.5, 1.0
+from .mixture_options import MixtureOptions
 
 
 @dataclass(frozen=True)
@@ -75,13 +53,14 @@ def place_fitted_texts(
     mixture: ClassMixture,
     seen_share: Tensor,
     logit_scale: float,
+    options: MixtureOptions,
     sample: Tensor | None,
     moved_sample: Tensor | None,
     all_reduce: AllReduce = lambda sums: sums,
 ) -> TextFrame:
     """The frame of a fitted domain and its class texts in it.
 
-    A class's text is (1 - evidence) base + evidence * target, and all such texts have the norm `text_norm`.
+    A class's text is (1 - strength) base + strength * target, and all such texts have the norm `text_norm`.
 
     Args:
         text_embeds: (K, D), unit norm.
@@ -89,6 +68,7 @@ def place_fitted_texts(
         mixture: The fitted mixture.
         seen_share: Of the `DomainStatistics` that the mixture was made from.
         logit_scale: s.
+        options: Constants.
         sample: Videos of the domain, (n, D), on which confidence is compared; None: this process has none.
         moved_sample: The same videos as the head moves them, (n, D), which makes it more confident; None: not moved.
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
@@ -104,22 +84,23 @@ def place_fitted_texts(
     centre = placed.mean(0)
     placed = placed - centre
     counts = seen_share * mixture.counts
-    evidence = (mixture.counts / mixture.counts.sum()) @ (counts / (counts + mixture.anchor_weights))
-    least = (NORM_MARGIN * placed.square().sum(1).max()).sqrt().clamp_min(LEAST_NORM)
-    most = torch.maximum(least, 1 + OVERCONFIDENCE * evidence.pow(3))
+    strength = (mixture.counts / mixture.counts.sum()) @ (counts / (counts + mixture.anchor_weights))
+    least = (options.norm_margin * placed.square().sum(1).max()).sqrt().clamp_min(options.least_norm)
+    most = torch.maximum(least, 1 + options.overconfidence * strength.pow(3))
     sample = placed[:0] if sample is None else sample
     moved_sample = sample if moved_sample is None else moved_sample
     plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * moved_sample @ placed.T
     penalty = _squared_distances(mixture, sample).mul_(-0.5 / mixture.temperature)
-    apart = _without_own_share_(penalty.clone(), logits.softmax(1), mixture)
+    apart = _without_own_share_(penalty.clone(), logits.softmax(1), mixture, options)
     by_text = torch.addmm(log_prior, sample, (logit_scale * prior.directions).T)
-    norm = _norm_as_confident_as(plain, by_text, logits, logits + apart - penalty, least, most, all_reduce)
+    apart = logits + apart - penalty
+    norm = _norm_as_confident_as(plain, by_text, logits, apart, least, most, options, all_reduce)
     texts = placed + _filling(placed, norm_axis, norm) * norm_axis
     # Own samples move the mean from the anchor to mixture.means, and with it the text.
     moved = mixture.precision_times(mixture.means - mixture.anchors(prior.directions))
     moved = moved / (mixture.temperature * logit_scale)
     bases = texts - moved
-    targets = bases + moved / mixture.evidence.clamp_min(1e-4)[:, None]
+    targets = bases + moved / mixture.class_strength.clamp_min(1e-4)[:, None]
     return TextFrame(unit_axis, norm_axis, centre, norm, bases, targets)
 
 
@@ -130,6 +111,7 @@ def place_new_texts(
     mixture: ClassMixture,
     frame: TextFrame,
     logit_scale: Tensor,
+    options: MixtureOptions,
 ) -> tuple[Tensor, Tensor]:
     """Texts of classes that were not fitted, each by itself.
 
@@ -140,19 +122,20 @@ def place_new_texts(
         mixture: The fitted mixture.
         frame: The fitted frame.
         logit_scale: ().
+        options: Constants.
 
     Returns:
         The texts in the frame, (J, D), and the scale of their offsets, (J, 1).
     """
-    fitted_offsets, share = fitted_texts - fitted_texts.mean(0), debiased_share(len(fitted_texts))
+    fitted_offsets, share = fitted_texts - fitted_texts.mean(0), options.debiased_share_of(len(fitted_texts))
     offsets = text_embeds - fitted_texts.mean(0)
     scale = relative_length(offsets, fitted_offsets).pow(-share)[:, None]
     directions = offsets * scale
     # The mean logit on the domain stands for that on samples of other classes.
     relative = directions - (fitted_offsets * text_scale[:, None]).mean(0)
     bias = share * logit_scale * relative @ mixture.domain_mean
-    means = mixture.domain_mean + NEW_CLASS_ANCHOR * (mixture.anchors(directions) - mixture.domain_mean)
-    log_prior = NEW_CLASS_LOG_PRIOR - bias
+    means = mixture.domain_mean + options.new_class_anchor * (mixture.anchors(directions) - mixture.domain_mean)
+    log_prior = options.new_class_log_prior - bias
     placed = _carry_posterior(directions, means, log_prior, mixture, frame.unit_axis, logit_scale) - frame.text_centre
     return placed + _filling(placed, frame.norm_axis, frame.text_norm) * frame.norm_axis, scale
 
@@ -164,6 +147,7 @@ def _norm_as_confident_as(
     apart: Tensor,
     least: Tensor,
     most: Tensor,
+    options: MixtureOptions,
     all_reduce: AllReduce,
 ) -> Tensor:
     """Largest norm up to `most` with which the logits `apart` (n, K) / norm doubt no more than is allowed.
@@ -188,15 +172,11 @@ def _norm_as_confident_as(
         unexplained = doubted - changed
         return doubted - torch.minimum(unexplained, expected_gain * torch.minimum(changed, unexplained))
 
-    allowed = allowed_by(plain, EXPECTED_GAIN)
+    allowed = allowed_by(plain, options.expected_gain)
     too_sure = allowed > doubt(plain)
     allowed = torch.where(too_sure, allowed, torch.minimum(allowed, allowed_by(by_text, 0.0)))
-    most = torch.where(too_sure, least.clamp_min(LARGEST_NORM), most)
-    for _ in range(NORM_HALVINGS):
-        middle = (least + most) / 2
-        confident = doubt(apart / middle) <= allowed
-        least, most = torch.where(confident, middle, least), torch.where(confident, most, middle)
-    return least
+    most = torch.where(too_sure, least.clamp_min(options.largest_norm), most)
+    return bisect(lambda norm: doubt(apart / norm) <= allowed, least, most)[0]
 
 
 def _squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:
@@ -207,14 +187,14 @@ def _squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:
     return distances.add_(centred.square().sum(1, keepdim=True)).clamp_min_(0)
 
 
-def _without_own_share_(penalty: Tensor, assigned: Tensor, mixture: ClassMixture) -> Tensor:
-    """Multiples of squared distances (N, K) to class means without CONFIDENCE_LEFT_OUT of each sample's share in them.
+def _without_own_share_(penalty: Tensor, assigned: Tensor, mixture: ClassMixture, options: MixtureOptions) -> Tensor:
+    """Multiples of squared distances (N, K) to class means without `left_out` of each sample's share in them.
 
     They lie further away, by R / (R - z) with R the samples and pseudo-samples in the mean and z what is left out, at
     most the samples: responsibilities may have grown since they were counted. Both tensors are overwritten.
     """
     weight = mixture.counts + mixture.anchor_weights
-    remaining = assigned.mul_(-CONFIDENCE_LEFT_OUT / weight).add_(1).clamp_(min=mixture.anchor_weights / weight)
+    remaining = assigned.mul_(-options.left_out / weight).add_(1).clamp_(min=mixture.anchor_weights / weight)
     return penalty.div_(remaining.square_())
 
 

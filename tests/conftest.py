@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT, copy_code
+
 
 DATA = Path(os.environ.get("DKD_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
+
+
+def pytest_sessionstart() -> None:
+    """Tests run on the code as it is now, also where they load it from the embedded checkpoint."""
+    copy_code(CHECKPOINT)
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def test_what_moves_is_foreground_and_the_rest_is_not(clips):
 
 
 def test_a_real_clip_keeps_what_moves_and_gets_the_scene_of_another_class(clips, data_dir):
-    from modeling_dkd.data.video_index import ucf101_index
+    from modeling_dkd.data.official_index import ucf101_index
 
     index = ucf101_index(data_dir / "ucf101", data_dir / "annotations", 1, allow_missing=True)
     few = clips.few_of_each_group(index, 1)

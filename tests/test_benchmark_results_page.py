@@ -10,10 +10,14 @@ from benchmarks.results_page import write_results_page
 from .hub.conftest import ROOT
 
 
+MEASURED = ("development_rows.json", "real_video_rows.json", "search_open_rows.json")
+KEPT = ("published_figures.json", "real_clips.json", *MEASURED)
+
+
 @pytest.fixture
 def docs(tmp_path):
     (tmp_path / "docs").mkdir()
-    for name in ("published_figures.json", "development_rows.json", "real_clips.json"):
+    for name in KEPT:
         shutil.copy(ROOT / "docs" / name, tmp_path / "docs")
     shutil.copytree(ROOT / "hub_configs", tmp_path / "hub_configs")
     return tmp_path / "docs"
@@ -35,6 +39,29 @@ def test_figures_are_those_of_the_json_files(docs):
         assert f"**{100 * line['top1']:.2f}" in row
         assert f"{100 * line['gain']:+.2f} ± {100 * line['gain_error']:.2f}" in row
         assert f"| {line['n']:g} | {line['num_seeds']} |" in row
+
+
+def test_real_video_search_and_rejection_stand_on_the_page(docs):
+    page = write_results_page(docs).read_text()
+    real = json.loads((docs / "real_video_rows.json").read_text())["summary"]
+    dkd = [line for line in real if line["method"] == "dkd"]
+    assert len(dkd) == 40
+    for line in dkd:
+        figures = f"{line['protocol']} | {line['n']:g} | {line['num_seeds']} |"
+        row = next(r for r in page.splitlines() if r.startswith(f"| {line['data']} | {figures}"))
+        assert f"**{100 * line['top1']:.2f}" in row
+        assert f"| {100 * line['ece']:.2f} | {100 * line['worst_ece_change']:+.2f} |" in row
+    whole = [line["gain"] for line in dkd if not line["data"].endswith("by quarters")]
+    assert (
+        f"over the 20 rows of whole clips: {100 * sum(whole) / 20:+.2f} points, worst row {100 * min(whole):+.2f}"
+        in page
+    )
+    found = json.loads((docs / "search_open_rows.json").read_text())
+    assert {row["texts"] for row in found["search"]} == {"fitted", "new"}
+    for row in found["search"]:
+        assert f" {100 * row['map']:.2f} |" in page
+    for line in found["summary"]:
+        assert f" {100 * line['auroc']:.2f} |" in page
 
 
 def test_the_nearest_measured_set_stands_beside_the_papers_table(docs):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -8,53 +9,33 @@ from torch.nn.functional import normalize
 
 from modeling_dkd import class_mixture
 from modeling_dkd.class_mixture import (
-    ANCHOR_SCALE_RANGE,
-    COVARIANCE_PRIOR_SAMPLES,
-    DEBIASED_SHARE,
-    DOUBTFUL_POWER,
-    DOUBTFUL_SIZE,
-    EQUAL_VARIANCE_SHARE,
-    FREQUENCY_PRIOR_CLASSES,
-    FREQUENCY_VARIANCE,
-    KAPPA,
-    LABELLED_TEMPERATURE,
-    LABELLED_TEMPERATURE_POWER,
-    LABELLED_WEIGHT,
-    NUM_ROUNDS,
-    RELATIVE_VARIANCE_FLOOR,
-    ROUNDING_VARIANCE,
-    SHARED_CLASSES,
-    SPREAD_PRIOR_SAMPLES,
-    TEMPERATURE,
-    UNBIASED_PRIOR_CLASSES,
-    UNLABELLED_COVARIANCE_SHARE,
-    VARIANCE_PRIOR_SAMPLES,
     DomainStatistics,
     _anchor_weights,
     debias_texts,
-    debiased_share,
     fit_class_mixture,
     gather_statistics,
     maximise,
-    null_moments,
     relative_length,
-    second_moments,
+    sum_logits,
+    sum_second_moments,
     text_only_mixture,
 )
+from modeling_dkd.mixture_options import MixtureOptions
 from tests.toy_domain import toy_domain
 
 
 SCALE = 60.0
+OPTIONS = MixtureOptions()
 
 
 def unlabelled(videos):
     return torch.full((len(videos),), -1)
 
 
-def fit(videos, texts, labels=None, num_rounds=NUM_ROUNDS):
-    prior = debias_texts(texts, null_moments(videos, texts, SCALE))
+def fit(videos, texts, labels=None, num_rounds=OPTIONS.num_rounds):
+    prior = debias_texts(texts, sum_logits(videos, texts, SCALE, OPTIONS), OPTIONS)
     labels = unlabelled(videos) if labels is None else labels
-    return prior, *fit_class_mixture(videos, prior, labels, SCALE, num_rounds)
+    return prior, *fit_class_mixture(videos, prior, labels, SCALE, replace(OPTIONS, num_rounds=num_rounds))
 
 
 def mahalanobis(differences, mixture):
@@ -70,7 +51,7 @@ def some_labels(labels):
 
 def repeated(videos, labels):
     """Every labelled sample as often as it counts."""
-    times = torch.where(labels >= 0, int(LABELLED_WEIGHT), 1)
+    times = torch.where(labels >= 0, int(OPTIONS.labelled_weight), 1)
     return videos.repeat_interleave(times, 0), labels.repeat_interleave(times)
 
 
@@ -105,9 +86,13 @@ def naive_anchor_weights(counts, labelled):
     """As many classes as would, equally frequent, have the entropy of these."""
     total = sum(counts)
     perplexity = math.prod((c / total) ** -(c / total) for c in counts)
-    doubtful = DOUBTFUL_SIZE * (len(counts) - perplexity) / perplexity * total / perplexity
+    doubtful = OPTIONS.doubtful_size * (len(counts) - perplexity) / perplexity * total / perplexity
     return torch.tensor(
-        [KAPPA + (1 - labelled) * doubtful**DOUBTFUL_POWER / c ** (DOUBTFUL_POWER - 1) for c in counts],
+        [
+            OPTIONS.anchor_samples
+            + (1 - labelled) * doubtful**OPTIONS.doubtful_power / c ** (OPTIONS.doubtful_power - 1)
+            for c in counts
+        ],
         dtype=torch.float64,
     )
 
@@ -124,7 +109,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         f * (o - domain_mean) @ (d - mean_direction) for f, o, d in zip(frequency, own, directions, strict=True)
     )
     length = sum(f * ((d - mean_direction) ** 2).sum() for f, d in zip(frequency, directions, strict=True))
-    scale = (along / length).clamp(*ANCHOR_SCALE_RANGE)
+    scale = (along / length).clamp(OPTIONS.least_anchor_scale, OPTIONS.largest_anchor_scale)
     anchors = domain_mean + scale * (directions - mean_direction)
     anchor_weights = naive_anchor_weights(counts.tolist(), float((labels >= 0).double().mean()))
     held = anchor_weights[:, None]
@@ -132,26 +117,26 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     residuals = [(assigned[i, k], videos[i] - means[k]) for i in range(num_samples) for k in range(len(counts))]
     covariance = sum(share * torch.outer(residual, residual) for share, residual in residuals) / num_samples
     own, dim = covariance.diagonal(), videos.shape[1]
-    apart = (1 - EQUAL_VARIANCE_SHARE) * num_samples / (num_samples + VARIANCE_PRIOR_SAMPLES)
+    apart = (1 - OPTIONS.equal_variance_share) * num_samples / (num_samples + OPTIONS.variance_prior_samples)
     held = torch.diag((1 - apart) * own.mean() + apart * own)
     labelled = (labels >= 0).double().mean()
-    num_seen = (labels < 0).sum() + (labels >= 0).sum() / LABELLED_WEIGHT
+    num_seen = (labels < 0).sum() + (labels >= 0).sum() / OPTIONS.labelled_weight
     eigenvalues = torch.linalg.eigvalsh(covariance)
     dimension = 1 / max(1 / dim, (eigenvalues**2).sum() / eigenvalues.sum() ** 2 - 1 / num_seen)
-    dimension += (dim - dimension) * VARIANCE_PRIOR_SAMPLES / (num_seen + VARIANCE_PRIOR_SAMPLES)
-    trust = num_seen / (num_seen + COVARIANCE_PRIOR_SAMPLES * dim)
-    trust = trust * (labelled + (1 - labelled) * UNLABELLED_COVARIANCE_SHARE)
+    dimension += (dim - dimension) * OPTIONS.variance_prior_samples / (num_seen + OPTIONS.variance_prior_samples)
+    trust = num_seen / (num_seen + OPTIONS.covariance_prior_samples * dim)
+    trust = trust * (labelled + (1 - labelled) * OPTIONS.unlabelled_covariance_share)
     covariance = trust * covariance + (1 - trust) * held
-    covariance += (RELATIVE_VARIANCE_FLOOR * own.mean() + ROUNDING_VARIANCE) * torch.eye(dim)
+    covariance += (OPTIONS.relative_variance_floor * own.mean() + OPTIONS.rounding_variance) * torch.eye(dim)
     prior_counts, log_frequency = expected.sum(0), mixture.log_frequency.double()
-    variance = FREQUENCY_VARIANCE
+    variance = OPTIONS.frequency_variance
     for _ in range(200):
         observed = sum(float(w**2 + 1 / (n + 1 / variance)) for w, n in zip(log_frequency, prior_counts, strict=True))
-        variance = FREQUENCY_PRIOR_CLASSES * FREQUENCY_VARIANCE + observed
-        variance = variance / (FREQUENCY_PRIOR_CLASSES + len(counts))
-    unlabelled_temperature = TEMPERATURE + dimension * (len(counts) + SHARED_CLASSES) / num_samples
-    per_sample = LABELLED_WEIGHT * len(counts) / num_samples
-    labelled_temperature = max(1, LABELLED_TEMPERATURE * per_sample**LABELLED_TEMPERATURE_POWER)
+        variance = OPTIONS.frequency_prior_classes * OPTIONS.frequency_variance + observed
+        variance = variance / (OPTIONS.frequency_prior_classes + len(counts))
+    unlabelled_temperature = OPTIONS.temperature + dimension * (len(counts) + OPTIONS.shared_classes) / num_samples
+    per_sample = OPTIONS.labelled_weight * len(counts) / num_samples
+    labelled_temperature = max(1, OPTIONS.labelled_temperature * per_sample**OPTIONS.labelled_temperature_power)
     labelled = (labels >= 0).double().mean()
     return {
         "log_frequency": naive_log_frequency(log_frequency, counts, prior_counts, variance),
@@ -178,7 +163,7 @@ def labelled_domain(request):
 def test_statistics_equal_a_loop_over_samples(labelled_domain, num_rounds):
     videos, texts, labels = labelled_domain
     prior, mixture, *_ = fit(videos, texts, labels, num_rounds)
-    statistics = gather_statistics(mixture, prior, videos, labels, SCALE)
+    statistics = gather_statistics(mixture, prior, videos, labels, SCALE, OPTIONS)
     videos, labels = repeated(videos, labels)
     assigned, expected = naive_posteriors(mixture, prior, videos, labels)
     tolerance = {"rtol": 1e-4, "atol": 1e-4}
@@ -193,8 +178,8 @@ def test_statistics_equal_a_loop_over_samples(labelled_domain, num_rounds):
 def test_the_m_step_equals_a_loop_over_samples(labelled_domain):
     videos, texts, labels = labelled_domain
     prior, mixture, *_ = fit(videos, texts, labels, 2)
-    statistics = gather_statistics(mixture, prior, videos, labels, SCALE)
-    updated = vars(maximise(mixture, prior, statistics, second_moments(videos, labels, texts)))
+    statistics = gather_statistics(mixture, prior, videos, labels, SCALE, OPTIONS)
+    updated = vars(maximise(mixture, prior, statistics, sum_second_moments(videos, labels, texts, OPTIONS), OPTIONS))
     updated["precision"] = updated["whitening"] @ updated.pop("whitening").T
     videos, labels = repeated(videos, labels)
     expected = naive_maximise(mixture, prior, videos, labels, *naive_posteriors(mixture, prior, videos, labels))
@@ -211,8 +196,8 @@ def test_a_class_the_texts_hardly_expect_gets_no_frequency_that_overshoots():
     """A thousand samples of a class that got ten from the texts: e^4.6 as many, and not a Newton step of 66 nats."""
     before = torch.zeros(3, dtype=torch.float64)
     counts, prior_counts = torch.tensor([1000.0, 10.0, 0.0]).double(), torch.tensor([10.0, 500.0, 500.0]).double()
-    now = class_mixture._log_frequency(before, counts, prior_counts)
-    variance = float(class_mixture._frequency_variance(before, prior_counts))
+    now = class_mixture._log_frequency(before, counts, prior_counts, OPTIONS)
+    variance = float(class_mixture._frequency_variance(before, prior_counts, OPTIONS))
     torch.testing.assert_close(now, naive_log_frequency(before, counts, prior_counts, variance), rtol=1e-5, atol=1e-5)
     assert 0 < now[0] < math.log(100)
     assert now[2] < now[1] < 0
@@ -221,7 +206,9 @@ def test_a_class_the_texts_hardly_expect_gets_no_frequency_that_overshoots():
 def test_the_first_round_knows_the_texts_only():
     videos, texts, _ = toy_domain(60)
     prior, *_ = fit(videos, texts)
-    statistics = gather_statistics(text_only_mixture(prior), prior, videos, unlabelled(videos), SCALE)
+    statistics = gather_statistics(
+        text_only_mixture(prior, OPTIONS), prior, videos, unlabelled(videos), SCALE, OPTIONS
+    )
     posterior = (SCALE * videos @ prior.directions.T - prior.bias).softmax(1)
     torch.testing.assert_close(statistics.counts.float(), posterior.sum(0))
     torch.testing.assert_close(statistics.prior_counts, statistics.counts)
@@ -231,29 +218,29 @@ def test_moments_equal_a_loop_over_samples():
     videos, texts, _ = toy_domain(60)
     offsets = texts.double() - texts.double().mean(0)
     typical = offsets.square().sum(1).mean().sqrt()
-    directions = offsets * (offsets.norm(dim=1, keepdim=True) / typical) ** -debiased_share(len(texts))
+    directions = offsets * (offsets.norm(dim=1, keepdim=True) / typical) ** -OPTIONS.debiased_share_of(len(texts))
     expected = torch.zeros(4, len(texts), dtype=torch.float64)
     for video in videos.double():
         weight = 1 - (SCALE * directions @ video).softmax(0)
         logits = SCALE * offsets @ video
         expected += torch.stack([torch.ones_like(weight), weight, weight * logits, weight * logits**2])
-    torch.testing.assert_close(null_moments(videos, texts, SCALE), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sum_logits(videos, texts, SCALE, OPTIONS), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_more_classes_tell_more_about_the_bias_of_a_text():
     """With few, the mean logit on the others is as much what they have in common with it."""
-    assert debiased_share(int(UNBIASED_PRIOR_CLASSES)) == pytest.approx(DEBIASED_SHARE / 2)
-    assert debiased_share(2) < 0.3 * DEBIASED_SHARE
-    assert 0.98 * DEBIASED_SHARE < debiased_share(500) < DEBIASED_SHARE
+    assert OPTIONS.debiased_share_of(int(OPTIONS.unbiased_prior_classes)) == pytest.approx(OPTIONS.debiased_share / 2)
+    assert OPTIONS.debiased_share_of(2) < 0.3 * OPTIONS.debiased_share
+    assert 0.98 * OPTIONS.debiased_share < OPTIONS.debiased_share_of(500) < OPTIONS.debiased_share
 
 
 def test_debiasing_takes_a_share_of_the_differences_in_mean_and_log_spread():
     """The formula itself, with so many samples that the prior on the spread does not count."""
-    texts, share = toy_domain().texts, debiased_share(6)
+    texts, share = toy_domain().texts, OPTIONS.debiased_share_of(6)
     weight = torch.full((6,), 1e9, dtype=torch.float64)
     mean, spread = torch.arange(6.0).double(), torch.tensor([1.0, 2.0, 0.5, 1.0, 4.0, 1.0]).double()
     moments = torch.stack([weight, weight, weight * mean, weight * (spread**2 + mean**2)])
-    prior = debias_texts(texts, moments)
+    prior = debias_texts(texts, moments, OPTIONS)
     ratio = prior.scale / prior.scale[0]
     torch.testing.assert_close(ratio, (spread / spread[0]).pow(-share).float(), rtol=1e-4, atol=0)
     bias = share * mean * prior.scale
@@ -265,10 +252,10 @@ def test_with_few_samples_the_length_of_a_text_stands_in_for_its_spread():
     texts = toy_domain().texts
     mean_variance = torch.tensor([1.0, 2.0, 0.5, 1.0, 4.0, 1.0]).double()
     moments = torch.stack([torch.full((6,), 1e-3).double(), torch.ones(6).double(), torch.zeros(6), mean_variance])
-    assert SPREAD_PRIOR_SAMPLES > 1
+    assert OPTIONS.spread_prior_samples > 1
     offsets = texts - texts.mean(0)
-    scale = debias_texts(texts, moments).scale
-    expected = relative_length(offsets, offsets) ** -debiased_share(len(texts))
+    scale = debias_texts(texts, moments, OPTIONS).scale
+    expected = relative_length(offsets, offsets) ** -OPTIONS.debiased_share_of(len(texts))
     torch.testing.assert_close(scale / scale[0], expected / expected[0], rtol=1e-4, atol=0)
 
 
@@ -277,7 +264,7 @@ def test_texts_that_lie_equally_are_not_biased():
     videos, text = toy_domain(20, dim=5).videos, toy_domain(dim=5).texts[0]
     videos = torch.cat([videos.roll(k, dims=1) for k in range(5)])
     texts = torch.stack([text.roll(k) for k in range(5)])
-    prior = debias_texts(texts, null_moments(videos, texts, SCALE))
+    prior = debias_texts(texts, sum_logits(videos, texts, SCALE, OPTIONS), OPTIONS)
     torch.testing.assert_close(prior.scale, torch.ones(5), rtol=0, atol=1e-5)
     torch.testing.assert_close(prior.bias, torch.zeros(5), rtol=0, atol=1e-4)
 
@@ -285,23 +272,25 @@ def test_texts_that_lie_equally_are_not_biased():
 def test_statistics_of_shards_add_up(labelled_domain, monkeypatch):
     videos, texts, labels = labelled_domain
     prior, mixture, *_ = fit(videos, texts, labels, 2)
-    whole = gather_statistics(mixture, prior, videos, labels, SCALE)
-    parts = [gather_statistics(mixture, prior, videos[p], labels[p], SCALE) for p in (slice(25), slice(25, None))]
-    moments = null_moments(videos, texts, SCALE)
-    summed = null_moments(videos[:25], texts, SCALE) + null_moments(videos[25:], texts, SCALE)
+    whole = gather_statistics(mixture, prior, videos, labels, SCALE, OPTIONS)
+    parts = [
+        gather_statistics(mixture, prior, videos[p], labels[p], SCALE, OPTIONS) for p in (slice(25), slice(25, None))
+    ]
+    moments = sum_logits(videos, texts, SCALE, OPTIONS)
+    summed = sum_logits(videos[:25], texts, SCALE, OPTIONS) + sum_logits(videos[25:], texts, SCALE, OPTIONS)
     monkeypatch.setattr(class_mixture, "CHUNK_SIZE", 7)
-    chunked = gather_statistics(mixture, prior, videos, labels, SCALE)
+    chunked = gather_statistics(mixture, prior, videos, labels, SCALE, OPTIONS)
     assert isinstance(parts[0] + parts[1], DomainStatistics)
     for name, value in vars(whole).items():
         torch.testing.assert_close(getattr(parts[0] + parts[1], name), value, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(getattr(chunked, name), value, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(summed, moments, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(null_moments(videos, texts, SCALE), moments, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sum_logits(videos, texts, SCALE, OPTIONS), moments, rtol=1e-5, atol=1e-5)
     outer = sum(
-        (LABELLED_WEIGHT if label >= 0 else 1) * torch.outer(video, video)
+        (OPTIONS.labelled_weight if label >= 0 else 1) * torch.outer(video, video)
         for video, label in zip(videos.double(), labels, strict=True)
     )
-    torch.testing.assert_close(second_moments(videos, labels, texts), outer, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sum_second_moments(videos, labels, texts, OPTIONS), outer, rtol=1e-5, atol=1e-5)
 
 
 def test_processes_that_hold_a_part_each_get_the_fit_of_the_whole(labelled_domain):
@@ -309,16 +298,16 @@ def test_processes_that_hold_a_part_each_get_the_fit_of_the_whole(labelled_domai
     videos, texts, labels = labelled_domain
     prior, expected, statistics, moments = fit(videos, texts, labels)
     shards = [slice(0, 20), slice(20, 20), slice(20, None)]
-    mixture = text_only_mixture(prior)
-    for _ in range(NUM_ROUNDS):
-        parts = [gather_statistics(mixture, prior, videos[s], labels[s], SCALE) for s in shards]
+    mixture = text_only_mixture(prior, OPTIONS)
+    for _ in range(OPTIONS.num_rounds):
+        parts = [gather_statistics(mixture, prior, videos[s], labels[s], SCALE, OPTIONS) for s in shards]
         sent = [list(vars(part).values()) for part in parts]
         summed = [torch.stack(values).sum(0) for values in zip(*sent, strict=True)]
         receive = partial(next, iter(summed))
         shared = gather_statistics(
-            mixture, prior, videos[shards[0]], labels[shards[0]], SCALE, lambda _, receive=receive: receive()
+            mixture, prior, videos[shards[0]], labels[shards[0]], SCALE, OPTIONS, lambda _, receive=receive: receive()
         )
-        mixture = maximise(mixture, prior, shared, moments)
+        mixture = maximise(mixture, prior, shared, moments, OPTIONS)
     for name, value in vars(expected).items():
         torch.testing.assert_close(getattr(mixture, name), value, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(shared.counts, statistics.counts, rtol=1e-3, atol=1e-3)
@@ -327,8 +316,10 @@ def test_processes_that_hold_a_part_each_get_the_fit_of_the_whole(labelled_domai
 def test_all_reduce_sees_every_statistic_of_every_round():
     videos, texts, _ = toy_domain(60)
     prior, *_ = fit(videos, texts)
-    _, doubled, outer = fit_class_mixture(videos, prior, unlabelled(videos), SCALE, all_reduce=lambda sums: 2 * sums)
-    twice = fit_class_mixture(torch.cat([videos, videos]), prior, unlabelled(videos).repeat(2), SCALE)
+    _, doubled, outer = fit_class_mixture(
+        videos, prior, unlabelled(videos), SCALE, OPTIONS, all_reduce=lambda sums: 2 * sums
+    )
+    twice = fit_class_mixture(torch.cat([videos, videos]), prior, unlabelled(videos).repeat(2), SCALE, OPTIONS)
     for name, value in vars(twice[1]).items():
         torch.testing.assert_close(getattr(doubled, name), value, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(outer, twice[2], rtol=1e-5, atol=1e-5)
@@ -338,7 +329,7 @@ def test_all_reduce_sees_every_statistic_of_every_round():
 def test_small_classes_are_held_where_few_of_the_classes_occur():
     """Two of ten classes occur; a sixth of the samples of one were taken for a third."""
     counts = torch.tensor([50.0, 40.0, 10.0, 1.0, *6 * [0.0]], dtype=torch.float64)
-    held = _anchor_weights(counts, torch.zeros(()))
+    held = _anchor_weights(counts, torch.zeros(()), OPTIONS)
     torch.testing.assert_close(held[:4], naive_anchor_weights(counts[:4].tolist() + 6 * [1e-30], 0)[:4])
     evidence = counts / (counts + held)
     assert evidence[:2].min() > 0.7
@@ -346,21 +337,27 @@ def test_small_classes_are_held_where_few_of_the_classes_occur():
     assert evidence[3] < 0.01
     assert held.isfinite().all()
     # The same ten times as large: the pseudo-samples of the texts count less, the rest stays.
-    tenfold = _anchor_weights(10 * counts, torch.zeros(()))
-    torch.testing.assert_close((tenfold - KAPPA)[:4], 10 * (held - KAPPA)[:4], rtol=0.05, atol=0)
+    tenfold = _anchor_weights(10 * counts, torch.zeros(()), OPTIONS)
+    torch.testing.assert_close(
+        (tenfold - OPTIONS.anchor_samples)[:4], 10 * (held - OPTIONS.anchor_samples)[:4], rtol=0.05, atol=0
+    )
     # Labels are no guess.
-    torch.testing.assert_close(_anchor_weights(counts, torch.ones(())), torch.full_like(counts, KAPPA))
+    torch.testing.assert_close(
+        _anchor_weights(counts, torch.ones(()), OPTIONS), torch.full_like(counts, OPTIONS.anchor_samples)
+    )
 
 
 def test_classes_that_are_equally_frequent_are_held_alike():
     """A domain of as many samples of each class."""
     counts = torch.full((10,), 20.0)
-    torch.testing.assert_close(_anchor_weights(counts, torch.zeros(())), torch.full_like(counts, KAPPA))
+    torch.testing.assert_close(
+        _anchor_weights(counts, torch.zeros(()), OPTIONS), torch.full_like(counts, OPTIONS.anchor_samples)
+    )
 
 
 def test_single_samples_of_a_few_classes_are_hardly_doubted():
     counts = torch.tensor([1.0, 1.0, 1.0, *7 * [0.0]])
-    assert _anchor_weights(counts, torch.zeros(()))[:3].max() < 1.1 * KAPPA
+    assert _anchor_weights(counts, torch.zeros(()), OPTIONS)[:3].max() < 1.1 * OPTIONS.anchor_samples
 
 
 def test_all_labelled_means_lie_between_their_anchor_and_the_class_mean():
@@ -368,10 +365,12 @@ def test_all_labelled_means_lie_between_their_anchor_and_the_class_mean():
     prior, mixture, *_ = fit(videos, texts, labels)
     anchors = mixture.anchors(prior.directions)
     for k in range(len(texts)):
-        own, count = videos[labels == k].mean(0), LABELLED_WEIGHT * (labels == k).sum()
+        own, count = videos[labels == k].mean(0), OPTIONS.labelled_weight * (labels == k).sum()
         assert mixture.counts[k] == count
-        torch.testing.assert_close(mixture.means[k], (count * own + KAPPA * anchors[k]) / (count + KAPPA))
-        torch.testing.assert_close(mixture.evidence[k], count / (count + KAPPA))
+        torch.testing.assert_close(
+            mixture.means[k], (count * own + OPTIONS.anchor_samples * anchors[k]) / (count + OPTIONS.anchor_samples)
+        )
+        torch.testing.assert_close(mixture.class_strength[k], count / (count + OPTIONS.anchor_samples))
         assert (mixture.means[k] - own).norm() < 0.2 * (anchors[k] - own).norm()
 
 
@@ -397,7 +396,7 @@ def test_a_class_without_samples_stays_at_its_anchor():
     present = labels != 2
     prior, mixture, *_ = fit(videos[present], texts, labels[present])
     torch.testing.assert_close(mixture.means[2], mixture.anchors(prior.directions)[2])
-    assert mixture.evidence[2] == 0
+    assert mixture.class_strength[2] == 0
     prior, mixture, *_ = fit(videos[present], texts)
     assert mixture.counts[2] < 0.1
     torch.testing.assert_close(mixture.means[2], mixture.anchors(prior.directions)[2], rtol=0, atol=1e-2)
@@ -414,7 +413,7 @@ def test_classes_that_the_mixture_finds_less_of_than_the_texts_lose_weight():
 
 def test_the_temperature_grows_with_classes_per_sample():
     few, many = toy_domain(12), toy_domain(600)
-    assert fit(*few[:2])[1].temperature > fit(*many[:2])[1].temperature > TEMPERATURE
+    assert fit(*few[:2])[1].temperature > fit(*many[:2])[1].temperature > OPTIONS.temperature
 
 
 def test_the_temperature_grows_with_the_axes_along_which_samples_vary():
@@ -426,14 +425,14 @@ def test_the_temperature_grows_with_the_axes_along_which_samples_vary():
     temperature, same, higher = (
         float(fit(v, t)[1].temperature) for v, t in ((videos, texts), (wider, wider_texts), (spread, wider_texts))
     )
-    assert same - TEMPERATURE == pytest.approx(temperature - TEMPERATURE, rel=0.03)
-    assert higher > TEMPERATURE + 2 * (temperature - TEMPERATURE)
+    assert same - OPTIONS.temperature == pytest.approx(temperature - OPTIONS.temperature, rel=0.03)
+    assert higher > OPTIONS.temperature + 2 * (temperature - OPTIONS.temperature)
 
 
 def test_without_second_moments_covariance_and_temperature_stay():
     videos, texts, _ = toy_domain(60)
     prior, mixture, statistics, _ = fit(videos, texts)
-    moved = maximise(mixture, prior, statistics + statistics, None)
+    moved = maximise(mixture, prior, statistics + statistics, None, OPTIONS)
     assert torch.equal(moved.counts, 2 * mixture.counts)
     assert torch.equal(moved.whitening, mixture.whitening)
     assert torch.equal(moved.variances, mixture.variances)
@@ -446,8 +445,10 @@ def test_the_effective_dimension_is_corrected_for_the_number_of_samples(num_samp
     videos = torch.randn(num_samples, 110, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     videos[:, 10:] *= 0.1
     statistics = DomainStatistics(torch.tensor(float(num_samples)).double(), torch.zeros(()), *torch.zeros(3, 1))
-    dimension = class_mixture._effective_dimension(statistics, videos.T @ videos / num_samples)
-    expected = (num_samples * 11**2 / 10.01 + VARIANCE_PRIOR_SAMPLES * 110) / (num_samples + VARIANCE_PRIOR_SAMPLES)
+    dimension = class_mixture._effective_dimension(statistics, videos.T @ videos / num_samples, OPTIONS)
+    expected = (num_samples * 11**2 / 10.01 + OPTIONS.variance_prior_samples * 110) / (
+        num_samples + OPTIONS.variance_prior_samples
+    )
     assert float(dimension) == pytest.approx(expected, rel=0.04)
 
 
@@ -455,7 +456,7 @@ def test_the_effective_dimension_is_corrected_for_the_number_of_samples(num_samp
 def test_the_effective_dimension_is_at_most_that_of_the_space(samples):
     """No spread, one sample and orthogonal ones: nothing says that some axes vary more than others."""
     statistics = DomainStatistics(torch.tensor(float(len(samples))).double(), torch.zeros(()), *torch.zeros(3, 1))
-    assert float(class_mixture._effective_dimension(statistics, samples.T @ samples / len(samples))) == 5
+    assert float(class_mixture._effective_dimension(statistics, samples.T @ samples / len(samples), OPTIONS)) == 5
 
 
 @pytest.mark.parametrize("num_videos", [1, 2, 4])
@@ -474,9 +475,14 @@ def test_one_class():
     assert float(mixture.counts) == pytest.approx(len(videos), rel=1e-5)
     torch.testing.assert_close(mixture.means[0], videos.mean(0))
     own, (num_videos, dim) = videos.var(0, correction=0), videos.shape
-    held = 1 - UNLABELLED_COVARIANCE_SHARE * num_videos / (num_videos + COVARIANCE_PRIOR_SAMPLES * dim)
-    equal = 1 - (1 - EQUAL_VARIANCE_SHARE) * num_videos / (num_videos + VARIANCE_PRIOR_SAMPLES)
-    expected = own + held * equal * (own.mean() - own) + RELATIVE_VARIANCE_FLOOR * own.mean() + ROUNDING_VARIANCE
+    held = 1 - OPTIONS.unlabelled_covariance_share * num_videos / (num_videos + OPTIONS.covariance_prior_samples * dim)
+    equal = 1 - (1 - OPTIONS.equal_variance_share) * num_videos / (num_videos + OPTIONS.variance_prior_samples)
+    expected = (
+        own
+        + held * equal * (own.mean() - own)
+        + OPTIONS.relative_variance_floor * own.mean()
+        + OPTIONS.rounding_variance
+    )
     torch.testing.assert_close(mixture.variances, expected, rtol=1e-4, atol=1e-6)
     assert float(prior.scale) == 1
     assert float(mixture.log_frequency) == pytest.approx(0, abs=1e-5)
@@ -491,7 +497,7 @@ def test_thousands_of_like_videos_leave_a_covariance_that_can_be_inverted(num_cl
     texts = torch.nn.functional.normalize(torch.randn(num_classes, 64, generator=generator), dim=1)
     mixture = fit(videos, texts)[1]
     assert torch.isfinite(mixture.whitening).all()
-    dimension = (float(mixture.temperature) - TEMPERATURE) * 9000 / (num_classes + SHARED_CLASSES)
+    dimension = (float(mixture.temperature) - OPTIONS.temperature) * 9000 / (num_classes + OPTIONS.shared_classes)
     assert dimension == pytest.approx(64, rel=0.05)
 
 
@@ -514,7 +520,7 @@ def test_videos_that_hardly_differ(spread):
     videos = normalize(videos[:1] + spread * (videos - videos[:1]), dim=1)
     prior, mixture, *_ = fit(videos, texts)
     assert mixture.whitening.isfinite().all()
-    statistics = gather_statistics(mixture, prior, videos, unlabelled(videos), SCALE)
+    statistics = gather_statistics(mixture, prior, videos, unlabelled(videos), SCALE, OPTIONS)
     assigned, _ = naive_posteriors(mixture, prior, videos, unlabelled(videos))
     torch.testing.assert_close(statistics.counts, assigned.sum(0), rtol=1e-3, atol=1e-3)
 

@@ -7,16 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from modeling_dkd import DKDCLIPConfig, embedding_inputs, recent_samples
-from modeling_dkd.class_mixture import debias_texts, null_moments
-from modeling_dkd.dkd_head import BUFFER_AXES, MAX_COMPONENTS, DKDHead, DKDHeadOutput
-from modeling_dkd.text_frame import EXPECTED_GAIN
+from modeling_dkd import DKDCLIPConfig, embedding_inputs
+from modeling_dkd.class_mixture import debias_texts, sum_logits
+from modeling_dkd.dkd_head import BUFFER_AXES, DKDHead, DKDHeadOutput
+from modeling_dkd.mixture_options import MixtureOptions
 from tests.toy_domain import accuracy, toy_domain
 
 
 DIM, NUM_CLASSES, SCALE, BIAS = 24, 6, 60.0, -1.5
 OUTPUTS = ("logits_per_video", "video_embeds", "text_embeds", "strength")
 TOY = toy_domain()
+OPTIONS = MixtureOptions()
 
 
 def make_head(dim=DIM, **options):
@@ -401,7 +402,7 @@ def test_gradients_flow_to_videos_texts_and_the_scale(fitted, videos):
     texts = toy_domain(seed=8).texts.requires_grad_()
     output = head(videos, texts)
     torch.nn.functional.cross_entropy(output.logits_per_video, TOY.labels[:20]).backward()
-    for gradient in (videos.grad, texts.grad, head.logit_scale.grad):
+    for gradient in (videos.grad, texts.grad, head.log_logit_scale.grad):
         assert gradient.isfinite().all()
         assert gradient.abs().max() > 0
     assert (videos.grad.flatten(1).norm(dim=1) > 0).all()
@@ -439,7 +440,7 @@ def test_a_domain_fitted_under_inference_mode_can_be_trained_with():
         inferred = head(TOY.videos, TOY.texts).logits_per_video
     output = head(TOY.videos.clone().requires_grad_(), TOY.texts)
     output.logits_per_video.sum().backward()
-    assert head.logit_scale.grad.isfinite()
+    assert head.log_logit_scale.grad.isfinite()
     torch.testing.assert_close(output.logits_per_video.detach(), inferred)
 
 
@@ -470,10 +471,10 @@ def test_a_stream_that_has_grown_is_what_a_fit_to_all_of_it_makes():
         torch.testing.assert_close(buffer, whole.get_buffer(name), rtol=1e-3, atol=1e-3, msg=name)
 
 
-def test_of_a_long_stream_only_so_many_samples_are_kept(monkeypatch):
-    monkeypatch.setattr(recent_samples, "MAX_RECENT", 100)
+def test_of_a_long_stream_only_so_many_samples_are_kept():
     videos, texts, labels = toy_domain(400, dim=48)
-    head, whole = make_head(48).fit(videos[:60], texts), make_head(48).fit(videos, texts)
+    whole = make_head(48).fit(videos, texts)
+    head = DKDHead(whole.config, MixtureOptions(recent_samples=100)).fit(videos[:60], texts)
     frequencies = []
     for batch in videos[60:].split(20):
         head.update(batch)
@@ -512,8 +513,8 @@ def test_without_texts_it_describes_the_domain_and_moves_nothing(num_videos, exp
 
 def test_without_texts_the_number_of_components_may_be_given():
     assert make_head().fit(TOY.videos[:3], num_components=5).means.shape == (5, DIM)
-    many = toy_domain(16 * MAX_COMPONENTS + 200).videos
-    assert make_head().fit(many).config.num_components == MAX_COMPONENTS
+    many = toy_domain(16 * OPTIONS.largest_num_components + 200).videos
+    assert make_head().fit(many).config.num_components == OPTIONS.largest_num_components
 
 
 @pytest.mark.parametrize("num_components", [None, 3])
@@ -644,7 +645,7 @@ def test_labels_that_make_no_sense(labels, message):
             {"text_embeds": TOY.texts, "num_components": 4},
             "num_components is 4, but there is one component for each of 6 texts.",
         ),
-        ({"num_components": 0}, "num_components must be at least 1 where no initial means are given, got 0."),
+        ({"num_components": 0}, "num_components must be at least 1, got 0."),
     ],
 )
 def test_arguments_that_contradict_each_other(arguments, message):
@@ -673,9 +674,9 @@ def test_confidence_of_moved_videos_rises_with_the_predictions_that_changed(vide
     changed = (plain.argmax(1) != moved.argmax(1)).float().mean()
     before, after = (logits.softmax(1).amax(1).mean() for logits in (plain, moved))
     assert changed > 0.02
-    prior = debias_texts(texts, null_moments(videos, texts, SCALE))
+    prior = debias_texts(texts, sum_logits(videos, texts, SCALE, OPTIONS), OPTIONS)
     by_text = SCALE * videos @ prior.directions.T - prior.bias + head.log_frequency
-    expected = before + EXPECTED_GAIN * torch.minimum(changed, 1 - before - changed)
+    expected = before + OPTIONS.expected_gain * torch.minimum(changed, 1 - before - changed)
     expected = torch.maximum(expected, by_text.softmax(1).amax(1).mean())
     torch.testing.assert_close(after, expected, rtol=0, atol=0.01)
 

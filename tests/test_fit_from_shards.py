@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling_dkd import DKDCLIPConfig, DKDHead, class_mixture, dkd_head, embedding_inputs
+from modeling_dkd.mixture_options import MixtureOptions
 from tests.toy_domain import toy_domain
 
 
@@ -47,7 +48,7 @@ def test_shards_give_the_domain_of_the_whole(labels, monkeypatch):
     monkeypatch.setattr(class_mixture, "CHUNK_SIZE", 7)
     assert_same_domain(fit(shards, labels=labels), whole, rtol=1e-5, atol=1e-5)
     # Once for the bias of the texts, once for the second moments, once a round, and the first of them for confidence.
-    assert shards.count == class_mixture.NUM_ROUNDS + 3
+    assert shards.count == MixtureOptions().num_rounds + 3
 
 
 def test_a_large_tensor_is_made_ready_in_pieces(monkeypatch):
@@ -121,13 +122,13 @@ MEASURE = """
 import sys
 from pathlib import Path
 import torch
-from modeling_dkd import DKDCLIPConfig, DKDHead, class_mixture
+from modeling_dkd import DKDCLIPConfig, DKDHead
 from modeling_dkd.embedding.embedding_shards import EmbeddingShards
 from modeling_dkd.evaluation.measurement import growth_of_memory
+from modeling_dkd.mixture_options import MixtureOptions
 
-class_mixture.NUM_ROUNDS = 2
 texts = torch.randn(200, 256, generator=torch.Generator().manual_seed(1))
-head = DKDHead(DKDCLIPConfig(projection_dim=256))
+head = DKDHead(DKDCLIPConfig(projection_dim=256), MixtureOptions(num_rounds=2))
 head.fit(texts, texts)
 shards = EmbeddingShards(sorted(Path(sys.argv[1]).iterdir())[: int(sys.argv[2])])
 _, megabytes = growth_of_memory(lambda: head.fit(shards, texts))

@@ -2,17 +2,19 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import modeling_dkd
+from modeling_dkd.cli import COMMANDS, EXTRAS, main
 from modeling_dkd.evaluation import names
 from modeling_dkd.evaluation.methods import ablations, peers
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKPOINT = ROOT / "hub_configs" / "dkd-tiny"
 # Runs a command as `python ARGUMENTS` would, and says which of the slow libraries it has imported.
 IMPORTED = """
 import runpy, sys
@@ -42,9 +44,8 @@ def run(code, *arguments):
     [
         ["train.py", "--help"],
         ["evaluate.py", "--help"],
-        ["-m", "modeling_dkd.hub", "--help"],
-        ["-m", "modeling_dkd.hub", "publish", "-h"],
-        ["-m", "modeling_dkd.space.app", "--help"],
+        ["-m", "modeling_dkd", "--help"],
+        *(["-m", "modeling_dkd", command, "--help"] for command in COMMANDS),
     ],
     ids=" ".join,
 )
@@ -59,11 +60,19 @@ def test_names_of_the_parser_are_those_of_the_code():
     assert tuple(ablations.ABLATIONS) == names.ABLATIONS
 
 
+ORDERS = [
+    "import modeling_dkd; from transformers import AutoModel, AutoProcessor",
+    "from transformers import AutoModel, AutoProcessor; import modeling_dkd",
+    "from modeling_dkd import DKDCLIPModel; from transformers import AutoModel, AutoProcessor",
+    "from modeling_dkd.dkd_head import DKDHead; from transformers import AutoProcessor, AutoModel",
+]
+
+
 @pytest.mark.slow
-def test_importing_the_package_is_enough_for_the_auto_classes():
+@pytest.mark.parametrize("imports", ORDERS)
+def test_importing_the_package_is_enough_for_the_auto_classes(imports):
     code = f"""
-import modeling_dkd
-from transformers import AutoModel, AutoProcessor
+{imports}
 for auto in (AutoModel, AutoProcessor):
     print(type(auto.from_pretrained({str(CHECKPOINT)!r})).__module__)
 """
@@ -71,34 +80,63 @@ for auto in (AutoModel, AutoProcessor):
 
 
 @pytest.mark.slow
-def test_an_option_of_somebody_elses_script_takes_nothing_away(tmp_path):
-    """There -h may be anything, and is none of our business."""
-    script = tmp_path / "theirs.py"
-    script.write_text(
-        "import modeling_dkd\nfrom transformers import AutoModel\n"
-        f"print(type(AutoModel.from_pretrained({str(CHECKPOINT)!r})).__module__)"
-    )
-    done = subprocess.run(
-        [sys.executable, script, "-h", "5"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
-    )
-    assert done.stdout.split() == ["modeling_dkd.modeling_dkd"]
-
-
-@pytest.mark.slow
-def test_classes_are_there_in_a_command_that_was_asked_for_help(tmp_path):
+def test_what_is_saved_carries_its_code_without_an_auto_class(tmp_path):
     code = f"""
-import runpy, sys
-sys.argv = ["train.py", "--help"]
-try:
-    runpy.run_path("train.py", run_name="__main__")
-except SystemExit:
-    pass
-assert "torch" not in sys.modules
-from modeling_dkd import DKDCLIPModel, DKDHead
-DKDCLIPModel.from_pretrained({str(CHECKPOINT)!r}).save_pretrained({str(tmp_path)!r})
+from modeling_dkd.image_processing_dkd import DKDCLIPImageProcessor
+DKDCLIPImageProcessor().save_pretrained({str(tmp_path)!r})
 """
     run(code)
-    assert (tmp_path / "svgd.py").is_file()
+    assert "AutoImageProcessor" in (tmp_path / "preprocessor_config.json").read_text()
+    assert (tmp_path / "video_frames.py").is_file()
+
+
+HEAD_ALONE = """
+import sys
+
+class NoVideo:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("av", "PIL"):
+            raise ModuleNotFoundError(f"no {name}", name=name)
+
+sys.meta_path.insert(0, NoVideo())
+import torch
+from modeling_dkd import DKDCLIPConfig, DKDHead
+head = DKDHead(DKDCLIPConfig(projection_dim=4)).fit(torch.randn(9, 4), torch.randn(3, 4))
+print(tuple(head(torch.randn(2, 4), torch.randn(3, 4)).logits_per_video.shape))
+slow = {"modeling_dkd.modeling_dkd", "datasets", "transformers.modeling_utils"}
+print("imported:", *sorted(slow & set(sys.modules)))
+"""
+
+
+def test_the_head_needs_no_video_library_and_not_all_of_transformers():
+    assert run(HEAD_ALONE).splitlines() == ["(2, 3)", "imported:"]
+
+
+def test_importing_the_package_imports_nothing_slow():
+    code = "import sys, modeling_dkd; print(*sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    assert run(code).strip() == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_missing_library_is_told_with_the_command_that_installs_it(command, monkeypatch, capsys):
+    def missing(name, package):
+        raise ModuleNotFoundError("No module named 'gone.sub'", name="gone.sub")
+
+    extra = EXTRAS[COMMANDS[command][0].split(".")[0]]
+    assert extra in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    monkeypatch.setattr("modeling_dkd.cli.import_module", missing)
+    assert main([command]) == 2
+    said = f'error: dkd {command} needs gone, which is not installed; run: pip install "modeling-dkd[{extra}]"\n'
+    assert capsys.readouterr().err == said
+
+
+def test_a_module_of_ours_that_is_missing_is_no_users_fault(monkeypatch):
+    def missing(name, package):
+        raise ModuleNotFoundError("No module named 'modeling_dkd.gone'", name="modeling_dkd.gone")
+
+    monkeypatch.setattr("modeling_dkd.cli.import_module", missing)
+    with pytest.raises(ModuleNotFoundError):
+        main(["train"])
 
 
 def test_other_names_are_refused():

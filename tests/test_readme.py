@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import DEFAULT_TARGET, generate_clips
 
 
@@ -15,7 +16,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 @pytest.mark.slow
 def test_the_first_example_runs_as_written(tmp_path):
     """In a folder with what `make demo` leaves, and with the code of the checkpoint instead of this package."""
-    (tmp_path / "hub_configs").symlink_to(REPOSITORY / "hub_configs")
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "dkd-tiny").symlink_to(CHECKPOINT)
     list(generate_clips(tmp_path / "demo" / "clips" / DEFAULT_TARGET, DEFAULT_TARGET, 30, seed=0))
     code = re.search(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL).group(1)
     run = subprocess.run(

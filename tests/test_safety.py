@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from faults.texts import ucf101_lists
 from modeling_dkd.data.hub_videos import hub_index
-from modeling_dkd.data.video_index import csv_index, folder_index, ucf101_index
+from modeling_dkd.data.official_index import ucf101_index
+from modeling_dkd.data.video_index import csv_index, folder_index
 from modeling_dkd.dkd_head import DKDHead
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
 from modeling_dkd.embedding.clip_shards import ClipShards

@@ -31,7 +31,7 @@ def kernel_value(x, y, kernel, bandwidth):
     return torch.exp(-square / bandwidth) if kernel == "rbf" else (1 + square / bandwidth) ** -0.5
 
 
-def naive_direction(particles, scores, kernel, bandwidth, variances=None, affinity=None):
+def naive_direction(particles, scores, kernel, bandwidth, variances=None):
     """Sum over pairs in the whitened space, the gradient of the kernel by autograd."""
     scale = torch.ones(particles.shape[-1], dtype=torch.float64) if variances is None else variances.sqrt()
     whitened, whitened_scores = particles / scale, scores * scale
@@ -39,9 +39,8 @@ def naive_direction(particles, scores, kernel, bandwidth, variances=None, affini
     for i in range(len(particles)):
         total = torch.zeros((), dtype=torch.float64)
         for j in range(len(particles)):
-            factor = 1.0 if affinity is None else affinity[i, j]
             other = whitened[j].clone().requires_grad_()
-            value = kernel_value(other, whitened[i], kernel, bandwidth) * factor
+            value = kernel_value(other, whitened[i], kernel, bandwidth)
             (gradient,) = torch.autograd.grad(value, other)
             direction[i] += value.detach() * whitened_scores[j] + gradient
             total += value.detach()
@@ -110,14 +109,11 @@ def test_the_bandwidth_of_one_particle_and_of_coinciding_ones(num_particles):
 
 
 @pytest.mark.parametrize("preconditioned", [False, True])
-@pytest.mark.parametrize("with_affinity", [False, True])
-def test_direction_equals_a_sum_over_pairs(smooth_kernel, preconditioned, with_affinity):
+def test_direction_equals_a_sum_over_pairs(smooth_kernel, preconditioned):
     particles, scores = 10 + random(NUM_PARTICLES, DIM), random(NUM_PARTICLES, DIM, seed=1)
     variances = random(DIM, seed=2).exp() if preconditioned else None
-    factors = random(NUM_PARTICLES, 3, seed=3).softmax(1)
-    affinity = factors @ factors.T if with_affinity else None
-    direction = svgd_direction(particles, scores, smooth_kernel, 3.0, variances, affinity)
-    expected = naive_direction(particles, scores, smooth_kernel, 3.0, variances, affinity)
+    direction = svgd_direction(particles, scores, smooth_kernel, 3.0, variances)
+    expected = naive_direction(particles, scores, smooth_kernel, 3.0, variances)
     torch.testing.assert_close(direction, expected)
 
 
@@ -205,14 +201,11 @@ def test_both_modes_of_a_mixture_keep_their_particles():
     assert moved[right].var() == pytest.approx(1, abs=0.4)
 
 
-@pytest.mark.parametrize("on_sphere", [False, True])
-def test_sets_of_particles_do_not_see_each_other(kernel, on_sphere):
+def test_sets_of_particles_do_not_see_each_other(kernel):
     particles, mean = random(2, 3, NUM_PARTICLES, DIM), random(DIM, seed=1)
-    if on_sphere:
-        particles = torch.nn.functional.normalize(particles, dim=-1)
 
     def run(sets):
-        return svgd(sets, gaussian_score(mean, 0.5), 3, 0.1, kernel, on_sphere=on_sphere)
+        return svgd(sets, gaussian_score(mean, 0.5), 3, 0.1, kernel)
 
     moved = run(particles)
     for i in range(2):
@@ -227,28 +220,6 @@ def test_preconditioning_is_svgd_in_whitened_space(kernel):
     torch.testing.assert_close(svgd_direction(particles, scores, kernel, variances=variances), expected)
     own = variances.expand(2, 1, DIM)
     torch.testing.assert_close(svgd_direction(particles, scores, kernel, variances=own), expected)
-
-
-def test_affinity_in_blocks_separates_the_blocks(kernel):
-    particles, scores = random(NUM_PARTICLES, DIM), random(NUM_PARTICLES, DIM, seed=1)
-    block = torch.arange(NUM_PARTICLES) % 2
-    affinity = (block[:, None] == block).double()
-    direction = svgd_direction(particles, scores, kernel, 2.0, affinity=affinity)
-    for part in (block == 0, block == 1):
-        torch.testing.assert_close(direction[part], svgd_direction(particles[part], scores[part], kernel, 2.0))
-    torch.testing.assert_close(svgd_direction(particles, scores, kernel, 2.0, affinity=7 * affinity), direction)
-
-
-def test_on_the_sphere_particles_stay_unit_and_move_along_it(kernel):
-    particles = torch.nn.functional.normalize(random(4, NUM_PARTICLES, DIM), dim=-1)
-    mean = torch.nn.functional.normalize(random(DIM, seed=1), dim=-1)
-    moved = svgd(particles, gaussian_score(mean, 0.3), 20, 0.05, kernel, on_sphere=True)
-    torch.testing.assert_close(moved.norm(dim=-1), torch.ones(4, NUM_PARTICLES, dtype=torch.float64))
-    assert ((moved @ mean).mean() > (particles @ mean).mean() + 0.1).all()
-    # A score along the radius moves nothing.
-    torch.testing.assert_close(
-        svgd(particles[:, :1], lambda x: 3 * x, 2, 0.5, kernel, on_sphere=True), particles[:, :1]
-    )
 
 
 def test_repeating_all_particles_does_not_change_a_step(smooth_kernel):

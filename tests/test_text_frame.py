@@ -5,14 +5,9 @@ import torch
 from torch.nn.functional import normalize
 
 from modeling_dkd import text_frame
-from modeling_dkd.class_mixture import debias_texts, fit_class_mixture, null_moments
+from modeling_dkd.class_mixture import debias_texts, fit_class_mixture, sum_logits
+from modeling_dkd.mixture_options import MixtureOptions
 from modeling_dkd.text_frame import (
-    CONFIDENCE_LEFT_OUT,
-    EXPECTED_GAIN,
-    LARGEST_NORM,
-    LEAST_NORM,
-    NORM_MARGIN,
-    OVERCONFIDENCE,
     TextFrame,
     place_fitted_texts,
     place_new_texts,
@@ -21,18 +16,19 @@ from tests.toy_domain import toy_domain
 
 
 SCALE = 60.0
+OPTIONS = MixtureOptions()
 
 
 def fit(videos, texts, labels=None):
     labels = torch.full((len(videos),), -1) if labels is None else labels
-    prior = debias_texts(texts, null_moments(videos, texts, SCALE))
-    mixture, *_ = fit_class_mixture(videos, prior, labels, SCALE)
-    return prior, mixture, place_fitted_texts(texts, prior, mixture, torch.ones(()), SCALE, videos, None)
+    prior = debias_texts(texts, sum_logits(videos, texts, SCALE, OPTIONS), OPTIONS)
+    mixture, *_ = fit_class_mixture(videos, prior, labels, SCALE, OPTIONS)
+    return prior, mixture, place_fitted_texts(texts, prior, mixture, torch.ones(()), SCALE, OPTIONS, videos, None)
 
 
 def fitted_texts(mixture, frame):
     """What the head makes of fitted classes."""
-    strength = mixture.evidence[:, None]
+    strength = mixture.class_strength[:, None]
     return (1 - strength) * frame.text_bases + strength * frame.text_targets
 
 
@@ -92,8 +88,8 @@ def test_all_fitted_texts_have_the_common_norm(domain):
     _, _, _, mixture, frame = domain
     norms = fitted_texts(mixture, frame).norm(dim=1)
     torch.testing.assert_close(norms, frame.text_norm.expand_as(norms), rtol=1e-4, atol=0)
-    assert frame.text_norm >= LEAST_NORM
-    assert NORM_MARGIN > 1
+    assert frame.text_norm >= OPTIONS.least_norm
+    assert OPTIONS.norm_margin > 1
 
 
 def test_a_text_moves_along_the_score_of_its_own_component_at_the_domain_mean(domain):
@@ -149,7 +145,7 @@ def test_a_class_without_evidence_keeps_its_base_as_text():
     videos, texts, labels = toy_domain(400)
     present = labels != 2
     _, mixture, frame = fit(videos[present], texts, labels[present])
-    assert mixture.evidence[2] == 0
+    assert mixture.class_strength[2] == 0
     torch.testing.assert_close(fitted_texts(mixture, frame)[2], frame.text_bases[2])
     # Rounding divided by no evidence; nothing goes there, but it must not be far out.
     torch.testing.assert_close(frame.text_targets[2], frame.text_bases[2], rtol=0, atol=0.01)
@@ -158,7 +154,7 @@ def test_a_class_without_evidence_keeps_its_base_as_text():
 def place_others(videos, texts, others):
     prior, mixture, frame = fit(videos, texts)
     scale = torch.tensor(SCALE)
-    return frame, *place_new_texts(others, texts, prior.scale, mixture, frame, scale)
+    return frame, *place_new_texts(others, texts, prior.scale, mixture, frame, scale, OPTIONS)
 
 
 def test_new_texts_have_the_common_norm_and_do_not_see_each_other():
@@ -191,9 +187,9 @@ def test_a_new_text_stands_near_where_its_class_would_have_been_fitted():
 
 def fit_confidence(videos, texts, scale):
     """Frame, logits of the videos (fitted texts before their norm, plain texts, no mixture), and mixture."""
-    prior = debias_texts(texts, null_moments(videos, texts, scale))
-    mixture, *_ = fit_class_mixture(videos, prior, torch.full((len(videos),), -1), scale)
-    frame = place_fitted_texts(texts, prior, mixture, torch.ones(()), scale, videos, None)
+    prior = debias_texts(texts, sum_logits(videos, texts, scale, OPTIONS), OPTIONS)
+    mixture, *_ = fit_class_mixture(videos, prior, torch.full((len(videos),), -1), scale, OPTIONS)
+    frame = place_fitted_texts(texts, prior, mixture, torch.ones(()), scale, OPTIONS, videos, None)
     by_text = scale * videos @ prior.directions.T - prior.bias + mixture.log_frequency
     return frame, scale * videos @ fitted_texts(mixture, frame).T, scale * videos @ texts.T, by_text, mixture
 
@@ -210,10 +206,10 @@ def share_changed(before, after):
 def test_fitted_texts_are_less_sure_than_the_evidence_adds_up_to_but_surer_than_plain_texts(scale):
     frame, logits, plain, by_text, _ = fit_confidence(*toy_domain(300)[:2], scale)
     moved, changed = mean_confidence(logits / frame.text_norm), share_changed(plain, logits)
-    assert 1 < float(frame.text_norm) < 1 + OVERCONFIDENCE
+    assert 1 < float(frame.text_norm) < 1 + OPTIONS.overconfidence
     assert mean_confidence(logits) > moved + 0.01
     assert 0.02 < changed < (1 - mean_confidence(plain)) / 2
-    expected = mean_confidence(plain) + EXPECTED_GAIN * changed
+    expected = mean_confidence(plain) + OPTIONS.expected_gain * changed
     assert mean_confidence(by_text) < expected
     torch.testing.assert_close(moved, expected, rtol=0, atol=0.01)
 
@@ -225,7 +221,7 @@ def test_plain_texts_that_are_surer_than_the_changed_predictions_allow_are_not_b
     frame, logits, plain, *_ = fit_confidence(videos, normalize(texts + noise, dim=1), 120.0)
     changed = share_changed(plain, logits)
     assert changed > 1 - mean_confidence(plain) + 0.03
-    assert float(frame.text_norm) < LARGEST_NORM
+    assert float(frame.text_norm) < OPTIONS.largest_norm
     moved = mean_confidence(logits / frame.text_norm)
     assert moved < mean_confidence(plain)
     torch.testing.assert_close(moved, 1 - changed, rtol=0, atol=0.01)
@@ -236,7 +232,7 @@ def test_to_know_that_few_classes_occur_removes_doubt():
     videos, texts, labels = toy_domain(1200, noise=0.8)
     present = labels < 2
     frame, logits, plain, by_text, _ = fit_confidence(videos[present], texts, 10.0)
-    allowed_by_plain = mean_confidence(plain) + EXPECTED_GAIN * share_changed(plain, logits)
+    allowed_by_plain = mean_confidence(plain) + OPTIONS.expected_gain * share_changed(plain, logits)
     assert mean_confidence(by_text) > allowed_by_plain + 0.1
     moved = mean_confidence(logits / frame.text_norm)
     torch.testing.assert_close(moved, mean_confidence(by_text), rtol=0, atol=0.01)
@@ -274,11 +270,11 @@ def test_doubt_is_held_to_what_plain_texts_and_class_frequencies_allow(
 
     logits = sure_of(new, 1 - 1e-6)
     given = reference(plain, changed), reference(by_text, changed_by_text), logits, logits
-    norm = text_frame._norm_as_confident_as(*given, torch.tensor(0.5), torch.tensor(50.0), lambda sums: sums)
+    norm = text_frame._norm_as_confident_as(*given, torch.tensor(0.5), torch.tensor(50.0), OPTIONS, lambda sums: sums)
     torch.testing.assert_close(mean_confidence(logits / norm), torch.tensor(expected), rtol=0, atol=1e-4)
     highest = norm if changed > 100 * (1 - plain) else norm / 2
     for least, most, end in ((1.5 * norm, 2 * norm, 1.5 * norm), (norm / 4, norm / 2, highest)):
-        held = text_frame._norm_as_confident_as(*given, least, most, lambda sums: sums)
+        held = text_frame._norm_as_confident_as(*given, least, most, OPTIONS, lambda sums: sums)
         torch.testing.assert_close(held, end)
 
 
@@ -286,9 +282,9 @@ def test_no_doubt_makes_the_common_norm_shorter_than_the_longest_text():
     """Half of the predictions of plain texts that were sure changed: a norm of 13.6 would be allowed."""
     new = torch.zeros(100, dtype=torch.long)
     plain, logits = sure_of(torch.arange(100) % 2, 0.9), sure_of(new, 1 - 1e-6)
-    for least, expected in ((1.0, LARGEST_NORM), (12.0, 12.0)):
+    for least, expected in ((1.0, OPTIONS.largest_norm), (12.0, 12.0)):
         ends = torch.tensor(least), torch.tensor(least)
-        norm = text_frame._norm_as_confident_as(plain, plain, logits, logits, *ends, lambda sums: sums)
+        norm = text_frame._norm_as_confident_as(plain, plain, logits, logits, *ends, OPTIONS, lambda sums: sums)
         torch.testing.assert_close(norm, torch.tensor(expected), rtol=1e-5, atol=0)
 
 
@@ -305,8 +301,8 @@ def test_no_more_is_left_out_of_a_mean_than_its_class_has():
     *_, mixture = fit_confidence(*toy_domain(60)[:2], 20.0)
     held = torch.tensor([3.0, 4.0, 5.0])
     mixture = replace(mixture, counts=torch.tensor([0.0, 0.2, 5.0]), anchor_weights=held)
-    distances = text_frame._without_own_share_(torch.ones(1, 3), torch.ones(1, 3), mixture)
-    left_out = CONFIDENCE_LEFT_OUT
+    distances = text_frame._without_own_share_(torch.ones(1, 3), torch.ones(1, 3), mixture, OPTIONS)
+    left_out = OPTIONS.left_out
     expected = [1.0, ((0.2 + 4) / 4) ** 2, ((5 + 5) / (10 - left_out)) ** 2]
     torch.testing.assert_close(distances[0], torch.tensor(expected))
 
@@ -329,16 +325,16 @@ def test_confidence_is_compared_as_if_less_of_each_video_had_been_fitted(monkeyp
     expected = logits.clone()
     for i, (video, share) in enumerate(zip(videos.double(), logits.softmax(1), strict=True)):
         for k, mean in enumerate(mixture.means.double()):
-            left_out = CONFIDENCE_LEFT_OUT * share[k] / (mixture.counts[k] + mixture.anchor_weights[k]).double()
+            left_out = OPTIONS.left_out * share[k] / (mixture.counts[k] + mixture.anchor_weights[k]).double()
             ends = torch.stack([video - mean, video - (mean - left_out * video) / (1 - left_out)])
             near, far = (ends @ mixture.whitening.double()).square().sum(1)
             expected[i, k] -= (far - near) / (2 * mixture.temperature)
     torch.testing.assert_close(given["apart"].double(), expected, rtol=1e-4, atol=1e-4)
     changed, doubt = share_changed(plain, logits), 1 - mean_confidence(plain)
-    allowed = doubt - EXPECTED_GAIN * torch.minimum(changed, doubt - changed)
+    allowed = doubt - OPTIONS.expected_gain * torch.minimum(changed, doubt - changed)
     allowed = torch.minimum(allowed, 1 - mean_confidence(by_text.double()))
     assert share_changed(by_text, logits) < 1 - mean_confidence(by_text)
-    assert LEAST_NORM < float(norm) < 1 + OVERCONFIDENCE
+    assert OPTIONS.least_norm < float(norm) < 1 + OPTIONS.overconfidence
     assert mean_confidence(logits / norm) > 1 - allowed + 5e-4
     torch.testing.assert_close(mean_confidence(expected / norm), 1 - allowed, rtol=0, atol=1e-4)
     assert frame.text_norm == norm

@@ -2,7 +2,6 @@ import functools
 import json
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +14,12 @@ from modeling_dkd import (
     ZeroShotVideoClassificationPipeline,
 )
 from modeling_dkd.data.prompts import SINGLE_TEMPLATE
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import ACTIONS, DOMAINS, describe_clips, render_clip, write_clip
 from modeling_dkd.video_pipelines import CUSTOM_PIPELINES, DEFAULT_TEMPLATE
 from tests.test_remote_code import run_isolated
 
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "hub_configs" / "dkd-tiny"
 LABELS = ["moving left", "growing", "turning"]
 TEMPLATES = ["something {}", "an object {}"]
 

@@ -23,3 +23,11 @@ def readable_class_name(name: str) -> str:
 def name_key(name: str) -> str:
     """What two spellings of one class share: its letters and digits in lower case (`Hand_Stand` and `HandStand`)."""
     return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def spelling_key(name: str) -> str:
+    """What two names share whose prompts are the same text: words and signs in small letters (`Brush Hair `)."""
+    try:
+        return readable_class_name(name).casefold()
+    except ValueError:  # no letters; nothing else is spelled so
+        return name

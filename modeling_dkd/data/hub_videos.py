@@ -19,7 +19,8 @@ from datasets import (
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import constants
 
-from .video_index import PARTS, VideoIndex, VideoRecord, require_inside, video_features
+from .video_files import require_inside
+from .video_index import PARTS, VideoIndex, VideoRecord, require_distinct, video_features
 
 
 def hub_dataset(
@@ -104,6 +105,7 @@ def hub_index(name: str, store: str | Path, revision: str | None = None) -> Vide
             label = class_names.index(names[row["label"]]) if row["label"] is not None and row["label"] >= 0 else -1
             part = split if divided else ""
             records.append(VideoRecord(path, f"{split}/{row['name']}", label, row["group"], part))
+    require_distinct(class_names, name)
     records.sort(key=lambda record: record.name)
     return VideoIndex(Path(name).name, "1" if divided else "all", tuple(class_names), tuple(records), root=str(name))
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .plain_files import read_text
+
 
 class SplitEntry(NamedTuple):
     """One line of an official list: `name` is "<class>/<file>", `split` "train", "test" or "unused"."""
@@ -158,8 +160,4 @@ def _lines(path: Path) -> list[str]:
     """Lines of a text file that are not blank, without line ends."""
     if not path.is_file():  # a pipe among the lists would be waited for
         raise ValueError(f"cannot read the split list {path}: there is no such file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the split list {path}: {error}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]

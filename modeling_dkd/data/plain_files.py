@@ -1,5 +1,6 @@
 """Texts, JSON and YAML that users write and programs damage: their contents, or a sentence that names the file."""
 
+import codecs
 import json
 import os
 from pathlib import Path
@@ -9,13 +10,17 @@ import yaml
 
 
 def read_text(path: str | os.PathLike) -> str:
-    """Text of a UTF-8 file.
+    """Text of a file in UTF-8, or in UTF-16 with a byte-order mark; the mark, which editors put there, is left out.
 
     Raises:
         ValueError: It cannot be read.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+            raise ValueError("it is no file")
+        content = Path(path).read_bytes()
+        encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        return content.decode(encoding)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path}: {error}") from error
 

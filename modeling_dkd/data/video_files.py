@@ -1,6 +1,8 @@
-"""Video files: which names they have, where they lie, and what is known of one."""
+"""Video files: what is known of one, which lie below a folder, that none leads out of it, which are one file twice."""
 
 import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +26,11 @@ class VideoRecord(NamedTuple):
     split: str = ""
 
 
+def is_video(file: Path) -> bool:
+    """Whether a file's name ends as those of videos do."""
+    return file.suffix.lower() in VIDEO_EXTENSIONS
+
+
 def visible(folder: Path, folders: bool) -> list[Path]:
     """Sub-folders, or else files, of a folder that are not hidden, sorted by name."""
     with os.scandir(folder) as entries:
@@ -44,3 +51,39 @@ def files_below(folder: Path, above: tuple[str, ...] = ()) -> list[Path]:
     for sub_folder in visible(folder, folders=True):
         files += files_below(sub_folder, (*above, here))
     return files
+
+
+def endings(files: Iterable[Path]) -> str:
+    """The endings of files with how many have each, the most frequent first: ".jpg (120), .txt (3)"."""
+    counts = Counter(file.suffix.lower() or "none" for file in files).most_common()
+    return ", ".join(f"{ending} ({count})" for ending, count in counts[:5]) + (" ..." if len(counts) > 5 else "")
+
+
+def same_files(paths: Sequence[str]) -> list[tuple[int, int]]:
+    """Positions (first, again) of paths that lead to one file, by another spelling or by a link."""
+    resolved = [os.path.realpath(path) for path in paths]
+    first = {path: position for position, path in reversed(list(enumerate(resolved)))}
+    return [(first[path], position) for position, path in enumerate(resolved) if first[path] != position]
+
+
+def require_inside(roots: Sequence[str | Path], paths: Iterable[str], place: str) -> None:
+    """Refuse files that a list, or a link in the folder, has somewhere else: neither is looked through for surprises.
+
+    A snapshot in the Hub's cache is a folder of links to the blobs of its repository, which are part of it.
+
+    Raises:
+        ValueError: A path, with its links followed, lies outside of all `roots` (the message names both and `place`).
+    """
+    allowed = [os.path.realpath(root) for root in roots]
+    for folder in map(Path, tuple(allowed)):
+        blobs = (p.parent.parent / "blobs" for p in (folder, *folder.parents) if p.parent.name == "snapshots")
+        allowed += map(str, blobs)
+    for path in paths:
+        try:
+            target = os.path.realpath(path)
+        except ValueError as error:  # a null byte
+            raise ValueError(f"{place}: {path[:200]!r} is no path ({error})") from error
+        if not any(target == part or target.startswith(part.rstrip(os.sep) + os.sep) for part in allowed):
+            raise ValueError(
+                f"{place}: {path[:200]} leads to {target[:200]}, out of the folder {roots[0]}; keep the clips in it"
+            )

@@ -1,13 +1,14 @@
 """Index of a video data set: which clips there are, their classes, groups and splits, and which are missing.
 
-    index = ucf101_index("UCF-101", "ucfTrainTestlist", split=1)
+    index = folder_index("clips")
     dataset = index.part("train").to_dataset()      # columns video, path, name, label, group, split
 
-UCF101 and HMDB51 are found in the folders their owners distribute, any other set by one folder a class or by a CSV.
+A set is found by one folder a class or by a CSV; UCF101 and HMDB51 by their official lists (official_index.py).
 Paths are plain file system paths, never URLs: HMDB51 names hold `#`, `;` and `&`.
 """
 
 import csv
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,18 +16,17 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value, Video
 
-from .official_splits import (
-    SplitEntry,
-    half_class_split,
-    hmdb51_group,
-    read_hmdb51_split,
-    read_ucf101_split,
-    ucf101_group,
-)
-from .video_files import VIDEO_EXTENSIONS, VideoRecord, files_below, visible
+from .class_names import spelling_key
+from .official_splits import half_class_split
+from .plain_files import read_text
+from .video_files import VideoRecord, endings, files_below, is_video, require_inside, same_files, visible
 
 
 PARTS = ("train", "test")
+# What folders of parts are called, in small letters.
+PART_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "validation"), "val"
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class VideoIndex:
         missing: The clips that the lists name and the folder does not hold, in the lists' order.
         ignored: Files in the class folders that have no video extension, relative to the root.
         root: Folder under which the clips were looked for.
+        notes: What the user should know of how the clips were found, a sentence each.
+        hint: What was found instead of the missing clips, to go on the message that they are missing.
     """
 
     dataset: str
@@ -50,9 +52,15 @@ class VideoIndex:
     missing: tuple[VideoRecord, ...] = ()
     ignored: tuple[str, ...] = ()
     root: str = ""
+    notes: tuple[str, ...] = ()
+    hint: str = ""
 
-    def require_complete(self, allow_missing: bool = False) -> "VideoIndex":
+    def require_complete(self, allow_missing: bool = False, option: str = "--allow_missing") -> "VideoIndex":
         """This index, once it is certain that its clips are there: all of them, or one at least with `allow_missing`.
+
+        Args:
+            allow_missing: Go on with the clips that are there.
+            option: How the user says so.
 
         Raises:
             ValueError: Clips are missing: how many of how many, and the names of the first five.
@@ -61,9 +69,10 @@ class VideoIndex:
         if not self.missing or (allow_missing and self.records):
             return self
         named = ", ".join(clip.name for clip in self.missing[:5]) + (" ..." if len(self.missing) > 5 else "")
-        remedy = "" if allow_missing else "; pass --allow_missing to go on with those that are there"
+        remedy = "" if allow_missing else f"; pass {option} to go on with those that are there"
         raise ValueError(
-            f"{len(self.missing)} of {total} {self.dataset} clips are missing under {self.root}: {named}{remedy}"
+            f"{len(self.missing)} of {total} {self.dataset} clips are missing under {self.root}: "
+            f"{named}{self.hint}{remedy}"
         )
 
     def part(self, split: str) -> "VideoIndex":
@@ -129,77 +138,59 @@ def video_features(class_names: Sequence[str]) -> Features:
     )
 
 
-def ucf101_index(data_dir: str | Path, annotations: str | Path, split: int, allow_missing: bool = False) -> VideoIndex:
-    """UCF101 as distributed: `<Class>/v_<Class>_g<nn>_c<nn>.avi` under `data_dir`, UCF-101 or videos in it.
-
-    The lists write HandstandPushups/v_HandStandPushups and some copies spell the folder like the files, so names are
-    compared without case.
-
-    Raises:
-        ValueError: No class folder there, lists unreadable or not the official ones, a link that leads out of the
-            folder, or clips missing (how many of how many, five of them named) without `allow_missing`.
-    """
-    class_names, entries = read_ucf101_split(annotations, split)
-    root = _root_of_classes(Path(data_dir), class_names, ("", "UCF-101", "UCF101", "ucf101", "videos"), "UCF101")
-    groups = {entry.name: ucf101_group(entry.name) for entry in entries}
-    return _official_index("ucf101", split, root, class_names, entries, groups, allow_missing)
-
-
-def hmdb51_index(data_dir: str | Path, annotations: str | Path, split: int, allow_missing: bool = False) -> VideoIndex:
-    """HMDB51 as distributed: `<class>/<name>.avi` under `data_dir`, hmdb51_org or videos in it.
-
-    Clips tagged 0 in the split stay in the index under the split name "unused".
-
-    Raises:
-        ValueError: As for `ucf101_index`.
-    """
-    class_names, entries = read_hmdb51_split(annotations, split)
-    root = _root_of_classes(Path(data_dir), class_names, ("", "hmdb51_org", "hmdb51", "HMDB51", "videos"), "HMDB51")
-    groups = {entry.name: hmdb51_group(entry.name, entry.class_name) for entry in entries}
-    return _official_index("hmdb51", split, root, class_names, entries, groups, allow_missing)
-
-
 def folder_index(data_dir: str | Path) -> VideoIndex:
-    """Any folder of videos: `<class>/**/<file>`, or `train/<class>/**/<file>` and `test/<class>/**/<file>`.
+    """Any folder of videos: `<class>/**/<file>`, or the same in the parts `train` and `test`, in any capitals.
 
-    Classes are the sub-folders in alphabetical order; a folder between class and file is the clip's group. Hidden
-    files are passed over, files without a video extension are listed in `ignored`.
+    Classes are the sub-folders in alphabetical order; a folder between class and file is the clip's group. A part
+    `val` is left out ("unused") beside `test` and stands for it otherwise. Hidden files are passed over, files without
+    a video extension are listed in `ignored`.
 
     Raises:
-        ValueError: The folder does not exist or holds no class folder with a video, or a link in it leads out of it.
+        ValueError: The folder does not exist, holds no class folder with a video, or mixes parts and classes; two
+            folders are one class under two spellings; one file is in two classes; or a link in it leads out of it.
     """
     root = Path(data_dir)
     if not root.is_dir():
         raise ValueError(f"no such folder: {root}")
-    folders = visible(root, folders=True)
-    divided = {"train", "test"} <= {folder.name for folder in folders}
-    parts = {part: root / part for part in PARTS} if divided else {"": root}
+    files = {folder: files_below(folder) for folder in visible(root, folders=True)}
+    loose = visible(root, folders=False)
+    part_of, notes = _parts(root, {folder: found for folder, found in files.items() if any(map(is_video, found))})
     found = [
-        (part, class_folder, file)
-        for part, folder in parts.items()
-        for class_folder in visible(folder, folders=True)
-        for file in files_below(class_folder)
+        (part_of.get(folder, ""), file.relative_to(folder if folder in part_of else root).parts, file)
+        for folder, below in files.items()
+        for file in below
+        if not part_of or folder in part_of
     ]
-    videos = [entry for entry in found if entry[2].suffix.lower() in VIDEO_EXTENSIONS]
+    videos = [entry for entry in found if is_video(entry[2])]
     if not videos:
-        raise ValueError(f"no videos in {root}: it must hold one sub-folder a class, with the clips in it")
-    class_names = sorted({class_folder.name for _, class_folder, _ in videos})
+        there = [*loose, *(file for below in files.values() for file in below)]
+        held = f" with a known video ending (there are {endings(there)})" if there else ""
+        raise ValueError(f"no videos{held} in {root}: it must hold one sub-folder a class, with the clips in it")
+    class_names = sorted({inner[0] for _, inner, _ in videos})
+    require_distinct(class_names, str(root))
     label = {name: i for i, name in enumerate(class_names)}
     records = [
         VideoRecord(
             os.path.abspath(file),
             file.relative_to(root).as_posix(),
-            label[class_folder.name],
-            file.parent.relative_to(class_folder).as_posix().removeprefix("."),
+            label[inner[0]],
+            "/".join(inner[1:-1]),
             part,
         )
-        for part, class_folder, file in videos
+        for part, inner, file in videos
     ]
     require_inside([root], (record.path for record in records), str(root))
+    again = _repeated(records, str(root))
+    if again:
+        notes.append(f"{len(again)} files are there under two names and count once, the first is {min(again)}")
+    if any(map(is_video, loose)):
+        notes.append(f"{sum(map(is_video, loose))} videos directly in {root} belong to no class and are left out")
     kept = {file for _, _, file in videos}
     ignored = tuple(sorted(file.relative_to(root).as_posix() for _, _, file in found if file not in kept))
+    records = [record for record in records if record.name not in again]
+    split = "1" if {record.split for record in records} >= set(PARTS) else "all"
     return VideoIndex(
-        root.resolve().name, "1" if divided else "all", tuple(class_names), _sorted(records), (), ignored
+        root.resolve().name, split, tuple(class_names), sorted_by_name(records), (), ignored, str(root), tuple(notes)
     )
 
 
@@ -207,63 +198,110 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
     """Clips listed in a CSV with the columns path and label, and if wanted group and split (train, test, unused).
 
     Paths are relative to `data_dir` (default: the CSV's folder), or absolute, but lead to files in it. Labels are
-    class names; classes are numbered in alphabetical order.
+    class names; classes are numbered in alphabetical order. Blanks around a value do not count.
 
     Raises:
-        ValueError: The file cannot be read, a column or value is missing, a split is not one of the three names, a
-            path leads out of `data_dir`, or files are missing without `allow_missing`.
+        ValueError: The file cannot be read, a column or value is missing, a split is not one of the three names, two
+            labels are one class under two spellings, a file is listed twice, a path leads out of `data_dir`, or files
+            are missing without `allow_missing`.
     """
     csv_file = Path(csv_file)
     root = Path(data_dir) if data_dir is not None else csv_file.parent
     rows = _read_csv(csv_file)
     class_names = sorted({row["label"] for row in rows})
+    require_distinct(class_names, str(csv_file))
     label = {name: i for i, name in enumerate(class_names)}
     records: list[VideoRecord] = []
     missing: list[VideoRecord] = []
     for row in rows:
         path = os.path.abspath(root / row["path"])
         require_inside([root], [path], str(csv_file))
-        record = VideoRecord(path, row["path"], label[row["label"]], row.get("group") or "", row.get("split") or "")
+        record = VideoRecord(path, row["path"], label[row["label"]], row["group"], row["split"])
         (records if os.path.isfile(path) else missing).append(record)
-    divided = {row.get("split") for row in rows} >= set(PARTS)
-    split = "1" if divided else "all"
-    index = VideoIndex(csv_file.stem, split, tuple(class_names), _sorted(records), tuple(missing), root=str(root))
+    for first, again in same_files([record.path for record in records]):
+        names = f"{records[first].name} and as {records[again].name}"
+        raise ValueError(f"{csv_file}: lists one file twice, as {names}; keep one of the lines")
+    siblings = [file for clip in missing for file in _same_stem(Path(clip.path))]
+    hint = f"; of their names, {len(siblings)} files are there with another ending: {endings(siblings)}"
+    split = "1" if {record.split for record in (*records, *missing)} >= set(PARTS) else "all"
+    index = VideoIndex(
+        csv_file.stem,
+        split,
+        tuple(class_names),
+        sorted_by_name(records),
+        tuple(missing),
+        root=str(root),
+        hint=hint if siblings else "",
+    )
     return index.require_complete(allow_missing)
 
 
-def require_inside(roots: Sequence[str | Path], paths: Iterable[str], place: str) -> None:
-    """Refuse files that a list, or a link in the folder, has somewhere else: neither is looked through for surprises.
-
-    A snapshot in the Hub's cache is a folder of links to the blobs of its repository, which are part of it.
+def require_distinct(class_names: Iterable[str], place: str) -> None:
+    """Refuse two spellings of one class, between which its clips would be split.
 
     Raises:
-        ValueError: A path, with its links followed, lies outside of all `roots` (the message names both and `place`).
+        ValueError: Two names give the same prompts (the message names both and `place`).
     """
-    allowed = [os.path.realpath(root) for root in roots]
-    for folder in map(Path, tuple(allowed)):
-        blobs = (p.parent.parent / "blobs" for p in (folder, *folder.parents) if p.parent.name == "snapshots")
-        allowed += map(str, blobs)
-    for path in paths:
-        try:
-            target = os.path.realpath(path)
-        except ValueError as error:  # a null byte
-            raise ValueError(f"{place}: {path[:200]!r} is no path ({error})") from error
-        if not any(target == part or target.startswith(part.rstrip(os.sep) + os.sep) for part in allowed):
-            raise ValueError(
-                f"{place}: {path[:200]} leads to {target[:200]}, out of the folder {roots[0]}; keep the clips in it"
-            )
+    spelled: dict[str, str] = {}
+    for name in class_names:
+        other = spelled.setdefault(spelling_key(name), name)
+        if other != name:
+            raise ValueError(f"{place}: {other!r} and {name!r} are one class in two spellings; use one of them")
+
+
+def _parts(root: Path, folders: dict[Path, list[Path]]) -> tuple[dict[Path, str], list[str]]:
+    """Split name of each folder that is a part of the set and no class, and what to say of them; {} without parts."""
+    named = {folder: PART_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in PART_FOLDERS}
+    flat = [folder for folder in named if any(is_video(file) and file.parent == folder for file in folders[folder])]
+    others = [folder for folder in folders if folder not in named]
+    if not named or (others and len(flat) == len(named) == 1):
+        return {}, []  # a class may be called train
+    if others:
+        raise ValueError(
+            f"{root} holds {', '.join(folder.name for folder in named)}, which look like parts of the set, beside "
+            f"{others[0].name}: put class folders into each part, or classes alone into {root}"
+        )
+    if flat:
+        raise ValueError(f"{flat[0]} holds clips outside of class folders: it must hold one sub-folder a class")
+    if len(set(named.values())) == 1:
+        return dict.fromkeys(named, ""), [f"{root} has the part {next(iter(named)).name} alone: its clips are one set"]
+    val = [folder for folder, part in named.items() if part == "val"]
+    stands_for = "unused" if "test" in named.values() and "train" in named.values() else "test"
+    if "train" not in named.values():
+        stands_for = "train"
+    notes = {
+        "unused": "{} is left out: train and test are used",
+        "test": "there is no test folder: {} is the test",
+        "train": "there is no train folder: {} is the train part",
+    }
+    parts = {folder: stands_for if part == "val" else part for folder, part in named.items()}
+    return parts, [notes[stands_for].format(folder.name) for folder in val]
+
+
+def _repeated(records: Sequence[VideoRecord], place: str) -> set[str]:
+    """Names of records whose file is there under another name of the same class and part."""
+    again = set()
+    for first, second in same_files([record.path for record in records]):
+        one, other = records[first], records[second]
+        if (one.label, one.split) != (other.label, other.split):
+            raise ValueError(f"{place}: {one.name} and {other.name} are one file in two places; remove one of them")
+        again.add(other.name)
+    return again
+
+
+def _same_stem(path: Path) -> list[Path]:
+    """Files beside one that is not there which differ from it in the ending alone."""
+    there = visible(path.parent, folders=False) if path.parent.is_dir() else []
+    return [file for file in there if file.stem == path.stem]
 
 
 def _read_csv(csv_file: Path) -> list[dict[str, str]]:
-    """Rows of the CSV with their values checked."""
-    if not csv_file.is_file():
-        raise ValueError(f"cannot read the CSV {csv_file}: there is no such file")
+    """Rows of the CSV with their values stripped and checked, and all four columns."""
     try:
-        with csv_file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
-            columns = reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(read_text(csv_file), newline=""), skipinitialspace=True)
+        rows = list(reader)
+        columns = [column.strip() for column in reader.fieldnames or []]
+    except csv.Error as error:
         raise ValueError(f"cannot read the CSV {csv_file}: {error}") from error
     absent = {"path", "label"} - set(columns)
     if absent:
@@ -272,72 +310,25 @@ def _read_csv(csv_file: Path) -> list[dict[str, str]]:
         )
     if not rows:
         raise ValueError(f"{csv_file} lists no clips")
+    checked = []
     seen = set()
-    for line, row in enumerate(rows, start=2):
+    for line, values in enumerate(rows, start=2):
+        given = {str(column).strip(): value.strip() for column, value in values.items() if isinstance(value, str)}
+        row = {column: given.get(column, "") for column in ("path", "label", "group", "split")}
+        row["split"] = row["split"].lower()
         if not row["path"] or not row["label"]:
             raise ValueError(f"{csv_file}, line {line}: path or label is empty")
-        if row.get("split") not in (None, "", "unused", *PARTS):
+        if row["split"] not in ("", "unused", *PARTS):
             raise ValueError(
                 f"{csv_file}, line {line}: split {row['split'][:100]!r} is not train, test, unused or empty"
             )
         if row["path"] in seen:
             raise ValueError(f"{csv_file}, line {line}: lists {row['path'][:200]!r} twice")
         seen.add(row["path"])
-    return rows
+        checked.append(row)
+    return checked
 
 
-def _official_index(
-    dataset: str,
-    split: int,
-    root: Path,
-    class_names: Sequence[str],
-    entries: Sequence[SplitEntry],
-    groups: dict[str, str],
-    allow_missing: bool,
-) -> VideoIndex:
-    """Pair the official entries with the files under `root`, without regard to case."""
-    there = {
-        f"{folder.name}/{file.name}".lower(): file
-        for folder in visible(root, folders=True)
-        for file in visible(folder, folders=False)
-    }
-    label = {name: i for i, name in enumerate(class_names)}
-    records: list[VideoRecord] = []
-    missing: list[VideoRecord] = []
-    for entry in entries:
-        file = there.get(entry.name.lower())
-        record = VideoRecord(
-            os.path.abspath(file or root / entry.name),
-            entry.name,
-            label[entry.class_name],
-            groups[entry.name],
-            entry.split,
-        )
-        (missing if file is None else records).append(record)
-    require_inside([root], (record.path for record in records), str(root))
-    index = VideoIndex(dataset, str(split), tuple(class_names), _sorted(records), tuple(missing), root=str(root))
-    return index.require_complete(allow_missing)
-
-
-def _root_of_classes(data_dir: Path, class_names: Iterable[str], places: Sequence[str], dataset: str) -> Path:
-    """The one of the usual places under `data_dir` that holds most class folders."""
-    if not data_dir.is_dir():
-        raise ValueError(f"no such folder: {data_dir}")
-    wanted = {name.lower() for name in class_names}
-
-    def num_classes(place: str) -> int:
-        folder = data_dir / place
-        return len(wanted & {f.name.lower() for f in visible(folder, folders=True)}) if folder.is_dir() else 0
-
-    best = max(places, key=num_classes)
-    if num_classes(best) == 0:
-        raise ValueError(
-            f"no folder of a {dataset} class in {data_dir} or in its {', '.join(place for place in places if place)}; "
-            f"it must hold one folder a class, such as {data_dir / min(class_names)}"
-        )
-    return data_dir / best
-
-
-def _sorted(records: Iterable[VideoRecord]) -> tuple[VideoRecord, ...]:
+def sorted_by_name(records: Iterable[VideoRecord]) -> tuple[VideoRecord, ...]:
     """Records by name: the order of everything that is computed from them."""
     return tuple(sorted(records, key=lambda record: record.name))

@@ -1,13 +1,17 @@
 """Embeddings of clips, their labels and the class texts in one file: our safetensors cache, or arrays of an .npz.
 
 embedding_set = read_embeddings("ucf101_val.safetensors")
+embedding_set = read_embeddings("features.npz", video_embeds="image_f", text_embeds="text_avg")
 write_embeddings("copy.safetensors", embedding_set)
 """
 
 import json
+import math
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +21,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .cache_arrays import ARRAYS, FLAGS
 from .tensor_files import write_tensors
 
-
-# What an .npz calls its arrays when nobody says so: the first that is there is taken.
-VIDEO_KEYS = ("video_embeds", "image_f", "val_f", "test_f", "conse", "features")
-LABEL_KEYS = ("labels", "label", "targets")
-TEXT_KEYS = ("text_embeds", "text_avg", "text", "text_mapped_from_minilm", "text14", "text_f")
-CLASS_NAME_KEYS = ("class_names", "classnames", "class_name")
 
 # What numpy, zipfile and zlib raise on a damaged .npz: features that no .npz has, sizes that nothing holds.
 NPZ_ERRORS = (ValueError, OSError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -57,7 +56,7 @@ class EmbeddingSet:
         if self.labels.is_floating_point():
             raise ValueError(f"labels are {self.labels.dtype}: give whole numbers")
         scale = self.metadata.get("logit_scale", 100.0)
-        if not isinstance(scale, int | float) or not scale > 0:
+        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
             raise ValueError(f"logit_scale {scale!r} in the metadata: it must be a number above 0")
         if self.labels.min() < -1:
             raise ValueError(f"label {int(self.labels.min())} is below -1, which stands for an unlabelled clip")
@@ -116,66 +115,66 @@ def _check_embeddings(name: str, embeds: Tensor) -> None:
         raise ValueError(f"{name}: row {int((lengths == 0).nonzero()[0])} is all zeros and has no direction; drop it")
 
 
-def read_embeddings(
-    path: str | os.PathLike,
-    *,
-    video_key: str | None = None,
-    label_key: str | None = None,
-    text_key: str | None = None,
-) -> EmbeddingSet:
+def read_embeddings(path: str | os.PathLike, **arrays: str) -> EmbeddingSet:
     """The embeddings of a cache (.safetensors) or of the arrays of an .npz.
 
     Args:
-        path: File; nothing in it is unpickled.
-        video_key: Array of the video or image embeddings; None guesses.
-        label_key: Array of the labels; None guesses from the other two (`val_f` goes with `val_l`, `text101` with
-            `labels101`).
-        text_key: Array of the class texts; None guesses. (P, K, D) is turned into (K, P, D).
+        path: File; nothing in it is unpickled. An .npz may hold logit_scale, a number, too.
+        **arrays: Names in this file of what `ARRAYS` lists, where they differ: video_embeds="image_f".
 
     Raises:
         ValueError: No such file or array, not a file of this kind, or contents that no head can use.
     """
     path = Path(path)
-    try:
+    with _naming(path):
+        file = _ArrayFile.read(path, arrays)
+        videos, labels = file.embeddings("video_embeds"), file.whole_numbers("labels")
+        texts = file.embeddings("text_embeds") if file.has("text_embeds") else None
+        if file.has("text_rows", only_if_named=True):
+            labels = _renumbered(labels, file.whole_numbers("text_rows"))
+        class_names = file.texts("class_names")
+        if texts is not None and texts.dim() == 3 and class_names is not None and len(texts) != len(class_names):
+            texts = texts.transpose(0, 1).contiguous()
+        described = {
+            "names": file.texts("names"),
+            "class_names": class_names,
+            "prompts": file.texts("prompts"),
+            "texts": arrays.get("text_embeds"),
+        }
         if path.suffix == ".npz":
-            return _from_arrays(path, _read_npz(path), video_key, label_key, text_key)
-        if path.is_file() and path.suffix != ".safetensors":
-            raise ValueError(f"a file ending in {path.suffix!r} is no source: give a .safetensors cache or an .npz")
-        arrays, metadata = _read_safetensors(path)
-        video, label = video_key or "video_embeds", label_key or "labels"
-        text = text_key or "text_embeds"
-        for name in (video, label, *([text] if text_key else [])):
-            _require(arrays, name, path)
-        text_embeds = arrays[text].float() if text in arrays else None
-        return EmbeddingSet(arrays[video].float(), arrays[label].long(), text_embeds, metadata)
-    except ValueError as error:
-        raise ValueError(_named(path, error)) from error
+            described |= {"dataset": path.stem, "frames": videos.shape[1] if videos.dim() == 3 else None}
+        return EmbeddingSet(videos, labels, texts, file.metadata | _without_none(described))
 
 
 def read_with_texts(
-    path: str | os.PathLike, text_path: str | os.PathLike, *, text_key: str | None = None, **keys: str | None
+    path: str | os.PathLike,
+    text_path: str | os.PathLike,
+    arrays: Mapping[str, str] | None = None,
+    text_arrays: Mapping[str, str] | None = None,
 ) -> EmbeddingSet:
     """The clips of one file with the class texts of another.
 
-    Where the text file has an array `class_id`, row j of its texts stands for the label class_id[j]: clips of other
+    Where the text file has an array class_id, row j of its texts stands for the label class_id[j]: clips of other
     classes are dropped and labels become positions in the text file. Without it both must list the same classes.
+
+    Args:
+        path: File of the clips.
+        text_path: File of the class texts.
+        arrays: As of `read_embeddings`, for the clips.
+        text_arrays: The same for the texts.
     """
-    videos = read_embeddings(path, **keys)
-    text_path = Path(text_path)
-    try:
-        arrays, metadata = _read_text_file(text_path)
-        name = text_key or _first(arrays, TEXT_KEYS)
-        if name is None:
-            raise ValueError(f"no text embeddings among {_listed(arrays)}: name the array with --text_key")
-        texts = torch.from_numpy(_numbers(arrays, name, text_path).astype(np.float32))
-        class_names = metadata.get("class_names") or videos.metadata.get("class_names")
-        described = videos.metadata | {"class_names": class_names, "prompts": metadata.get("prompts")}
-        described["texts"] = text_path.name
-        if "class_id" not in arrays:
-            return replace(videos, text_embeds=texts, metadata=_without_none(described))
-        return _joined(videos, texts, torch.from_numpy(_numbers(arrays, "class_id", text_path)).long(), described)
-    except ValueError as error:
-        raise ValueError(_named(text_path, error)) from error
+    videos, text_path = read_embeddings(path, **(arrays or {})), Path(text_path)
+    with _naming(text_path):
+        file = _ArrayFile.read(text_path, text_arrays or {})
+        texts = file.embeddings("text_embeds")
+        described = {"class_names": file.texts("class_names"), "prompts": file.texts("prompts")}
+        known = {key: value for key, value in videos.metadata.items() if key != "prompts"}
+        known |= _without_none(described) | {"texts": text_path.name}
+        if not file.has("class_id"):
+            return replace(videos, text_embeds=texts, metadata=known)
+        if described["class_names"] is None:  # the video file's names are those of its own labels
+            known.pop("class_names", None)
+        return _joined(videos, texts, file.whole_numbers("class_id"), known)
 
 
 def write_embeddings(path: str | os.PathLike, embedding_set: EmbeddingSet) -> None:
@@ -188,21 +187,79 @@ def write_embeddings(path: str | os.PathLike, embedding_set: EmbeddingSet) -> No
     write_tensors(path, tensors, metadata)
 
 
-def _read_text_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays of a file of class texts, with class names and prompts where it has them."""
-    if path.suffix == ".npz":
-        arrays = _read_npz(path)
-        return arrays, {"class_names": _names(arrays, CLASS_NAME_KEYS)}
-    tensors, metadata = _read_safetensors(path)
-    return {name: (t.float() if t.is_floating_point() else t).numpy() for name, t in tensors.items()}, metadata
+def array_names(path: str | os.PathLike) -> list[str]:
+    """Names of the arrays in a cache or an .npz, sorted."""
+    path = Path(path)
+    with _naming(path):
+        return sorted(_ArrayFile.read(path, {}).arrays)
 
 
-def array_names(path: str | os.PathLike) -> set[str]:
-    """Names of the arrays in a cache or an .npz; empty where the file cannot be read."""
-    try:
-        return set(_read_text_file(Path(path))[0])
-    except ValueError:
-        return set()
+@dataclass(frozen=True)
+class _ArrayFile:
+    """All arrays of a file with its metadata, looked up by what they are (`ARRAYS`)."""
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    metadata: dict[str, Any]
+    named: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: Path, named: Mapping[str, str]) -> "_ArrayFile":
+        unknown = [name for name in named if name not in ARRAYS]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is nothing that a file can hold: choose from {', '.join(ARRAYS)}")
+        if not path.is_file():
+            raise ValueError("no such file")
+        if path.suffix == ".npz":
+            arrays, metadata = _read_npz(path)
+        elif path.suffix == ".safetensors":
+            arrays, metadata = _read_safetensors(path)
+        else:
+            raise ValueError(f"a file ending in {path.suffix!r} is no source: give a .safetensors cache or an .npz")
+        return cls(path, arrays, metadata, named)
+
+    def has(self, name: str, only_if_named: bool = False) -> bool:
+        """Whether there is such an array, or the caller says that there is."""
+        return name in self.named or (not only_if_named and name in self.arrays)
+
+    def numbers(self, name: str) -> np.ndarray:
+        own = self.named.get(name, name)
+        if own not in self.arrays:
+            held = ", ".join(sorted(self.arrays)) or "nothing"
+            flag = f"{FLAGS[name]} NAME or " if name in FLAGS else ""
+            raise ValueError(
+                f"no array {own!r}; it holds {held}: say which are the {name} with {flag}FILE:{name}=NAME"
+            )
+        array = self.arrays[own]
+        if array.dtype.kind not in "iuf":
+            raise ValueError(f"array {own!r} has dtype {array.dtype} and holds no numbers: name another")
+        return array
+
+    def embeddings(self, name: str) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.numbers(name), dtype=np.float32))
+
+    def whole_numbers(self, name: str) -> Tensor:
+        array = self.numbers(name)
+        if array.dtype.kind not in "iu":
+            own = self.named.get(name, name)
+            raise ValueError(f"array {own!r} has dtype {array.dtype}: {name} must be whole numbers")
+        return torch.from_numpy(array.astype(np.int64))
+
+    def texts(self, name: str) -> Any:
+        """A list of texts from an array, or what the metadata say; None where there is neither."""
+        own = self.named.get(name, name)
+        if own in self.arrays:
+            return [str(text) for text in np.atleast_1d(self.arrays[own]).tolist()]
+        if name in self.named and own not in self.metadata:
+            self.numbers(name)  # says what there is
+        return self.metadata.get(own)
+
+
+def _renumbered(labels: Tensor, text_rows: Tensor) -> Tensor:
+    """Rows of the class texts (N,) for labels (N,) that index `text_rows`; -1 stays."""
+    if text_rows.dim() != 1 or int(labels.max()) >= len(text_rows):
+        raise ValueError(f"label {int(labels.max())} is out of range for text_rows of shape {tuple(text_rows.shape)}")
+    return torch.where(labels < 0, labels, text_rows[labels.clamp_min(0)])
 
 
 def _joined(videos: EmbeddingSet, texts: Tensor, class_ids: Tensor, metadata: dict[str, Any]) -> EmbeddingSet:
@@ -217,104 +274,43 @@ def _joined(videos: EmbeddingSet, texts: Tensor, class_ids: Tensor, metadata: di
     if names is not None:
         metadata = metadata | {"names": [names[i] for i in kept.tolist()]}
     labels = matches[kept].long().argmax(1)
-    return EmbeddingSet(videos.video_embeds[kept], labels, texts, _without_none(metadata))
+    return EmbeddingSet(videos.video_embeds[kept], labels, texts, metadata)
 
 
-def _from_arrays(
-    path: Path, arrays: dict[str, np.ndarray], video_key: str | None, label_key: str | None, text_key: str | None
-) -> EmbeddingSet:
-    """Guess what was not named and check that it fits together."""
-    video_key = video_key or _first(arrays, VIDEO_KEYS)
-    if video_key is None:
-        raise ValueError(f"no video embeddings among {_listed(arrays)}: name the array with --video_key")
-    videos = _numbers(arrays, video_key, path).astype(np.float32)
-    text_key = text_key or _first(arrays, TEXT_KEYS)
-    texts = None if text_key is None else _numbers(arrays, text_key, path).astype(np.float32)
-    stem = video_key.removesuffix("_f")
-    suffix = "" if text_key is None else text_key.removeprefix("text")
-    label_key = label_key or _first(arrays, (f"{stem}_l", f"labels{suffix}", *LABEL_KEYS))
-    if label_key is None:
-        raise ValueError(f"no labels among {_listed(arrays)}: name the array with --label_key")
-    class_names = _names(arrays, (f"classnames{suffix}", *CLASS_NAME_KEYS))
-    if texts is not None and texts.ndim == 3 and class_names is not None and len(texts) != len(class_names):
-        texts = texts.swapaxes(0, 1)
-    metadata = {
-        "names": _names(arrays, (f"{stem}_names", "names")),
-        "class_names": class_names,
-        "prompts": _names(arrays, ("prompts",) if texts is not None and texts.ndim == 3 else ("templates",)),
-        "dataset": path.stem,
-        "split": None if stem == video_key or stem == "image" else stem,
-        "frames": videos.shape[1] if videos.ndim == 3 else None,
-        "texts": text_key,
-    }
-    labels = _numbers(arrays, label_key, path)
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"array {label_key!r} has dtype {labels.dtype}: labels must be whole numbers")
-    return EmbeddingSet(
-        torch.from_numpy(videos),
-        torch.from_numpy(labels.astype(np.int64)),
-        None if texts is None else torch.from_numpy(np.ascontiguousarray(texts)),
-        _without_none(metadata),
-    )
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz; object arrays, which would need pickle, are refused."""
-    if not path.is_file():
-        raise ValueError("no such file")
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """All arrays of an .npz, with logit_scale as metadata; object arrays, which would need pickle, are refused."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except NPZ_ERRORS as error:
         raise ValueError(f"not a readable .npz without pickled objects ({error})") from error
+    scale = arrays.get("logit_scale")
+    return arrays, {} if scale is None else {"logit_scale": scale.item() if scale.size == 1 else scale.tolist()}
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and the decoded metadata of a cache."""
-    if not path.is_file():
-        raise ValueError("no such file")
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and the decoded metadata of a cache; bfloat16, which numpy lacks, as float32."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             raw = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"not a readable safetensors file ({error})") from error
+    arrays = {name: (t.float() if t.is_floating_point() else t).numpy() for name, t in tensors.items()}
     try:
-        return tensors, {key: json.loads(value) for key, value in raw.items() if key != "format"}
+        return arrays, {key: json.loads(value) for key, value in raw.items() if key != "format"}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the metadata is not JSON ({error}): write caches with write_embeddings") from error
 
 
-def _require(arrays: dict[str, Any], name: str, path: Path) -> Any:
-    if name not in arrays:
-        raise ValueError(f"no array {name!r} in {path.name}; it holds {_listed(arrays)}")
-    return arrays[name]
-
-
-def _numbers(arrays: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
-    array = _require(arrays, name, path)
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"array {name!r} has dtype {array.dtype} and holds no numbers: name another")
-    return array
-
-
-def _first(arrays: dict[str, Any], candidates: tuple[str, ...]) -> str | None:
-    return next((name for name in candidates if name in arrays), None)
-
-
-def _names(arrays: dict[str, np.ndarray], candidates: tuple[str, ...]) -> list[str] | None:
-    key = _first(arrays, candidates)
-    return None if key is None else [str(name) for name in np.atleast_1d(arrays[key]).tolist()]
-
-
-def _listed(arrays: dict[str, Any]) -> str:
-    return ", ".join(sorted(arrays)) or "nothing"
-
-
-def _named(path: Path, error: ValueError) -> str:
-    """The message with the file before it, once."""
-    message = str(error)
-    return message if message.startswith(str(path)) else f"{path}: {message}"
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file before the message of a ValueError, once."""
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(str(path)) else f"{path}: {message}") from error
 
 
 def _without_none(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..data.prompts import TEMPLATE_SETS
-from .names import ABLATIONS, BASELINES, DATASETS, DTYPES, GIVEN, PROTOCOLS
+from ..embedding.cache_arrays import ARRAYS
+from .names import ABLATIONS, BASELINES, DATASETS, DTYPES, FORMATS, GIVEN, PROTOCOLS
 
 
 DESCRIPTION = """\
@@ -15,8 +16,9 @@ Measure DKD against plain zero-shot CLIP, on embeddings of clips or on videos.
 
 Rows that are always there: zero-shot (plain CLIP), both_centred (mean video and mean text taken away) and dkd (a head
 fitted on the domain clips, without labels, with its defaults). Figures in the tables are percent: top-1 is the mean
-over seeds, sd the standard deviation between them, gain the mean paired difference to zero-shot on the same clips and
-SE its standard error; class is mean-class accuracy, ECE the calibration error, s and MiB time and memory of a run."""
+over seeds, sd the standard deviation between them, gain the mean paired difference to zero-shot on the same clips, SE
+its standard error, and worst that of the worst seed; class is mean-class accuracy, ECE the calibration error with its
+largest increase over zero-shot in a single seed, s and MiB time and memory of a run."""
 
 EPILOG = """\
 protocols:
@@ -24,32 +26,46 @@ protocols:
   {given}: the domain is another file (--domain), all clips of --embeddings are tested.
 
 files:
-  A .safetensors cache holds video_embeds (N, D) or (N, T, D), labels (N,), text_embeds (K, D) or (K, P, D). In an
-  .npz the arrays are guessed, or named with --video_key, --label_key and --text_key. FILE+TEXTFILE takes the class
-  texts from TEXTFILE; where that has an array class_id, clips of other classes are left out and labels renumbered.
+  A .safetensors cache or an .npz holds these arrays, those in brackets if it has them:
+{arrays}
+  Where a file calls them otherwise, say so behind it, FILE:NAME=ARRAY,NAME=ARRAY, or for all files with --video_key,
+  --label_key and --text_key. FILE+TEXTFILE, each with its names, takes the class texts from TEXTFILE. title=NAME is
+  what rows call the set. An .npz may hold the number logit_scale.
+
+a method of your own:
+  # mine.py, run by: python evaluate.py --embeddings FILE --method mine.py:nearest_text
+  def nearest_text(task):      # task.domain (N, D), task.test (M, D), task.text (K, D): unit norm, frames averaged by
+      task = task.pooled()     # pooled(); task.domain_labels (N,) or None, task.logit_scale
+      return task.logit_scale * task.test @ task.text.T      # logits (M, K)
 
 examples, with F the folder of the feature files:
   one file, every protocol, five seeds
-    python evaluate.py --embeddings $F/whurs19_clip_vit-b-32.npz
+    python evaluate.py --embeddings $F/whurs19_clip_vit-b-32.npz --video_key image_f --text_key text_avg
   only the transductive figure, with figures and a file of results
-    python evaluate.py --embeddings $F/whurs19_clip_rn50.npz --protocols full --output results.json --figures figures
+    python evaluate.py --embeddings $F/whurs19_clip_rn50.npz:video_embeds=image_f,text_embeds=text_avg \\
+      --protocols full --output results.json --figures figures
   the 25 rows (5 sets x 5 protocols, 5 seeds) with all peers, the mean gain and the worst row at the end
+    W=video_embeds=image_f,text_embeds=text_avg,class_names=classnames
+    U=video_embeds=val_f,labels=val_l,names=val_names,class_names=classnames
     python evaluate.py --baselines --output results.json --embeddings \\
-      $F/whurs19_clip_rn50.npz $F/whurs19_clip_vit-b-32.npz \\
-      $F/ucf101_openai_vitb32_dev.npz+$F/ucf101_object_prompts_vitb32.npz \\
-      $F/ucf101_openai_vitb32_dev.npz $F/imagenet500a_openai_vitb32.npz
+      $F/whurs19_clip_rn50.npz:$W $F/whurs19_clip_vit-b-32.npz:$W \\
+      $F/ucf101_openai_vitb32_dev.npz:$U+$F/ucf101_object_prompts_vitb32.npz:text_embeds=text,class_names=class_name \\
+      $F/ucf101_openai_vitb32_dev.npz:$U,text_embeds=text_mapped_from_minilm \\
+      $F/imagenet500a_openai_vitb32.npz:video_embeds=image_f,text_embeds=text,class_names=classnames
+  the same sets: search by text, and clips of none of the classes asked
+    python evaluate.py --search --protocols full open --embeddings ...
   what DKD learned of a domain, which confusions it resolved or made, which clips changed most
-    python evaluate.py --embeddings $F/whurs19_clip_rn50.npz --protocols full --explain explained
+    python evaluate.py --embeddings clips.safetensors --protocols full --explain explained
   videos: embed UCF101 once, fit on the training clips of split 1, test on its test clips
     python evaluate.py --model openai/clip-vit-base-patch16 --dataset ucf101 --data_dir UCF-101 --split 1
   domain and test given; all 16 training clips of each class labelled
-    python evaluate.py --embeddings $F/ucf101_openai_vitb32_dev.npz --domain $F/ucf101_openai_vitb32_dev.npz \\
-      --domain_video_key train16_f --shots 16 --baselines
+    python evaluate.py --embeddings $F/ucf101_openai_vitb32_dev.npz:$U --text_key text_mapped_from_minilm \\
+      --domain $F/ucf101_openai_vitb32_dev.npz:video_embeds=train16_f,labels=train16_l --shots 16 --baselines
   the rows into the card of the model that was measured
     python evaluate.py --model runs/my-model --dataset folder --data_dir clips --update_card runs/my-model
-  frames as particles, 101 classes asked
-    python evaluate.py --embeddings $F/ucf101_14_effnetlite0_conse_dev.npz --text_key text101 \\
-      --ablations averaged_first
+  quarters of a clip as particles; 101 classes asked, so that class_id says which text a label stands for
+    python evaluate.py --ablations averaged_first --embeddings \\
+      $F/ucf101_14_movinet_conse.npz:video_embeds=video_f,text_embeds=text_all,text_rows=class_id
 """
 
 
@@ -64,10 +80,11 @@ class OneLineParser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """All options of evaluate.py, in groups."""
     protocols = "\n".join(f"  {name}: {meaning}." for name, meaning in PROTOCOLS.items())
+    arrays = "\n".join(f"    {name}: {meaning}" for name, meaning in ARRAYS.items())
     parser = OneLineParser(
         prog="evaluate.py",
         description=DESCRIPTION,
-        epilog=EPILOG.format(protocols=protocols, given=GIVEN),
+        epilog=EPILOG.format(protocols=protocols, given=GIVEN, arrays=arrays),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -83,23 +100,17 @@ def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the embeddings come from."""
     group = parser.add_argument_group("embeddings")
     group.add_argument(
-        "--embeddings", nargs="+", metavar="FILE", help="caches (.safetensors) or .npz files, FILE or FILE+TEXTFILE"
+        "--embeddings", nargs="+", metavar="FILE", help="caches (.safetensors) or .npz files; see files below"
     )
     group.add_argument("--text_embeddings", metavar="FILE", help="class texts for every --embeddings file")
     group.add_argument("--domain", metavar="FILE", help="domain clips of their own, instead of the protocols")
-    for flag, meaning in (
-        ("--video_key", "array of the video embeddings"),
-        ("--label_key", "array of the labels"),
-        ("--text_key", "array of the class texts"),
-        ("--domain_video_key", "array of the video embeddings in the --domain file"),
-        ("--domain_label_key", "array of the labels in the --domain file"),
-    ):
-        group.add_argument(flag, metavar="NAME", help=f"{meaning} (default: guessed)")
+    for flag, name in (("--video_key", "video_embeds"), ("--label_key", "labels"), ("--text_key", "text_embeds")):
+        group.add_argument(flag, metavar="NAME", help=f"array that holds the {name} (default: {name})")
     group.add_argument(
         "--logit_scale",
         type=_positive_number,
-        metavar="S",
-        help="the encoder's factor on cosines, which an .npz does not tell (default: what a cache says, else 100)",
+        metavar="NUMBER",
+        help="factor of the cosines, the backbone's own (default: what the file says, else 100)",
     )
 
 
@@ -151,7 +162,10 @@ def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=tuple(PROTOCOLS),
         metavar="NAME",
-        help=f"{', '.join(PROTOCOLS)}: see below (default: all five)",
+        help=f"{', '.join(PROTOCOLS)}: see below (default: all but open)",
+    )
+    group.add_argument(
+        "--search", action="store_true", help="also rank all clips for each class text, fitted and new (domain: full)"
     )
     group.add_argument("--seeds", type=_positive, default=5, metavar="N", help="seeds 0 to N-1 (default: 5)")
     group.add_argument(
@@ -180,11 +194,21 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"DKD with a part taken away, all or those named: {', '.join(ABLATIONS)}",
     )
+    group.add_argument(
+        "--method",
+        nargs="+",
+        metavar="FILE.py:FUNCTION",
+        help="methods of your own: functions of a task that return logits; the file is run",
+    )
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Where results go besides the tables on standard output."""
     group = parser.add_argument_group("output")
+    group.add_argument("--format", choices=FORMATS, default="text", help="of the printed tables (default: text)")
+    group.add_argument(
+        "--summary", type=Path, metavar="FILE", help="write the results without the single runs as JSON"
+    )
     group.add_argument("--output", type=Path, metavar="FILE", help="write all rows and the environment as JSON")
     group.add_argument("--figures", type=Path, metavar="DIR", help="write accuracy per class and confusions as PNG")
     group.add_argument(

@@ -3,28 +3,19 @@
 import argparse
 import os
 import sys
+from contextlib import AbstractContextManager
 from typing import Any
 
 from tqdm import tqdm
 
 from ..embedding.embedding_cache import EmbeddingSet
 from .measurement import Measurement, Plan, measure_set
-from .methods.ablations import ABLATIONS, ON_PARTS, ablation
-from .methods.dkd import dkd
-from .methods.peers import BASELINES, both_centred, zero_shot
-from .protocols import Method
-from .report import (
-    REFERENCE,
-    Line,
-    against_best,
-    environment,
-    results,
-    set_table,
-    summarise,
-    summary_table,
-    write_results,
-)
+from .names import REFERENCE
+from .report import Line, environment, results, summarise, summary, write_results
+from .rows import choose_methods, embedding_methods
+from .search import measure_search, num_searches
 from .sources import Sources, load_sources
+from .tables import against_best, csv_table, open_table, search_table, set_table, summary_table, titled
 from .videos import chance_notes
 
 
@@ -42,16 +33,27 @@ def run(args: argparse.Namespace, command: list[str]) -> None:
     sources = load_sources(args)
     if sources is None:  # a helping process of a shared run: the main one reports
         return
-    measurements = evaluate_sets(sources, args)
-    if args.output or args.update_card:
-        keep_results(results(measurements, summarise(measurements), environment(command, sources.files)), args)
+    measurements, searches = evaluate_sets(sources, args)
+    if args.output or args.summary or args.update_card:
+        described = environment(command, sources.files)
+        keep_results(measurements, searches, described, args)
 
 
-def keep_results(contents: dict[str, Any], args: argparse.Namespace) -> None:
-    """Write the results where --output and --update_card say."""
+def keep_results(
+    measurements: list[Measurement],
+    searches: list[dict[str, Any]],
+    described: dict[str, Any],
+    args: argparse.Namespace,
+) -> None:
+    """Write the results where --output, --summary and --update_card say."""
+    lines = summarise(measurements)
+    contents = results(measurements, lines, described, searches)
     if args.output:
         write_results(args.output, contents)
         print(f"results: {args.output}", file=sys.stderr)
+    if args.summary:
+        write_results(args.summary, summary(lines, described, searches))
+        print(f"summary: {args.summary}", file=sys.stderr)
     if args.update_card:
         from ..hub.card_target import update_card
 
@@ -64,7 +66,9 @@ def check_outputs(args: argparse.Namespace) -> None:
         from ..hub.card_target import require_card
 
         require_card(args.update_card)
-    folders = {"--output": args.output and args.output.parent, "--figures": args.figures, "--explain": args.explain}
+    files = {"--output": args.output, "--summary": args.summary}
+    folders = {option: file and file.parent for option, file in files.items()}
+    folders |= {"--figures": args.figures, "--explain": args.explain}
     for option, folder in folders.items():
         if folder is None:
             continue
@@ -74,74 +78,94 @@ def check_outputs(args: argparse.Namespace) -> None:
             raise ValueError(f"{option}: the folder {folder} cannot be made ({error.strerror})") from error
         if not os.access(folder, os.W_OK):
             raise ValueError(f"{option}: the folder {folder} cannot be written to")
-    if args.output and args.output.is_dir():
-        raise ValueError(f"--output: {args.output} is a folder; name a file")
+    for option, file in files.items():
+        if file and file.is_dir():
+            raise ValueError(f"{option}: {file} is a folder; name a file")
 
 
-def evaluate_sets(sources: Sources, args: argparse.Namespace) -> list[Measurement]:
-    """Measure every set, print its table as soon as it is there, then the summary and the figures."""
+def evaluate_sets(sources: Sources, args: argparse.Namespace) -> tuple[list[Measurement], list[dict[str, Any]]]:
+    """Measure every set, print its table as soon as it is there, then those over all; rows, and rows of search."""
     sets, domain_set = sources.sets, sources.domain
     plan = Plan(args.protocols or sources.protocols, args.seeds, args.shots)
     chosen = {name: choose_methods(args, embedding_set) for name, embedding_set in sets.items()}
+    searching = {name: embedding_methods(methods) for name, methods in chosen.items() if args.search}
     total = sum(plan.num_tasks(domain_set is not None) * len(methods) for methods in chosen.values())
+    total += sum(num_searches(sets[name]) * len(methods) for name, methods in searching.items())
     measurements: list[Measurement] = []
+    searches: list[dict[str, Any]] = []
     with tqdm(total=total, unit="run", file=sys.stderr, disable=None) as progress:
+        tell = progress.set_description_str
         for name, embedding_set in sets.items():
             own = []
-            for measured in measure_set(
-                name, embedding_set, chosen[name], plan, domain_set, on_start=progress.set_description_str
-            ):
+            for measured in measure_set(name, embedding_set, chosen[name], plan, domain_set, tell):
                 own.append(measured)
                 progress.update()
-            with tqdm.external_write_mode(file=sys.stdout):
-                print(f"{_title(name, embedding_set)}\n{set_table(summarise(own))}\n", flush=True)
             measurements += own
-    print_summary(summarise(measurements))
+            if args.format != "csv":
+                with _beside_progress():
+                    table = set_table(summarise(own), args.format)
+                    print(titled(_title(name, embedding_set), table, args.format), end="\n\n", flush=True)
+            if args.search:
+                for row in measure_search(name, embedding_set, searching[name], plan, domain_set, tell):
+                    searches.append(row)
+                    progress.update()
+    print_tables(summarise(measurements), searches, args.format)
+    _write_pictures(measurements, sources, plan, args)
+    return measurements, searches
+
+
+def _write_pictures(measurements: list[Measurement], sources: Sources, plan: Plan, args: argparse.Namespace) -> None:
+    """Notes on what is near chance, figures and explanations."""
     if args.model:  # of files it is known what they are; a model may be an unfit or untrained one
         for note in chance_notes(measurements):
             print(f"note: {note}", file=sys.stderr)
     if args.figures:
         from .figures import write_figures  # matplotlib is needed for nothing else
 
-        for path in write_figures(args.figures, measurements, {n: s.class_names for n, s in sets.items()}):
+        for path in write_figures(args.figures, measurements, {n: s.class_names for n, s in sources.sets.items()}):
             print(f"figure: {path}", file=sys.stderr)
     if args.explain:
         from .explanation_report import explain_sets  # matplotlib again
 
-        for path in explain_sets(args.explain, sets, plan, domain_set):
+        for path in explain_sets(args.explain, sources.sets, plan, sources.domain):
             print(f"explanation: {path}", file=sys.stderr)
-    return measurements
 
 
-def print_summary(lines: list[Line]) -> None:
-    """The table over all sets and protocols, where there is more than one row to summarise."""
-    if len({(line.data, line.protocol) for line in lines}) < 2:
+def print_tables(lines: list[Line], searches: list[dict[str, Any]], style: str) -> None:
+    """The tables over all sets; as CSV every line, and those of search behind an empty line."""
+    if style == "csv":
+        print(csv_table([vars(line) for line in lines]))
+        if searches:
+            print(f"\n{csv_table([row | {'data': row['data']['name']} for row in searches])}")
         return
-    print(
-        f"all rows: gain over {REFERENCE} in points, by protocol; ECE: change against {REFERENCE}, below 0 is better; "
-        "s: mean time of a run, fit and test; MiB: largest growth of memory in one"
-    )
-    print(summary_table(lines))
-    gap = against_best(lines, "dkd", ("transclip", "stata"))
-    if gap:
-        print(gap)
+    if len({(line.data, line.protocol) for line in lines}) > 1:
+        title = (
+            f"all rows: gain over {REFERENCE} in points, by protocol; ECE: change against {REFERENCE}, below 0 is "
+            "better; worst ECE and worst draw: of a single seed; s: mean time of a run, fit and test; MiB: largest "
+            "growth of memory in one"
+        )
+        print(titled(title, summary_table(lines, style), style))
+        gap = against_best(lines, "dkd", ("transclip", "stata"))
+        if gap and style == "text":
+            print(gap)
+    if any(line.auroc is not None for line in lines):
+        title = (
+            "open: half of the classes asked, clips of all; top-1 on clips of the classes asked; AUROC: of telling "
+            "these from the others, by what the method says itself and by its largest cosine; rejected: share below "
+            "0.5, of clips of none of the classes and of the classes asked"
+        )
+        print(f"\n{titled(title, open_table(lines, style), style)}")
+    if searches:
+        title = (
+            "search: each class text ranks all clips by cosine, fitted texts and new ones (fitted on every second); "
+            "mAP: mean average precision; R@k: share of texts with a clip of their class among the k best"
+        )
+        print(f"\n{titled(title, search_table(searches, style), style)}")
 
 
-def choose_methods(args: argparse.Namespace, embedding_set: EmbeddingSet) -> dict[str, Method]:
-    """Row names and functions, in the order of the table."""
-    methods: dict[str, Method] = {REFERENCE: zero_shot, "both_centred": both_centred}
-    if args.baselines is not None:
-        if "gda" in args.baselines and not args.shots:
-            raise ValueError("gda learns from labelled clips: give their number a class with --shots")
-        named = args.baselines or [name for name in BASELINES if name != "gda" or args.shots]
-        methods |= {name: BASELINES[name] for name in named}
-    methods["dkd"] = dkd
-    if args.ablations is not None:
-        texts = embedding_set.text_embeds
-        has_parts = embedding_set.video_embeds.dim() == 3 or (texts is not None and texts.dim() == 3)
-        named = args.ablations or [name for name in ABLATIONS if name not in ON_PARTS or has_parts]
-        methods |= {f"dkd/{name}": ablation(name) for name in named}
-    return methods
+def _beside_progress() -> AbstractContextManager:
+    """Lines on standard output that leave the progress bar whole."""
+    return tqdm.external_write_mode(file=sys.stdout)
 
 
 def _title(name: str, embedding_set: EmbeddingSet) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..dkd_head import SAME_CLASS_COSINE, DKDHead
+from ..dkd_head import DKDHead
 from ..gaussian_mixture import GaussianMixture
 from .protocols import pool
 
@@ -249,7 +249,7 @@ def _look_at_clips(head: DKDHead, video_embeds: Tensor, text_embeds: Tensor) -> 
     parts: list[dict[str, Tensor]] = []
     for chunk in video_embeds.split(CHUNK_SIZE):
         output, plain = head(chunk, text_embeds), pool(chunk)
-        before = (head.logit_scale.exp() * plain @ texts.T).softmax(1)
+        before = (head.logit_scale * plain @ texts.T).softmax(1)
         after = output.logits_per_video.softmax(1)
         confidence = {f"confidence_{key}": p.max(1).values for key, p in zip(READERS, (before, after), strict=True)}
         parts.append(
@@ -320,7 +320,7 @@ def _fitted_classes(head: DKDHead, texts: Tensor) -> tuple[Tensor, Tensor]:
         # The usual case; two classes with one text keep their own support.
         return torch.arange(len(texts)), torch.ones(len(texts), dtype=torch.bool)
     best = (texts @ fitted.T).max(1)
-    return best.indices, best.values >= SAME_CLASS_COSINE
+    return best.indices, best.values >= head.options.same_class_cosine
 
 
 def _confusions(seen: dict[str, Tensor], labels: Tensor, names: list[str]) -> tuple[list[Confusion], list[Confusion]]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from .explanation import EVIDENCE, READERS, ClassExplanation, Explanation
 from .figures import BEFORE, BETTER, WORSE, dumbbell, name_rows
-from .report import shortened
+from .tables import shortened
 
 
 MOST_CLASSES, MOST_CONFUSIONS, MOST_CHANGES, MOST_CLIPS = 30, 9, 18, 12

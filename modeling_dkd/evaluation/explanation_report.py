@@ -14,7 +14,8 @@ from .explanation_figure import explanation_figure
 from .figures import save_figure
 from .measurement import Plan, tasks
 from .methods.dkd import fitted_head
-from .report import shortened, text_table, write_results
+from .report import write_results
+from .tables import shortened, text_table
 
 
 SHOWN = 10  # of each list

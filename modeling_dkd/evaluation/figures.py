@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from .measurement import Measurement
-from .report import REFERENCE, shortened
+from .names import REFERENCE
+from .tables import shortened
 
 
 MOST_CLASSES = 40  # that stay legible in one figure

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..dkd_head import DKDHeadOutput
 from ..embedding.embedding_cache import EmbeddingSet
-from .names import GIVEN
-from .protocols import Method, Split, Task, choose_shots, splits
+from .methods.peers import zero_shot
+from .metrics import class_accuracies, recognition_scores
+from .names import GIVEN, REFERENCE
+from .protocols import Method, Split, Task, as_output, choose_shots, logits_of, splits
 
 
 T = TypeVar("T")
@@ -28,6 +31,7 @@ DOMAINS = {
     "quarter": "the test clips, unlabelled, of a quarter of the classes (transductive)",
     "few": "64 random clips, unlabelled; tested on the rest (inductive)",
     "imbal": "the test clips, unlabelled, with a long tail (transductive)",
+    "open": "the test clips, unlabelled, of all classes, half of which are asked (transductive)",
 }
 
 
@@ -81,40 +85,49 @@ def measure_set(
     Args:
         name: What the set is called in the rows.
         test_set: Labelled clips and class texts.
-        methods: Row name -> function of a task.
+        methods: Row name -> function of a task. The row `zero-shot`, which all are compared with, is added where plain
+            zero-shot is not among them, under this or another name.
         plan: Protocols, seeds and shots.
         domain_set: Domain clips of their own; None takes them from `test_set` by the protocols.
         on_start: Told what runs next, for a progress bar.
 
     Raises:
-        ValueError: No class texts, an unlabelled test clip, or a domain that does not fit the texts.
+        ValueError: No class texts, an unlabelled test clip, a domain that does not fit the texts, or an answer of a
+            method that is no logits.
     """
-    _check(name, test_set, domain_set, plan)
+    if REFERENCE not in methods and zero_shot not in methods.values():
+        methods = {REFERENCE: zero_shot, **methods}
+    check_set(name, test_set, domain_set, plan)
     revision = data_revision(test_set)
-    for split, task, test_labels in tasks(test_set, domain_set, plan):
+    for split, task, labels in tasks(test_set, domain_set, plan):
+        asked = torch.arange(len(task.text)) if split.asked is None else split.asked
+        is_known = torch.isin(labels, asked)
+        test_labels = labels[is_known]
         for method_name, method in methods.items():
             on_start(f"{name} {split.protocol} {split.seed} {method_name}")
-            logits, seconds, peak = _timed(method, task)
-            if not logits.isfinite().all():
-                raise ValueError(f"{method_name} gives NaN on {name}, protocol {split.protocol}, seed {split.seed}")
+            place = f"{method_name} on {name}, protocol {split.protocol}, seed {split.seed}"
+            output, seconds, peak = _timed(method, task, place)
+            logits = logits_of(output)[is_known]
             row: dict[str, Any] = {
                 "method": method_name,
-                "data": _describe(name, test_set, domain_set, split) | {"data_revision": revision},
+                "data": described(name, test_set, domain_set, split) | {"data_revision": revision},
                 "protocol": split.protocol,
                 "seed": split.seed,
                 "shots": plan.shots,
-                **_scores(logits, test_labels, test_set.class_names),
+                **_scores(logits, test_labels, asked, test_set.class_names),
+                **({} if split.asked is None else _rejection(output, is_known)),
                 "n": len(test_labels),
                 "n_domain": len(task.domain),
                 "seconds": round(seconds, 4),
                 "peak_memory_mib": None if peak is None else round(peak, 1),
             }
-            yield Measurement(row, split.test, test_labels, logits.argmax(1))
+            yield Measurement(row, split.test[is_known], test_labels, asked[logits.argmax(1)])
 
 
-def _check(name: str, test_set: EmbeddingSet, domain_set: EmbeddingSet | None, plan: Plan) -> None:
+def check_set(name: str, test_set: EmbeddingSet, domain_set: EmbeddingSet | None, plan: Plan) -> None:
+    """Raise a ValueError unless the set can be tested, with this domain."""
     if test_set.text_embeds is None:
-        raise ValueError(f"{name}: there are no class texts; give them with --text_embeddings or FILE+TEXTFILE")
+        raise ValueError(f"{name}: there are no class texts; give them with --text_embeddings FILE")
     unlabelled = int((test_set.labels < 0).sum())
     if unlabelled:
         raise ValueError(f"{name}: {unlabelled} clips have no label and cannot be tested; use them with --domain")
@@ -158,23 +171,32 @@ def tasks(test_set: EmbeddingSet, domain_set: EmbeddingSet | None, plan: Plan) -
             test = test if domain_set is not None else test[~torch.isin(test, chosen)]
             if not len(test):
                 raise ValueError(f"--shots {plan.shots} leaves no clip to test in protocol {split.protocol!r}")
-        task = Task(domain_videos[split.domain], videos[test], texts, known, scale)
-        yield Split(split.protocol, split.seed, split.domain, test), task, labels[test]
+        asked = split.asked
+        if asked is not None and known is not None:  # a label of a class that is not asked says nothing
+            known = torch.where(torch.isin(known, asked), torch.searchsorted(asked, known), -1)
+        task = Task(domain_videos[split.domain], videos[test], texts if asked is None else texts[asked], known, scale)
+        yield Split(split.protocol, split.seed, split.domain, test, asked), task, labels[test]
 
 
-def _scores(logits: Tensor, labels: Tensor, class_names: list[str]) -> dict[str, Any]:
-    """Metrics and per-class accuracies of logits (M, K), as fractions rounded to six digits."""
-    from .metrics import RecognitionMetric, class_accuracies  # imports `evaluate`: seconds that --help need not wait
-
-    scores = RecognitionMetric(keep_in_memory=True).compute(predictions=logits.numpy(), references=labels.numpy())
-    per_class = class_accuracies(logits.numpy(), labels.numpy())
+def _scores(logits: Tensor, labels: Tensor, asked: Tensor, class_names: list[str]) -> dict[str, Any]:
+    """Metrics and per-class accuracies of logits (M, k) for k classes, as fractions rounded to six digits."""
+    places = torch.searchsorted(asked, labels).numpy()
+    scores = recognition_scores(logits.numpy(), places)
+    per_class = class_accuracies(logits.numpy(), places)
     return {
         **{name: round(value, 6) for name, value in scores.items()},
-        "per_class": {class_names[k]: round(value, 6) for k, value in per_class.items()},
+        "per_class": {class_names[asked[k]]: round(value, 6) for k, value in per_class.items()},
     }
 
 
-def _describe(name: str, test_set: EmbeddingSet, domain_set: EmbeddingSet | None, split: Split) -> dict[str, Any]:
+def _rejection(output: DKDHeadOutput, is_known: Tensor) -> dict[str, Any]:
+    from .ranking import rejection  # scikit-learn takes a second too
+
+    return rejection(output, is_known)
+
+
+def described(name: str, test_set: EmbeddingSet, domain_set: EmbeddingSet | None, split: Split) -> dict[str, Any]:
+    """What a row says of its data: the fields that make two figures comparable."""
     assert test_set.text_embeds is not None
     known = test_set.metadata
     prompts = known.get("prompts") or known.get("texts")
@@ -188,7 +210,7 @@ def _describe(name: str, test_set: EmbeddingSet, domain_set: EmbeddingSet | None
     return {
         "name": name,
         "split": known.get("split"),
-        "classes": len(test_set.text_embeds),
+        "classes": len(test_set.text_embeds) if split.asked is None else len(split.asked),
         "backbone": known.get("backbone"),
         "revision": known.get("revision"),
         "frames": known.get("frames"),
@@ -206,15 +228,37 @@ def data_revision(test_set: EmbeddingSet) -> str:
 
 
 @torch.no_grad()
-def _timed(method: Method, task: Task) -> tuple[Tensor, float, float | None]:
-    """Logits, seconds, and what `growth_of_memory` tells."""
+def _timed(method: Method, task: Task, place: str) -> tuple[DKDHeadOutput, float, float | None]:
+    """The method's answer, checked, seconds, and what `growth_of_memory` tells."""
 
-    def timed() -> tuple[Tensor, float]:
+    def timed() -> tuple[Tensor | DKDHeadOutput, float]:
         start = time.perf_counter()
-        return method(task).float(), time.perf_counter() - start
+        return method(task), time.perf_counter() - start
 
-    (logits, seconds), growth = growth_of_memory(timed)
-    return logits, seconds, growth
+    (answer, seconds), growth = growth_of_memory(timed)
+    return checked_answer(answer, task, place), seconds, growth
+
+
+def checked_answer(answer: Any, task: Task, place: str) -> DKDHeadOutput:
+    """The answer of a method with float logits.
+
+    Raises:
+        ValueError: It is no tensor (M, K), or not finite; the message begins with `place`.
+    """
+    logits = answer.logits_per_video if isinstance(answer, DKDHeadOutput) else answer
+    expected = (len(task.test), len(task.asked))
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"{place}: returns {type(logits).__name__}, not a torch tensor of logits {expected}")
+    if tuple(logits.shape) != expected:
+        raise ValueError(
+            f"{place}: returns shape {tuple(logits.shape)}, not {expected}: a row for each of {expected[0]} test "
+            f"clips, a column for each of {expected[1]} class texts"
+        )
+    logits = logits.detach().cpu().float()
+    if not logits.isfinite().all():
+        row = int((~logits.isfinite().all(1)).nonzero()[0])
+        raise ValueError(f"{place}: returns NaN or infinity, first for test clip {row}")
+    return replace(as_output(answer), logits_per_video=logits)
 
 
 def growth_of_memory(work: Callable[[], T]) -> tuple[T, float | None]:
@@ -238,7 +282,7 @@ def _reset_peak_memory() -> bool:
 
 
 def _resident_memory(field: str) -> float | None:
-    """A memory field of this process in MiB (Linux only)."""
+    """A memory field of this process in MiB (Linux only); psutil does not tell the peak there."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

@@ -1,39 +1,24 @@
-"""What a result is measured by, as one metric of the `evaluate` library and as plain functions.
-
-    metric = RecognitionMetric(keep_in_memory=True)
-    metric.compute(predictions=logits, references=labels)  # {"top1": ..., "top5": ..., "mean_class": ..., "ece": ...}
-
-Nothing here needs the network. Importing this module imports `evaluate`, which takes seconds: do it late.
-"""
+"""What a result is measured by, as plain functions of logits and labels."""
 
 import numpy as np
-from datasets import Features, Sequence, Value
-
-from evaluate import Metric, MetricInfo  # type: ignore[attr-defined] # the library, not the script of that name
 
 
 CALIBRATION_BINS = 15
 
 
-class RecognitionMetric(Metric):
-    """Top-1, top-5, mean-class accuracy and expected calibration error of logits, all as fractions."""
+def recognition_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Top-1, top-5, mean-class accuracy and expected calibration error, all as fractions.
 
-    def _info(self) -> MetricInfo:
-        return MetricInfo(
-            description="Accuracy and calibration of a classifier from its logits.",
-            citation="",
-            inputs_description="predictions: logits (num_classes floats a sample); references: class numbers.",
-            features=Features({"predictions": Sequence(Value("float32")), "references": Value("int64")}),
-        )
-
-    def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
-        logits, labels = np.asarray(predictions, dtype=np.float32), np.asarray(references)
-        return {
-            "top1": top_k_accuracy(logits, labels, 1),
-            "top5": top_k_accuracy(logits, labels, 5),
-            "mean_class": float(np.mean(list(class_accuracies(logits, labels).values()))),
-            "ece": expected_calibration_error(logits, labels),
-        }
+    Args:
+        logits: (N, K) float.
+        labels: (N,) int in [0, K).
+    """
+    return {
+        "top1": top_k_accuracy(logits, labels, 1),
+        "top5": top_k_accuracy(logits, labels, 5),
+        "mean_class": float(np.mean(list(class_accuracies(logits, labels).values()))),
+        "ece": expected_calibration_error(logits, labels),
+    }
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..dkd_head import DKDHeadOutput
 from .names import PROTOCOLS
 
 
@@ -19,12 +20,16 @@ FEW_CLIPS = 64
 
 @dataclass(frozen=True)
 class Split:
-    """Which clips are the domain and which the test; both are indices (n,) int64 into the set."""
+    """Which clips are the domain and which the test; both are indices (n,) int64 into the set.
+
+    `asked` are the classes whose texts a method gets, (k,) int64 ascending; None: all.
+    """
 
     protocol: str
     seed: int
     domain: Tensor
     test: Tensor
+    asked: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Task:
         test: Unit-norm test embeddings (M, D) or (M, T, D).
         text: Unit-norm class texts (K, D) or (K, P, D).
         logit_scale: Factor before the cosine, the backbone's own.
+        queries: Unit-norm class texts (Q, D) or (Q, P, D) to answer for; None: those of `text`. A method that returns
+            embeddings learns with `text` and returns those of `queries`.
     """
 
     domain: Tensor
@@ -44,14 +51,43 @@ class Task:
     text: Tensor
     domain_labels: Tensor | None = None
     logit_scale: float = 100.0
+    queries: Tensor | None = None
+
+    @property
+    def asked(self) -> Tensor:
+        """Class texts to answer for."""
+        return self.text if self.queries is None else self.queries
 
     def pooled(self) -> "Task":
         """The same task with frames and prompts averaged: (N, D), (M, D) and (K, D), unit-norm."""
-        return Task(pool(self.domain), pool(self.test), pool(self.text), self.domain_labels, self.logit_scale)
+        queries = None if self.queries is None else pool(self.queries)
+        texts = pool(self.text)
+        return Task(pool(self.domain), pool(self.test), texts, self.domain_labels, self.logit_scale, queries)
+
+    def text_logits(self, videos: Tensor) -> Tensor:
+        """Plain CLIP's logits (n, K) of pooled videos (n, D) of a pooled task."""
+        return self.logit_scale * videos @ self.text.T
 
 
-# Logits (M, K) of a task's test clips.
-Method = Callable[[Task], Tensor]
+# Logits (M, K) of a task's test clips; a method that moves embeddings returns these too, and whatever else it knows.
+Method = Callable[[Task], Tensor | DKDHeadOutput]
+
+
+def compared(task: Task, videos: Tensor, texts: Tensor) -> DKDHeadOutput:
+    """What a method returns that compares unit-norm videos (M, D) with unit-norm texts (K, D) by their cosine."""
+    return DKDHeadOutput(task.logit_scale * videos @ texts.T, videos, texts)
+
+
+def as_output(answer: Tensor | DKDHeadOutput) -> DKDHeadOutput:
+    """The answer of a method, of which logits may be all."""
+    return DKDHeadOutput(answer) if isinstance(answer, Tensor) else answer
+
+
+def logits_of(answer: Tensor | DKDHeadOutput) -> Tensor:
+    """Logits (M, K) of the answer of a method."""
+    logits = as_output(answer).logits_per_video
+    assert logits is not None
+    return logits
 
 
 def pool(embeds: Tensor) -> Tensor:
@@ -99,9 +135,31 @@ def split(protocol: str, seed: int, labels: Tensor, num_classes: int) -> Split:
     elif protocol == "imbal":
         share = torch.rand(num_classes, generator=generator) ** 3
         kept = (torch.rand(num_clips, generator=generator) < share[labels]).nonzero()[:, 0]
+    elif protocol == "open":
+        return _open(seed, labels, num_classes)
     else:
         raise ValueError(f"protocol {protocol!r} is unknown: choose from {', '.join(PROTOCOLS)}")
     return _nonempty(Split(protocol, seed, kept, kept))
+
+
+def half_asked(num_classes: int, seed: int) -> Tensor:
+    """Classes whose texts are asked in the protocol `open`, a random half, ascending."""
+    order = torch.randperm(num_classes, generator=torch.Generator().manual_seed(seed))
+    return order[: num_classes // 2].sort().values
+
+
+def _open(seed: int, labels: Tensor, num_classes: int) -> Split:
+    """All clips are domain and test, half of the classes is asked."""
+    asked = half_asked(num_classes, seed)
+    is_known = torch.isin(labels, asked)
+    if is_known.all() or not is_known.any():
+        others = "of another class" if is_known.all() else "of a class that is asked"
+        raise ValueError(
+            f"protocol 'open' with seed {seed} asks {len(asked)} of {num_classes} classes and finds no clip {others}: "
+            "the set has too few classes for it; choose others with --protocols"
+        )
+    everything = torch.arange(len(labels))
+    return Split("open", seed, everything, everything, asked)
 
 
 def choose_shots(labels: Tensor, candidates: Tensor, shots: int, seed: int) -> Tensor:

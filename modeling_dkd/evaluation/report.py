@@ -1,4 +1,4 @@
-"""From measurements to what is read: paired differences, tables, and results.json."""
+"""From measurements to what is kept: paired differences over the seeds of a row, and results.json."""
 
 import hashlib
 import importlib.metadata
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from .measurement import Measurement
+from .names import REFERENCE
 
 
-REFERENCE = "zero-shot"
 VERSIONED = (
     "accelerate",
     "evaluate",
@@ -41,8 +41,12 @@ class Line:
         gain_error: Standard error of `gain`, clips as the independent units: a clip tested under several seeds
             counts once.
         ece_change: Mean difference of the calibration error to zero-shot; below 0 is better.
+        worst_gain: Least gain of a single seed: what one user with one domain may get.
+        worst_ece_change: Largest difference of the calibration error to zero-shot of a single seed.
         seconds: Mean time of a run, fit and test together.
         peak_memory_mib: Largest growth of the process while it ran; None where the system does not tell.
+        auroc: Of telling clips of the classes asked from others, mean over seeds, as `auroc_cosine`,
+            `rejected_unknown` and `rejected_known`; see `ranking.rejection`. None in other protocols than `open`.
     """
 
     data: str
@@ -59,7 +63,13 @@ class Line:
     ece: float
     ece_change: float
     seconds: float
-    peak_memory_mib: float | None
+    peak_memory_mib: float | None = None
+    worst_gain: float | None = None
+    worst_ece_change: float | None = None
+    auroc: float | None = None
+    auroc_cosine: float | None = None
+    rejected_unknown: float | None = None
+    rejected_known: float | None = None
 
 
 def summarise(measurements: Sequence[Measurement]) -> list[Line]:
@@ -68,6 +78,9 @@ def summarise(measurements: Sequence[Measurement]) -> list[Line]:
     for measured in measurements:
         row = measured.row
         groups.setdefault((row["data"]["name"], row["protocol"], row["method"]), []).append(measured)
+    for data, protocol, _ in groups:
+        if (data, protocol, REFERENCE) not in groups:
+            raise ValueError(f"{data}, protocol {protocol}: there is no row {REFERENCE!r} to compare the others with")
     return [_line(key, group, groups[(*key[:2], REFERENCE)]) for key, group in groups.items()]
 
 
@@ -79,6 +92,11 @@ def _line(key: tuple[str, str, str], group: list[Measurement], reference: list[M
     gain, gain_error = paired_gain(
         [a.hits - b.hits for a, b in zip(group, reference, strict=True)], [m.clips for m in group]
     )
+
+    def mean_if_there(name: str) -> float | None:
+        return None if group[0].row.get(name) is None else mean(name)
+
+    pairs = list(zip((m.row for m in group), (m.row for m in reference), strict=True))
     peaks = [m.row["peak_memory_mib"] for m in group if m.row["peak_memory_mib"] is not None]
     return Line(
         *key,
@@ -94,6 +112,12 @@ def _line(key: tuple[str, str, str], group: list[Measurement], reference: list[M
         ece_change=mean("ece") - mean("ece", reference),
         seconds=mean("seconds"),
         peak_memory_mib=max(peaks, default=None),
+        worst_gain=min(own["top1"] - plain["top1"] for own, plain in pairs),
+        worst_ece_change=max(own["ece"] - plain["ece"] for own, plain in pairs),
+        auroc=mean_if_there("auroc"),
+        auroc_cosine=mean_if_there("auroc_cosine"),
+        rejected_unknown=mean_if_there("rejected_unknown"),
+        rejected_known=mean_if_there("rejected_known"),
     )
 
 
@@ -114,91 +138,23 @@ def paired_gain(differences: Sequence[Tensor], clips: Sequence[Tensor]) -> tuple
     return float(torch.stack(means).mean()), float(shares.square().sum().sqrt())
 
 
-def set_table(lines: Sequence[Line]) -> str:
-    """The lines of one set as a table, figures in percent."""
-    header = ("protocol", "method", "top-1", "sd", "gain", "SE", "top-5", "class", "ECE", "s", "MiB")
-    rows: list[tuple[str, ...]] = []
-    protocol = ""
-    for line in lines:
-        is_first = line.protocol != protocol
-        protocol = line.protocol
-        memory = "-" if line.peak_memory_mib is None else f"{line.peak_memory_mib:.0f}"
-        is_reference = line.method == REFERENCE
-        rows.append(
-            (
-                line.protocol if is_first else "",
-                line.method,
-                f"{100 * line.top1:.2f}",
-                f"{100 * line.spread:.2f}" if line.num_seeds > 1 else "",
-                "" if is_reference else f"{100 * line.gain:+.2f}",
-                "" if is_reference else f"{100 * line.gain_error:.2f}",
-                f"{100 * line.top5:.2f}",
-                f"{100 * line.mean_class:.2f}",
-                f"{100 * line.ece:.2f}",
-                f"{line.seconds:.2f}",
-                memory,
-            )
-        )
-    return text_table(header, rows, num_left=2)
+def results(
+    measurements: Sequence[Measurement],
+    lines: Sequence[Line],
+    described: dict[str, Any],
+    searches: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """The contents of results.json: environment, one row a run, those of search, and the summary that tables print."""
+    return summary(lines, described, searches) | {"rows": [m.row for m in measurements]}
 
 
-def summary_table(lines: Sequence[Line]) -> str:
-    """Mean gain over zero-shot, worst row, calibration and cost of each method over all sets and protocols."""
-    protocols = list(dict.fromkeys(line.protocol for line in lines))
-    header = ("method", "rows", "mean gain", "SE", *protocols, "ECE", "worst ECE", "s", "MiB", "worst row", "where")
-    rows = []
-    for method in dict.fromkeys(line.method for line in lines):
-        own = [line for line in lines if line.method == method]
-        if method == REFERENCE:
-            continue
-        worst = min(own, key=lambda line: line.gain)
-        error = sum(line.gain_error**2 for line in own) ** 0.5 / len(own)
-        peaks = [line.peak_memory_mib for line in own if line.peak_memory_mib is not None]
-        rows.append(
-            (
-                method,
-                str(len(own)),
-                f"{100 * _mean(line.gain for line in own):+.2f}",
-                f"{100 * error:.2f}",
-                *(f"{100 * _mean(line.gain for line in own if line.protocol == p):+.2f}" for p in protocols),
-                f"{100 * _mean(line.ece_change for line in own):+.2f}",
-                f"{100 * max(line.ece_change for line in own):+.2f}",
-                f"{_mean(line.seconds for line in own):.2f}",
-                f"{max(peaks):.0f}" if peaks else "-",
-                f"{100 * worst.gain:+.2f}",
-                f"{worst.data}, {worst.protocol}",
-            )
-        )
-    return text_table(header, rows, num_left=1, last_left=True)
-
-
-def against_best(lines: Sequence[Line], method: str, peers: Sequence[str]) -> str | None:
-    """How far `method` is from the best of `peers` in each row, once more without `few`; None where one was not run.
-
-    `few` stands apart: there peers that are fitted on the test see all of it, and `method` 64 clips.
-    """
-    top1 = {(line.data, line.protocol, line.method): line.top1 for line in lines}
-    places = [(line.data, line.protocol) for line in lines if line.method == method]
-    if not places or any((*place, peer) not in top1 for place in places for peer in peers):
-        return None
-    gaps = {place: top1[*place, method] - max(top1[*place, peer] for peer in peers) for place in places}
-    said = [f"{method} against the better of {' and '.join(peers)}, row by row:"]
-    others = {place: gap for place, gap in gaps.items() if place[1] != "few"}
-    for title, chosen in (("all rows", gaps), ("without few", others if others != gaps else {})):
-        if chosen:
-            worst = min(chosen, key=lambda place: chosen[place])
-            mean = 100 * _mean(chosen.values())
-            said.append(f"  {title}: mean {mean:+.2f}, worst {100 * chosen[worst]:+.2f} ({', '.join(worst)})")
-    return "\n".join(said)
-
-
-def results(measurements: Sequence[Measurement], lines: Sequence[Line], described: dict[str, Any]) -> dict[str, Any]:
-    """The contents of results.json: environment, one row a run, and the summary that the tables print."""
-    return {
-        "environment": described,
-        "rows": [m.row for m in measurements],
-        "summary": [{key: _rounded(value) for key, value in vars(line).items()} for line in lines],
-    }
+def summary(
+    lines: Sequence[Line], described: dict[str, Any], searches: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """Results without the single runs: small enough to be kept under version control."""
+    kept = [{key: _rounded(value) for key, value in vars(line).items() if value is not None} for line in lines]
+    found = {"environment": described, "summary": kept}
+    return found | {"search": list(searches)} if searches else found
 
 
 def write_results(path: str | os.PathLike, contents: dict[str, Any]) -> None:
@@ -251,28 +207,5 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values) if values else float("nan")
-
-
 def _rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
-
-
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_left: int, last_left: bool = False) -> str:
-    """Columns as wide as their longest cell; the first `num_left` to the left, figures to the right."""
-    widths = [max(len(cells[i]) for cells in (header, *rows)) for i in range(len(header))]
-    lines = []
-    for cells in (header, ["-" * width for width in widths], *rows):
-        left = [*range(num_left), *([len(header) - 1] if last_left else [])]
-        padded = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
-def shortened(name: str, length: int = 28, keep_end: bool = False) -> str:
-    """At most `length` letters of a name, the last ones with `keep_end`, and a sign where some are left out."""
-    if len(name) <= length:
-        return name
-    return f"…{name[1 - length :].lstrip(' ,')}" if keep_end else f"{name[: length - 1].rstrip(' ,')}…"

@@ -1,13 +1,43 @@
 """Where evaluate.py takes its sets from: files of embeddings, or videos that it embeds first."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..embedding.embedding_cache import EmbeddingSet, array_names, read_embeddings, read_with_texts
-from .names import PROTOCOLS
+from ..embedding.embedding_cache import FLAGS, EmbeddingSet, array_names, read_embeddings, read_with_texts
+from .names import DEFAULT_PROTOCOLS
 from .videos import embed_for_evaluation
+
+
+# What arrays of a file are called, behind its path: FILE:video_embeds=image_f,text_embeds=text_avg
+ARRAYS_OF_FILE = re.compile(r":(\w+=[^,=+]+(?:,\w+=[^,=+]+)*)$")
+OF_EMBEDDINGS = ("text_embeddings", "domain", "video_key", "label_key", "text_key", "logit_scale")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of --embeddings, --text_embeddings or --domain as it was typed.
+
+    Attributes:
+        path: The file.
+        arrays: What its arrays are called, as `read_embeddings` takes it.
+        title: What rows call it, where the user says so.
+    """
+
+    path: Path
+    arrays: dict[str, str]
+    title: str | None = None
+
+    @classmethod
+    def parse(cls, given: str) -> "Source":
+        """FILE or FILE:NAME=ARRAY,...; a file that is really called so is meant as it stands."""
+        found = None if Path(given).is_file() else ARRAYS_OF_FILE.search(given)
+        if found is None:
+            return cls(Path(given), {})
+        arrays = dict(pair.split("=") for pair in found[1].split(","))
+        return cls(Path(given[: found.start()]), arrays, arrays.pop("title", None))
 
 
 @dataclass(frozen=True)
@@ -24,7 +54,7 @@ class Sources:
     sets: dict[str, EmbeddingSet]
     domain: EmbeddingSet | None
     files: list[Path]
-    protocols: Sequence[str] = tuple(PROTOCOLS)
+    protocols: Sequence[str] = DEFAULT_PROTOCOLS
 
 
 def load_sources(args: argparse.Namespace) -> Sources | None:
@@ -47,34 +77,27 @@ def load_sources(args: argparse.Namespace) -> Sources | None:
     sets: dict[str, EmbeddingSet] = {}
     files: dict[Path, None] = {}
     for given in args.embeddings:
-        path, text_path = _split_pair(given, args.text_embeddings)
-        name = path.stem if text_path is None else f"{path.stem}+{text_path.stem}"
+        clips, texts = _split_pair(given, args.text_embeddings)
+        name = clips.title or (clips.path.stem if texts is None else f"{clips.path.stem}+{texts.path.stem}")
+        if name in sets and clips.title is None:
+            name = f"{clips.path.absolute().parent.name}-{name}"
         if name in sets:
-            name = f"{path.absolute().parent.name}-{name}"
-        if name in sets:
-            raise ValueError(f"{given} is given twice: its rows would be mixed up")
-        found = _read(path, text_path, args.text_key, args.video_key, args.label_key)
-        if args.logit_scale is not None:
-            found = replace(found, metadata=found.metadata | {"logit_scale": args.logit_scale})
-        sets[name] = found
-        files |= dict.fromkeys([path] if text_path is None else [path, text_path])
+            raise ValueError(f"{name} is given twice and its rows would be mixed up: add title=NAME to {given}")
+        sets[name] = _with_scale(_read(clips, texts, args), args.logit_scale)
+        if sets[name].text_embeds is None:
+            held = ", ".join(array_names(clips.path))
+            raise ValueError(
+                f"{clips.path}: there are no class texts among {held}: name the array with --text_key NAME or "
+                "FILE:text_embeds=NAME, or give them with --text_embeddings FILE"
+            )
+        files |= dict.fromkeys([clips.path] if texts is None else [clips.path, texts.path])
     domain = _load_domain(args)
-    return Sources(sets, domain, [*files, *([Path(args.domain)] if args.domain else [])])
+    return Sources(sets, domain, [*files, *([Source.parse(args.domain).path] if args.domain else [])])
 
 
 def _load_videos(args: argparse.Namespace) -> Sources | None:
-    unused = (
-        "text_embeddings",
-        "domain",
-        "video_key",
-        "label_key",
-        "text_key",
-        "domain_video_key",
-        "domain_label_key",
-        "logit_scale",
-    )
-    for name in unused:
-        if getattr(args, name):
+    for name in OF_EMBEDDINGS:
+        if getattr(args, name) is not None:
             raise ValueError(f"--{name} belongs to --embeddings, not to --model")
     if args.protocols and not args.transductive:
         raise ValueError("--protocols takes the domain from the test clips: add --transductive, or leave it out")
@@ -87,34 +110,44 @@ def _load_videos(args: argparse.Namespace) -> Sources | None:
 def _load_domain(args: argparse.Namespace) -> EmbeddingSet | None:
     """The set of --domain, its labels numbered as those of --embeddings."""
     if args.domain is None:
-        if args.domain_video_key or args.domain_label_key:
-            raise ValueError("--domain_video_key and --domain_label_key need --domain FILE")
         return None
     if args.protocols:
         raise ValueError("--protocols chooses the domain from --embeddings, and --domain gives it: leave one out")
     if len(args.embeddings) > 1:
         raise ValueError(f"--domain goes with one --embeddings file, and {len(args.embeddings)} are given")
-    text_path = _split_pair(args.embeddings[0], args.text_embeddings)[1]
-    path = Path(args.domain)
-    # The domain's own class texts are not used, but where it has those of the test its labels are guessed with them.
-    text_key = args.text_key if text_path or args.text_key in array_names(path) else None
-    return _read(path, text_path, text_key, args.domain_video_key, args.domain_label_key)
+    clips, texts = Source.parse(args.domain), _split_pair(args.embeddings[0], args.text_embeddings)[1]
+    if texts is None and "text_embeds" not in clips.arrays and args.text_key not in array_names(clips.path):
+        # The domain's own class texts are not used, so it need not have those that the test has.
+        return _read(clips, None, argparse.Namespace(**vars(args) | {"text_key": None}))
+    return _read(clips, texts, args)
 
 
-def _read(
-    path: Path, text_path: Path | None, text_key: str | None, video_key: str | None, label_key: str | None
-) -> EmbeddingSet:
-    if text_path is None:
-        return read_embeddings(path, text_key=text_key, video_key=video_key, label_key=label_key)
-    return read_with_texts(path, text_path, text_key=text_key, video_key=video_key, label_key=label_key)
+def _read(clips: Source, texts: Source | None, args: argparse.Namespace) -> EmbeddingSet:
+    """What --video_key, --label_key and --text_key say holds where a file says nothing itself."""
+    options = {"video_embeds": args.video_key, "labels": args.label_key, "text_embeds": args.text_key}
+    assert options.keys() == FLAGS.keys()
+    general = {name: own for name, own in options.items() if own is not None}
+    if texts is None:
+        return read_embeddings(clips.path, **(general | clips.arrays))
+    of_texts = {name: own for name, own in general.items() if name == "text_embeds"}
+    of_clips = {name: own for name, own in general.items() if name != "text_embeds"}
+    return read_with_texts(clips.path, texts.path, of_clips | clips.arrays, of_texts | texts.arrays)
 
 
-def _split_pair(given: str, text_embeddings: str | None) -> tuple[Path, Path | None]:
+def _with_scale(found: EmbeddingSet, logit_scale: float | None) -> EmbeddingSet:
+    """The set with the factor of --logit_scale, which counts before that of the file."""
+    if logit_scale is None:
+        return found
+    return replace(found, metadata=found.metadata | {"logit_scale": logit_scale})
+
+
+def _split_pair(given: str, text_embeddings: str | None) -> tuple[Source, Source | None]:
     """FILE+TEXTFILE into both, FILE alone with --text_embeddings; a plus in the name of an existing file is kept."""
-    everywhere = None if text_embeddings is None else Path(text_embeddings)
-    if Path(given).is_file() or "+" not in given:
-        return Path(given), everywhere
-    cuts = [i for i, letter in enumerate(given) if letter == "+"]
-    fitting = [i for i in cuts if Path(given[:i]).is_file() and Path(given[i + 1 :]).is_file()]
-    cut = fitting[0] if fitting else cuts[0]
-    return Path(given[:cut]), Path(given[cut + 1 :])
+    everywhere = None if text_embeddings is None else Source.parse(text_embeddings)
+    whole = Source.parse(given)
+    if whole.path.is_file() or "+" not in given:
+        return whole, everywhere
+    cuts = [(given[:i], given[i + 1 :]) for i, letter in enumerate(given) if letter == "+"]
+    pairs = [(Source.parse(before), Source.parse(after)) for before, after in cuts]
+    fitting = [pair for pair in pairs if all(source.path.is_file() for source in pair)]
+    return (fitting or pairs)[0]

@@ -170,7 +170,8 @@ def _parts(args: argparse.Namespace, asked: "VideoIndex", split: str) -> list[tu
 def _index(args: argparse.Namespace) -> "VideoIndex":
     """All clips of the data set; what is missing is judged later, for the parts that are used."""
     from ..data.hub_videos import hub_index
-    from ..data.video_index import csv_index, folder_index, hmdb51_index, ucf101_index
+    from ..data.official_index import hmdb51_index, ucf101_index
+    from ..data.video_index import csv_index, folder_index
 
     if args.dataset in ("ucf101", "hmdb51"):
         official = ucf101_index if args.dataset == "ucf101" else hmdb51_index
@@ -185,6 +186,8 @@ def _index(args: argparse.Namespace) -> "VideoIndex":
     if index.ignored:
         named = ", ".join(index.ignored[:5]) + (" ..." if len(index.ignored) > 5 else "")
         print(f"note: {len(index.ignored)} files without a video extension left out: {named}", file=sys.stderr)
+    for note in index.notes:
+        print(f"note: {note}", file=sys.stderr)
     return index
 
 
@@ -283,7 +286,7 @@ def _embedding_set(
         "split": split,
         "frames": encoder.views,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.detach().exp()),
+        "logit_scale": float(encoder.model.head.logit_scale.detach()),
         "num_missing": len(part.missing),
         "damaged": [record.name for record in part.records if record.name in run.damaged],
     }

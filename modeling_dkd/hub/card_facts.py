@@ -12,8 +12,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..class_mixture import LABELLED_WEIGHT
 from ..data.plain_files import read_json, read_text, read_yaml
+from ..mixture_options import MixtureOptions
 from .measured_rows import RESULTS_FILE, MeasuredRow, newest_rows, read_folder, rows_of
 
 
@@ -164,7 +164,7 @@ def _domain(config: Mapping[str, Any], head: Mapping[str, Any], own: MeasuredRow
     if "weights" not in head or not float(head["weights"].sum()) > 0:
         return None
     # The head counts a labelled clip several times.
-    num_labelled = float(head["num_labelled"]) / LABELLED_WEIGHT
+    num_labelled = float(head["num_labelled"]) / MixtureOptions().labelled_weight
     num_clips = float(head["num_samples"]) - float(head["num_labelled"]) + num_labelled
     clips = (num_clips * head["counts"] / head["counts"].sum()).tolist()
     anchored = float(head["anchored"]) > 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
 
+from ..data.plain_files import read_text
 from .card_update import CARD, check_weights, is_card_file, update_folder, updated, weights_revision
 from .measured_rows import rows_of
 from .publishing import PublishError, require_name, require_token, with_retries
@@ -20,7 +21,7 @@ def require_card(where: str, api: HfApi | None = None) -> None:
     """
     if Path(where).is_dir():
         if not (Path(where) / CARD).is_file():
-            raise ValueError(f"{where} holds no {CARD}; write one with: python -m modeling_dkd.hub card {where}")
+            raise ValueError(f"{where} holds no {CARD}; write one with: dkd card {where}")
         return
     api = api or HfApi()
     try:
@@ -102,4 +103,4 @@ def _read(api: HfApi, repo_id: str, name: str, revision: str) -> str:
     path = with_retries(
         lambda: hf_hub_download(repo_id, name, revision=revision, token=api.token, endpoint=api.endpoint), repo_id
     )
-    return Path(path).read_text(encoding="utf-8")
+    return read_text(path)

@@ -17,13 +17,14 @@ from ..data.plain_files import read_text
 from .card_facts import read_facts
 from .eval_results import ENTRIES_FOLDER, merge_entry_files, merged_eval_results
 from .measured_rows import (
+    MEASURED,
     RESULTS_FILE,
     RESULTS_FOLDER,
     MeasuredRow,
     check_results,
+    condensed,
     file_name,
     newest_rows,
-    publishable,
     read_folder,
     rows_of,
     superseded,
@@ -58,8 +59,8 @@ def updated(texts: Mapping[str, str], contents: Mapping[str, Any]) -> dict[str, 
     """
     check_results(contents, "the new results")
     if CARD not in texts:
-        raise ValueError(f"there is no {CARD} to update; write one with: python -m modeling_dkd.hub card FOLDER")
-    contents = publishable(contents)
+        raise ValueError(f"there is no {CARD} to update; write one with: dkd card FOLDER")
+    contents = condensed(contents)
     name = file_name(contents)
     files = {path: _loaded(path, text) for path, text in texts.items() if path.endswith(".json")} | {name: contents}
     new = rows_of(contents, name)
@@ -96,7 +97,7 @@ def update_folder(folder: Path, contents: Mapping[str, Any]) -> list[str]:
 def add_results(folder: Path, contents: Mapping[str, Any]) -> None:
     """Put a results file beside the weights, without touching the card."""
     check_results(contents, "the new results")
-    contents = publishable(contents)
+    contents = condensed(contents)
     files = read_folder(folder) | {file_name(contents): contents}
     write_texts(folder, {**dict.fromkeys(superseded(files)), file_name(contents): as_json(contents)})
 
@@ -187,6 +188,8 @@ def write_texts(folder: Path, changes: Mapping[str, str | None]) -> None:
             unfinished.unlink(missing_ok=True)
 
 
-def as_json(contents: Any) -> str:
-    """Text of a results file."""
-    return json.dumps(contents, indent=1, ensure_ascii=False) + "\n"
+def as_json(contents: Mapping[str, Any]) -> str:
+    """Text of condensed results, a line for each row."""
+    rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in contents[MEASURED])
+    environment = json.dumps(contents["environment"], ensure_ascii=False)
+    return f'{{"environment": {environment},\n"{MEASURED}": [\n{rows}\n]}}\n'

@@ -21,6 +21,7 @@ from datasets import Array2D, ClassLabel, Dataset, Features, List, Value, load_d
 from huggingface_hub import DatasetCardData, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
+from ..data.plain_files import read_json
 from ..embedding.embedding_cache import EmbeddingSet, read_embeddings
 from .measured_rows import without_local_paths
 from .model_card import code_span, escape_markdown
@@ -50,7 +51,7 @@ print(clips["video_embeds"][:].shape, clips.features["label"].names[:3], texts["
 To measure on them:
 
 ```bash
-python -m modeling_dkd.hub fetch-embeddings {name_in_shell} --split {split_name} --output {split_name}.safetensors
+dkd fetch-embeddings {name_in_shell} --split {split_name} --output {split_name}.safetensors
 python evaluate.py --embeddings {split_name}.safetensors --baselines
 ```
 
@@ -208,7 +209,7 @@ def read_dataset(name: str, split: str, revision: str | None = None) -> Embeddin
             path, options = Path(name, FACTS_FILE), {}
         else:
             path = Path(hf_hub_download(name, FACTS_FILE, repo_type="dataset", **options))
-        described = json.loads(path.read_text(encoding="utf-8"))["splits"]
+        described = read_json(path)["splits"]
         if split not in described:
             raise ValueError(f"it has no split {split}, but {', '.join(described)}")
         clips = load_dataset(name, "clips", split=split, **options).with_format("numpy")

@@ -1,6 +1,6 @@
 """Measured rows in both forms that the Hub reads: the card's model-index and `.eval_results/*.yaml`.
 
-Both carry plain zero-shot and the peers beside DKD; each entry names its method. Entries of others are left alone:
+Both carry plain zero-shot beside DKD; each entry names its method. Entries of others are left alone:
 only what has the same data set, configuration, split and metric is replaced.
 """
 
@@ -16,31 +16,37 @@ from .measured_rows import MeasuredRow
 
 TASK = "video-classification"
 ENTRIES_FOLDER = ".eval_results"
+# The model with its encoders as they came, fine-tuned or in between, each without and with its domain.
+OWN_METHODS = re.compile(r"dkd|(zero-shot|fine-tuned|interpolated-[\d.]+)(/dkd)?")
 
 
 def eval_results(rows: Iterable[MeasuredRow]) -> list[EvalResult]:
-    """Top-1, top-5 and mean-class accuracy of every row, as fractions, for the model-index."""
-    found = []
-    for row in rows:
-        metrics = (("accuracy", "top-1", row.top1), ("accuracy", "top-5", row.top5))
-        for kind, name, value in (*metrics, ("mean_class_accuracy", "mean class", row.mean_class)):
-            found.append(
-                EvalResult(
-                    task_type=TASK,
-                    task_name="Video action recognition",
-                    dataset_type=_dataset_id(row),
-                    dataset_name=str(row.data["name"]),
-                    dataset_config=_config(row),
-                    dataset_split=str(row.data.get("split") or "all"),
-                    dataset_revision=row.data.get("data_revision"),
-                    metric_type=kind,
-                    metric_name=f"{name}, {row.method}",
-                    metric_value=value,
-                    metric_config=_domain(row),
-                    metric_args={"method": row.method, "seeds": len(row.seeds), "n": row.n, "results": row.source},
-                )
-            )
-    return found
+    """Top-1 of the model's own rows, without and with a domain, as fractions for the model-index: what people compare.
+
+    The Hub joins those of one data set under one set of conditions into one entry. Peers, other measures and what was
+    fitted on what stand in the card's table.
+    """
+    return [
+        EvalResult(
+            task_type=TASK,
+            task_name="Video action recognition",
+            dataset_type=_dataset_id(row),
+            dataset_name=str(row.data["name"]),
+            dataset_config=f"{_config(row)}, {_domain(row)}",
+            dataset_split=str(row.data.get("split") or "all"),
+            dataset_revision=row.data.get("data_revision"),
+            metric_type="accuracy",
+            metric_name=f"top-1, {row.method}",
+            metric_value=row.top1,
+            metric_args={"seeds": len(row.seeds), "n": row.n, "results": row.source},
+        )
+        for row in own_rows(rows)
+    ]
+
+
+def own_rows(rows: Iterable[MeasuredRow]) -> list[MeasuredRow]:
+    """Rows of the model itself and of its plain encoders; peers are measured beside it, but are not it."""
+    return [row for row in rows if OWN_METHODS.fullmatch(row.method)]
 
 
 def merged_eval_results(present: Iterable[EvalResult], new: Iterable[EvalResult]) -> list[EvalResult]:
@@ -60,19 +66,18 @@ def _identity(result: EvalResult) -> tuple[str, ...]:
         result.dataset_split,
         result.metric_type,
         result.metric_name,
-        result.metric_config,
     )
     return tuple(map(str, parts))
 
 
 def entry_files(rows: Iterable[MeasuredRow]) -> dict[str, list[EvalResultEntry]]:
-    """Top-1 of every row as entries of `.eval_results/`, one file a data set.
+    """Top-1 of the same rows as entries of `.eval_results/`, one file a data set.
 
     Returns:
         Path inside the repository -> entries.
     """
     files: dict[str, list[EvalResultEntry]] = {}
-    for row in rows:
+    for row in own_rows(rows):
         name = re.sub(r"[^A-Za-z0-9]+", "-", str(row.data["name"])).strip("-").lower() or "data"
         seeds = f"{len(row.seeds)} seed" + ("s" if len(row.seeds) > 1 else "")
         entry = EvalResultEntry(

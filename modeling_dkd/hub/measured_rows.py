@@ -1,15 +1,16 @@
 """The figures of a model: results files as evaluate.py, train.py and the demo write them, kept beside the weights.
 
-A repository holds `results.json` (of train.py) and `results/*.json` (of every later evaluation), each with the
-environment and the command that made it. Nothing else is a source of figures: the card, its model-index and
-`.eval_results/` are derived from these files. Where two files hold the same row, the newer one counts.
+A repository holds `results.json` (of train.py, a row for every seed) and `results/*.json` (of every later evaluation,
+a row for all seeds of a method), each with the environment and the command that made it. Nothing else is a source of
+figures: the card, its model-index and `.eval_results/` are derived from these files. Where two files hold the same
+row, the newer one counts.
 """
 
 import json
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,15 @@ NUMBER = int | float
 ROW_FIELDS = {"method": str, "data": dict, "protocol": str, "seed": int} | dict.fromkeys(
     ("top1", "top5", "mean_class", "ece", "n", "seconds", "shots"), NUMBER
 )
-SUMMARY_FIELDS = {"data": str, "protocol": str, "method": str, "gain": NUMBER, "gain_error": NUMBER}
-KINDS = {str: "text", dict: "object"}
-OPTIONAL = {"seconds", "shots", "gain", "gain_error"}
+# What only the summary of all seeds tells: the comparison with zero-shot, clip by clip and seed by seed.
+PAIRED = ("gain", "gain_error", "worst_gain", "worst_ece_change")
+SUMMARY_FIELDS = {"data": str, "protocol": str, "method": str} | dict.fromkeys(PAIRED, NUMBER)
+# The same in a file that holds one row for all seeds of a method.
+MEASURED = "measured"
+MEASURED_FIELDS = {name: kind for name, kind in ROW_FIELDS.items() if name != "seed"} | {"seeds": list}
+MEASURED_FIELDS |= dict.fromkeys(("spread", *PAIRED), NUMBER)
+KINDS = {str: "text", dict: "object", list: "list"}
+OPTIONAL = {"seconds", "shots", "spread", *PAIRED}
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class MeasuredRow:
         ece: Expected calibration error.
         gain: Mean paired difference of top-1 to plain zero-shot on the same clips; None where that was not run.
         gain_error: Standard error of `gain`.
+        worst_gain: Least gain of a single seed.
+        worst_ece_change: Largest rise of the calibration error over zero-shot's in a single seed.
         seconds: Fit and test together, mean over the seeds; None where it was not measured.
         source: Path of the results file inside the repository.
         environment: Of that file.
@@ -67,6 +76,8 @@ class MeasuredRow:
     ece: float
     gain: float | None
     gain_error: float | None
+    worst_gain: float | None
+    worst_ece_change: float | None
     seconds: float | None
     source: str
     environment: Mapping[str, Any]
@@ -100,12 +111,13 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def check_results(contents: Any, name: str) -> None:
     """Raise a ValueError unless these are results as evaluate.py writes them."""
-    if not isinstance(contents, dict) or not {"environment", "rows"} <= contents.keys():
+    kept = MEASURED if isinstance(contents, dict) and MEASURED in contents else "rows"
+    if not isinstance(contents, dict) or not {"environment", kept} <= contents.keys():
         raise ValueError(f"{name} is no results file: evaluate.py --output, train.py and make demo write one")
-    rows, lines = contents["rows"], contents.get("summary", [])
+    rows, lines = contents[kept], contents.get("summary", [])
     for kind, found, expected in (
         ("environment", [contents["environment"]], {}),
-        ("a row", rows, ROW_FIELDS),
+        ("a row", rows, ROW_FIELDS if kept == "rows" else MEASURED_FIELDS),
         ("data", [row.get("data") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else [], NAMED),
         ("a line of the summary", lines, SUMMARY_FIELDS),
     ):
@@ -133,12 +145,21 @@ def _check_fields(place: str, part: Any, expected: Mapping[str, Any]) -> None:
 
 def rows_of(contents: Mapping[str, Any], source: str) -> list[MeasuredRow]:
     """Rows of one results file, one for all seeds of a method."""
+    if MEASURED in contents:
+        return [_measured_row(row, source, contents["environment"]) for row in contents[MEASURED]]
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in contents["rows"]:
         key = _key(row["data"], row["protocol"], row.get("shots", 0), row["method"])
         groups.setdefault(key, []).append(row)
     gains = {(line["data"], line["protocol"], line["method"]): line for line in contents.get("summary", ())}
     return [_row_of(group, gains, contents["environment"], source) for group in groups.values()]
+
+
+def _measured_row(row: Mapping[str, Any], source: str, environment: Any) -> MeasuredRow:
+    """A row that was condensed before."""
+    known: dict[str, Any] = {name: row.get(name) for name in MEASURED_FIELDS}
+    known |= {"shots": row.get("shots") or 0, "seeds": tuple(row["seeds"]), "source": source}
+    return MeasuredRow(**known, environment=environment)
 
 
 def _key(data: Mapping[str, Any], protocol: str, shots: int, method: str) -> str:
@@ -150,8 +171,8 @@ def _row_of(
     group: Sequence[dict[str, Any]], gains: Mapping[tuple, Mapping[str, Any]], environment: Any, source: str
 ) -> MeasuredRow:
     first = group[0]
-    line = gains.get((first["data"]["name"], first["protocol"], first["method"]))
-    is_reference = first["method"] == REFERENCE
+    line = gains.get((first["data"]["name"], first["protocol"], first["method"]), {})
+    compared = {} if first["method"] == REFERENCE else line
     top1 = [row["top1"] for row in group]
     seconds = [row["seconds"] for row in group if row.get("seconds") is not None]
 
@@ -170,8 +191,7 @@ def _row_of(
         top5=mean("top5"),
         mean_class=mean("mean_class"),
         ece=mean("ece"),
-        gain=None if line is None or is_reference else line.get("gain"),
-        gain_error=None if line is None or is_reference else line.get("gain_error"),
+        **{name: compared.get(name) for name in PAIRED},
         seconds=round(statistics.fmean(seconds), 4) if seconds else None,
         source=source,
         environment=environment,
@@ -206,7 +226,7 @@ def read_folder(folder: Path) -> dict[str, dict[str, Any]]:
 def file_name(contents: Mapping[str, Any]) -> str:
     """Path inside the repository for results that are added to it: date and data sets."""
     date = re.sub(r"[^0-9T]", "", str(contents["environment"].get("date") or "undated").split("+")[0]) or "undated"
-    names = list(dict.fromkeys(row["data"]["name"] for row in contents["rows"]))
+    names = list(dict.fromkeys(row.data["name"] for row in rows_of(contents, "")))
     shown = names if len(names) <= 2 else [names[0], f"and-{len(names) - 1}-more"]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(shown)).strip("-").lower()
     return f"{RESULTS_FOLDER}/{date}-{slug[:80]}.json"
@@ -214,6 +234,13 @@ def file_name(contents: Mapping[str, Any]) -> str:
 
 # A path that names a machine's folders: absolute in POSIX or Windows form, or below a home folder.
 LOCAL_PATH = re.compile(r"(?<![\w.:/<-])(?:[A-Za-z]:\\|~/|/(?=[\w.~-]+/))[^\s'\"|;,)\]}]*")
+
+
+def condensed(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """What a repository keeps of results that are added to it: a row for all seeds of a method, as cards show it."""
+    rows = [asdict(row) for row in rows_of(contents, "")]
+    measured = [{name: row[name] for name in MEASURED_FIELDS} for row in rows]
+    return publishable({"environment": contents["environment"], MEASURED: measured})
 
 
 def publishable(contents: Mapping[str, Any]) -> dict[str, Any]:

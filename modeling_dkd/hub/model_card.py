@@ -127,10 +127,11 @@ def results_section(rows: Sequence[MeasuredRow]) -> str:
     blocks = dict.fromkeys((row.data["name"], _described(row)) for row in rows)
     lines = [
         "Accuracies in percent, mean over seeds; sd between seeds. Gain: paired difference of top-1 to zero-shot on",
-        "the same clips, in points, with its standard error. (1), (2) ...: see below.",
+        "the same clips, in points, with its standard error; worst: of the worst seed, as for the rise of the",
+        "calibration error (ECE) over zero-shot's. (1), (2) ...: see below.",
         "",
-        "| data | protocol | method | top-1 | sd | gain | top-5 | mean class | ECE | seeds | N |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| data | protocol | method | top-1 | sd | gain | worst | top-5 | mean class | ECE | worst | seeds | N |",
+        f"|---|---|---|{'---:|' * 10}",
     ]
     for name, condition in blocks:
         title = f"{escape_markdown(name)} ({conditions.index(condition) + 1})"
@@ -157,13 +158,19 @@ def _table_row(row: MeasuredRow, title: str) -> str:
         f"{bold}{100 * row.top1:.2f}{bold}",
         "" if row.spread is None else f"{100 * row.spread:.2f}",
         gain,
+        _points(row.worst_gain),
         f"{100 * row.top5:.2f}",
         f"{100 * row.mean_class:.2f}",
         f"{100 * row.ece:.2f}",
+        _points(row.worst_ece_change),
         str(len(row.seeds)),
         f"{row.n:g}",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _points(difference: float | None) -> str:
+    return "" if difference is None else f"{100 * difference:+.2f}"
 
 
 def _described(row: MeasuredRow) -> str:

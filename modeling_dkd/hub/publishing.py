@@ -24,6 +24,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
+from ..data.plain_files import read_text
 from .model_card import format_bytes
 from .upload_checks import incomplete, select_files
 
@@ -107,11 +108,11 @@ def plan_publication(folder: Path, repo_id: str, repo_type: str = "model") -> Pu
     if repo_type == "model" and not problems:
         problems += incomplete(folder, selection.files)
     path = folder / CARD
-    card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    card = read_text(path) if path.is_file() else ""
     if card and repo_id not in card:
         problems.append(
             f"{CARD} loads another repository than {repo_id}; write it anew with: "
-            f"python -m modeling_dkd.hub card {folder} --repo_id {repo_id}"
+            f"dkd card {folder} --repo_id {repo_id}"
         )
     sizes = {name: (folder / name).stat().st_size for name in selection.files}
     return Publication(folder, repo_id, repo_type, sizes, selection.left_out, tuple(problems), card)

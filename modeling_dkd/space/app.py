@@ -1,47 +1,33 @@
 """The Space: a page on which people try DKD on clips of their own.
 
-python -m modeling_dkd.space.app
-python -m modeling_dkd.space.app --model openai/clip-vit-base-patch16 --revision COMMIT
-python -m modeling_dkd.space.app --export FOLDER    # what to push as a Space
+dkd space
+dkd space --model openai/clip-vit-base-patch16 --revision COMMIT
+dkd space --export FOLDER    # what to push as a Space
 """
 
-import argparse
-import importlib.util
 import os
 import shutil
 import signal
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
+from ..cli import OneLineParser
+from ..synthetic.checkpoint import CHECKPOINT, HUB_CONFIGS, PACKAGE, copy_code
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CHECKPOINT = REPOSITORY / "hub_configs" / "dkd-tiny"
-SPACE = REPOSITORY / "hub_configs" / "space"
+
 DEFAULT_FRAMES = 8
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line of the Space; returns the exit status."""
-    arguments = _parser().parse_args(argv)
-    try:
-        if arguments.export is not None:
-            export_space(arguments.export)
-            print(
-                f"written: {arguments.export}; push it with: hf upload YOU/NAME {arguments.export} --repo-type space"
-            )
-            return 0
-        serve(
-            arguments.model,
-            arguments.revision,
-            arguments.template,
-            arguments.frames,
-            arguments.host,
-            arguments.port,
-        )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def main(argv: list[str]) -> int:
+    """Show the page until interrupted, or write what to push as a Space; 0 when done."""
+    args = build_parser().parse_args(argv)
+    if args.export is not None:
+        export_space(args.export)
+        print(f"written: {args.export}; push it with: hf upload YOU/NAME {args.export} --repo-type space")
+    else:
+        serve(args.model, args.revision, args.template, args.frames, args.host, args.port)
     return 0
 
 
@@ -60,11 +46,11 @@ def serve(
         port: None: GRADIO_SERVER_PORT, or the first free one from 7860.
 
     Raises:
-        ValueError: There is no such model, it is no dual encoder, the template has no place for the label, or
-            gradio is not installed.
+        ValueError: There is no such model, it is no dual encoder, or the template has no place for the label.
+        ModuleNotFoundError: gradio is not installed.
     """
-    if importlib.util.find_spec("gradio") is None:
-        raise ValueError('the page needs gradio; run: pip install "modeling-dkd[space]"')
+    if find_spec("gradio") is None:  # before the model is loaded
+        raise ModuleNotFoundError("no gradio", name="gradio")
     import torch
 
     from ..data.prompts import SINGLE_TEMPLATE
@@ -122,16 +108,18 @@ def export_space(folder: Path) -> None:
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; give a new folder")
-    leave_out = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(SPACE, folder, dirs_exist_ok=True, ignore=leave_out)
-    shutil.copytree(Path(__file__).resolve().parents[1], folder / "modeling_dkd", ignore=leave_out)
-    shutil.copytree(CHECKPOINT, folder / CHECKPOINT.relative_to(REPOSITORY), ignore=leave_out)
+    leave_out = shutil.ignore_patterns("__pycache__", HUB_CONFIGS.name)
+    shutil.copytree(HUB_CONFIGS / "space", folder, dirs_exist_ok=True, ignore=leave_out)
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=leave_out)
+    checkpoint = folder / HUB_CONFIGS.name / CHECKPOINT.name
+    shutil.copytree(CHECKPOINT, checkpoint, ignore=leave_out)
+    copy_code(checkpoint)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m modeling_dkd.space.app",
-        description="Show a page on which people try plain zero-shot and DKD on clips of their own.",
+def build_parser() -> OneLineParser:
+    """All options."""
+    parser = OneLineParser(
+        "dkd space", "Show a page on which people try plain zero-shot and DKD on clips of their own."
     )
     parser.add_argument(
         "--model",
@@ -149,7 +137,3 @@ def _parser() -> argparse.ArgumentParser:
         "--export", type=Path, metavar="FOLDER", help="write what to push as a Space, and show nothing"
     )
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

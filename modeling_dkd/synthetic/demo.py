@@ -1,40 +1,39 @@
 """The demo: does knowing the domain help a tiny CLIP on videos of another domain than it was trained on?
 
-    python -m modeling_dkd.synthetic.demo --output demo
+    dkd demo --output demo
+    dkd demo --quick
 
 For each kind of shift, labelled synthetic clips are written as video files and embedded with the checkpoint in
 hub_configs/dkd-tiny. A random half of the clips, without labels, is the domain that DKD is fitted on; the other half
 is the test (inductive), with five seeds of the halving. The target that combines all kinds of shift is the default
 one. Plain zero-shot of the same embeddings stands beside DKD; every figure is written as it comes out.
 
-The checkpoint was given the fault that DKD is about on purpose (training/tiny_backbone.py): part of its captions were
+The checkpoint was given the fault that DKD is about on purpose (synthetic/tiny_backbone.py): part of its captions were
 guessed from the scene. So there is something to correct on unshifted clips too, and the row "source" shows how much: a
 kind of shift is corrected beyond that only where its gain is larger. The demo shows the mechanism and the shifts that
 it copes with; it says nothing of the size of a gain on real videos.
 """
 
-import argparse
 import shutil
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from ..embedding.clip_encoder import ClipEncoder
 from ..embedding.embedding_cache import EmbeddingSet, write_embeddings
-from ..evaluation.figures import write_figures
 from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.methods.dkd import dkd
 from ..evaluation.methods.peers import both_centred, zero_shot
+from ..evaluation.names import REFERENCE
 from ..evaluation.protocols import Method
-from ..evaluation.report import REFERENCE, Line, environment, results, summarise, write_results
+from ..evaluation.report import Line, environment, results, summarise, write_results
+from .checkpoint import CHECKPOINT, copy_code
 from .clips import (
     ACTIONS,
     DEFAULT_TARGET,
@@ -45,10 +44,10 @@ from .clips import (
 )
 
 
-CHECKPOINT = Path(__file__).resolve().parents[2] / "hub_configs" / "dkd-tiny"
 TARGETS = (DEFAULT_TARGET, *SHIFTS, "source")
 VIEWS = "4x1x1"
 NUM_CLIPS = 1000
+QUICK_TARGETS, QUICK_CLIPS = (DEFAULT_TARGET, "source"), 200
 NUM_SEEDS = 5
 CLIP_SEED = 1
 CLIPS_PER_BATCH = 50
@@ -117,7 +116,7 @@ def embed_target(encoder: ClipEncoder, target: str, folder: Path, num_clips: int
         "split": f"seed {CLIP_SEED}",
         "frames": VIEWS,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.detach().exp()),
+        "logit_scale": float(encoder.model.head.logit_scale.detach()),
     }
     return EmbeddingSet(
         torch.cat(embeds), torch.tensor(labels), texts.view(len(prompts), -1, texts.shape[-1]), metadata
@@ -154,33 +153,12 @@ def markdown_table(found: Sequence[ShiftResult]) -> str:
     return "\n".join(lines)
 
 
-def gain_figure(found: Sequence[ShiftResult]) -> Figure:
-    """Zero-shot and DKD on each target, side by side."""
-    figure = Figure(figsize=(8.5, 1.6 + 0.42 * len(found)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for row, result in enumerate(reversed(found)):
-        colour = "#1b7837" if result.gain > 0 else "#b2182b"
-        axes.plot([100 * result.zero_shot, 100 * result.dkd], [row, row], color=colour, linewidth=2, alpha=0.6)
-        axes.scatter(100 * result.zero_shot, row, s=36, facecolor="white", edgecolor="#8c8c8c", zorder=3)
-        spread = 100 * result.gain_spread
-        axes.errorbar(100 * result.dkd, row, xerr=spread, fmt="o", color=colour, capsize=3, markersize=6, zorder=4)
-        right = 100 * max(result.zero_shot, result.dkd) + spread
-        axes.annotate(f"{100 * result.gain:+.1f}", (right, row), (8, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(found)), [f"{r.target}: {DOMAIN_SUMMARIES[r.target]}" for r in reversed(found)])
-    axes.set_xlabel("top-1, %")
-    figure.suptitle("zero-shot (hollow) and DKD (filled; bar: sd of the gain over seeds)", fontsize=11)
-    axes.margins(x=0.12, y=0.12)
-    axes.grid(axis="x", alpha=0.3)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    return figure
-
-
-def run_demo(output: Path, num_clips: int) -> list[ShiftResult]:
+def run_demo(output: Path, targets: Sequence[str], num_clips: int) -> list[ShiftResult]:
     """Generate, embed, fit, test, and write tables, figures and results.json.
 
     Args:
-        output: Folder for everything; the clips of the default target stay there to be looked at.
+        output: Folder for everything; the clips of the default target and the checkpoint stay there to be tried.
+        targets: Keys of the synthetic domains.
         num_clips: Clips of each target; half of them are the domain, half the test.
 
     Raises:
@@ -188,11 +166,13 @@ def run_demo(output: Path, num_clips: int) -> list[ShiftResult]:
     """
     if num_clips < 2:
         raise ValueError(f"the number of clips must be at least 2 (a domain and a test), not {num_clips}")
+    shutil.copytree(CHECKPOINT, output / CHECKPOINT.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py*"))
+    copy_code(output / CHECKPOINT.name)
     encoder = ClipEncoder.load(str(CHECKPOINT), VIEWS, None, torch.float32, torch.device("cpu"))
     measurements: list[Measurement] = []
     caches = []
-    with tqdm(total=len(TARGETS) * num_clips, unit="clip") as progress:
-        for target in TARGETS:
+    with tqdm(total=len(targets) * num_clips, unit="clip") as progress:
+        for target in targets:
             progress.set_description(f"{target}: writing and embedding clips")
             clips = output / "clips" / target
             shutil.rmtree(clips, ignore_errors=True)
@@ -205,41 +185,11 @@ def run_demo(output: Path, num_clips: int) -> list[ShiftResult]:
             measurements += measure_set(target, embedded, METHODS, Plan(("induct",), NUM_SEEDS))
     lines = summarise(measurements)
     found = [shift_result(x.data, measurements, x) for x in lines if x.method == "dkd"]
-    described = environment([sys.executable, "-m", "modeling_dkd.synthetic.demo"], caches)
+    described = environment(["dkd", "demo"], caches)
     write_results(output / "results.json", results(measurements, lines, described))
     (output / "table.md").write_text(markdown_table(found) + "\n", encoding="utf-8")
-    gain_figure(found).savefig(output / "gain_by_shift.png", dpi=120)
-    of_default = [m for m in measurements if m.row["data"]["name"] == DEFAULT_TARGET]
-    for _ in write_figures(output / "figures", of_default, {DEFAULT_TARGET: list(ACTIONS)}):
-        pass
+    if find_spec("matplotlib") is not None:
+        from .demo_figures import write_demo_figures
+
+        write_demo_figures(output, found, measurements)
     return found
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line of the demo; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m modeling_dkd.synthetic.demo")
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for results (default: demo)")
-    parser.add_argument("--clips", type=int, default=NUM_CLIPS, help=f"clips of each target (default: {NUM_CLIPS})")
-    arguments = parser.parse_args(argv)
-    try:
-        found = run_demo(arguments.output, arguments.clips)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    default = found[0]
-    print(
-        f"\n{markdown_table(found)}\n\n"
-        f"On the default target ({default.target}) plain zero-shot is right on {100 * default.zero_shot:.1f} % of "
-        f"{default.num_test} test clips, DKD on {100 * default.dkd:.1f} %: {100 * default.gain:+.1f} ± "
-        f"{100 * default.gain_spread:.1f} points over {NUM_SEEDS} seeds.\n"
-        "'no clear change': the gain is within two standard errors of zero.\n"
-        "The tiny encoder learned on purpose from captions guessed in part from the scene, so DKD has something to\n"
-        "correct on clips like those it was trained on (source) too. This shows the mechanism, not the gain to\n"
-        "expect on real videos.\n"
-        f"Results, tables, figures and the clips of the default target are in {arguments.output}."
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -17,7 +17,8 @@ from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.hub_videos import hub_index
-from ..data.video_index import VideoIndex, VideoRecord, csv_index, folder_index, hmdb51_index, ucf101_index
+from ..data.official_index import hmdb51_index, ucf101_index
+from ..data.video_index import VideoIndex, VideoRecord, csv_index, folder_index
 from ..embedding.worker_processes import prepare_worker, worker_context
 from ..processing_dkd import DKDCLIPProcessor
 from ..video_frames import VideoReadError, read_frames
@@ -75,12 +76,8 @@ def open_index(options: DataOptions) -> VideoIndex:
         index = index.restrict_classes(options.classes)
     for part in ("train", "test"):
         chosen = index.part(part)
-        if chosen.missing and not options.allow_missing:
-            total = len(chosen.records) + len(chosen.missing)
-            raise ValueError(
-                f"{len(chosen.missing)} of {total} {part} clips of {index.dataset} are missing under {index.root}, "
-                f"the first is {chosen.missing[0].name}; go on without them with --set data.allow_missing=true"
-            )
+        if chosen.records or chosen.missing:
+            chosen.require_complete(options.allow_missing, "--set data.allow_missing=true")
         if not chosen.records:
             raise ValueError(f"{options.data_dir} has no {part} clips; training needs a train and a test part")
     return index
@@ -188,6 +185,8 @@ def mix_clips(
     pixel_values: Tensor, labels: Tensor, num_classes: int, options: RecipeOptions, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Mixup or cutmix between each clip and another of the batch, all frames of a clip alike.
+
+    Torchvision's transforms draw from the global state and would be the only need for that package.
 
     Args:
         pixel_values: (B, T, 3, H, W).

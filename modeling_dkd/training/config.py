@@ -278,7 +278,7 @@ def as_plain(config: TrainingConfig) -> dict[str, Any]:
 
 
 def _override(content: dict[str, Any], override: str) -> None:
-    """Put one "section.option=value" into the nested dicts."""
+    """Put one "section.option=value" into the nested dicts: a dozen lines, where OmegaConf would be a dependency."""
     name, equals, text = override.partition("=")
     if not equals or not name:
         raise ValueError(f"--set {override!r} must read section.option=value, for example recipe.epochs=5")

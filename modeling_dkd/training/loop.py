@@ -21,7 +21,8 @@ from ..data.prompts import class_prompts, load_templates
 from ..data.video_index import VideoIndex, VideoRecord
 from ..embedding.clip_encoder import ClipEncoder
 from ..evaluation.measurement import Measurement
-from ..evaluation.report import environment, results, set_table, summarise
+from ..evaluation.report import environment, results, summarise
+from ..evaluation.tables import set_table
 from .checkpoints import Checkpoints, Progress
 from .clips import ClipBatch, TrainingClips, epoch_batches, mix_clips, open_index, seeded_generator, training_loader
 from .config import TrainingConfig, as_plain
@@ -127,6 +128,8 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, shar
         raise ValueError(f"{output} holds a finished run; give another run.output_dir")
     # Clips: which there are, and how they are read.
     index = open_index(config.data)
+    for note in index.notes:
+        accelerator.print(f"note: {note}")
     train_records = index.part("train").records
     effective = config.recipe.batch_size * config.recipe.accumulation_steps * accelerator.num_processes
     if config.recipe.epochs and len(train_records) < effective:
@@ -183,7 +186,7 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, shar
         checkpoints,
         clips,
         len(train_records) // effective,
-        max(math.log(MAX_LOGIT_SCALE), encoder.model.head.logit_scale.detach().item()),
+        max(math.log(MAX_LOGIT_SCALE), encoder.model.head.log_logit_scale.item()),
     )
 
 
@@ -285,7 +288,7 @@ def train_epoch(run: Run, progress: Progress, epoch: int, stop: StopRequest) -> 
             continue
         progress.step += 1
         with torch.no_grad():
-            head.logit_scale.clamp_(max=run.max_log_scale)
+            head.log_logit_scale.clamp_(max=run.max_log_scale)
         follow_weights(run.optimizer)
         run.average.update()
         # One message a step between processes: sums, and who wants a checkpoint or the end.
@@ -338,7 +341,10 @@ def set_learning_rate(run: Run, step: int) -> None:
 
 
 def schedule(step: int, num_steps: int, warmup_share: float) -> float:
-    """Factor on the peak learning rate at a step, counted from 0."""
+    """Factor on the peak learning rate at a step, counted from 0.
+
+    A function of the step, so that resuming has no scheduler to restore; transformers' own starts at a rate of 0.
+    """
     num_warmup = math.ceil(warmup_share * num_steps)
     if step < num_warmup:
         return (step + 1) / num_warmup
@@ -439,4 +445,4 @@ def finish(run: Run, command: Sequence[str]) -> None:
 
 def _is_weight(name: str) -> bool:
     """Whether a tensor of the model is trained weights, not part of a fitted domain."""
-    return name.startswith(("backbone.", "temporal.")) or name == "head.logit_scale"
+    return name.startswith(("backbone.", "temporal.")) or name == "head.log_logit_scale"

@@ -13,7 +13,8 @@ from ..embedding.clip_encoder import ClipEncoder
 from ..embedding.embedding_cache import EmbeddingSet
 from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.methods.peers import zero_shot
-from ..evaluation.protocols import Task
+from ..evaluation.metrics import class_accuracies, top_k_accuracy
+from ..evaluation.protocols import Method, Task
 from .config import TrainingConfig
 from .recognizer import (
     EmbeddedClips,
@@ -33,8 +34,6 @@ SHARES = (0.0, 0.5, 1.0)
 @torch.no_grad()
 def scores(recognizer: Recognizer, embedded: EmbeddedClips, labels: Tensor) -> dict[str, float]:
     """Top-1, top-5 and mean-class accuracy as fractions, with the domain and (`plain_...`) without."""
-    from ..evaluation.metrics import class_accuracies, top_k_accuracy  # imports `evaluate`, which takes seconds
-
     model, texts = recognizer.model, recognizer.texts()
     videos = embedded.video_embeds.to(texts.device)
     found: dict[str, float] = {}
@@ -92,12 +91,12 @@ def test_rows(
 
     def with_domain(task: Task) -> Tensor:
         """The model's own head, as it is saved."""
-        device = head.logit_scale.device
+        device = head.logit_bias.device
         logits = head(task.test.to(device), task.text.to(device)).logits_per_video
         assert logits is not None
         return logits.cpu()
 
-    methods = {title: zero_shot, "dkd" if share == 0 else f"{title}/dkd": with_domain}
+    methods: dict[str, Method] = {title: zero_shot, "dkd" if share == 0 else f"{title}/dkd": with_domain}
     measured = list(measure_set(index.dataset, test_set, methods, Plan((), 1), domain_set))
     how = "with their labels" if config.domain.use_labels else "without labels"
     for row in (m.row for m in measured):
@@ -136,6 +135,6 @@ def _embedding_set(
         "split": split,
         "frames": views,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.detach().exp()),
+        "logit_scale": float(encoder.model.head.logit_scale.detach()),
     }
     return EmbeddingSet(clips.video_embeds, clips.labels(part.records), texts, metadata)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..modeling_dkd import DKDCLIPModel
 from .config import RecipeOptions
@@ -95,7 +96,7 @@ def choose_trainable(model: DKDCLIPModel, video: Tower, text: Tower | None, opti
         parameter.requires_grad_(in_video or (text is not None and name in text.names))
     if options.trainable == "lora":
         _add_adapters(model.backbone, video, options.lora_rank)
-    model.head.logit_scale.requires_grad_(True)
+    model.head.log_logit_scale.requires_grad_(True)
 
 
 def optimizer_groups(
@@ -159,11 +160,14 @@ def interpolate(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share:
 
 
 class MovingAverage:
-    """Exponential moving average of the trained parameters; with decay 0 it keeps nothing and is the weights."""
+    """Exponential moving average of the trained parameters; with decay 0 it keeps nothing and is the weights.
+
+    The averaging is torch's; its AveragedModel copies a whole model, of which only part is trained and may be sharded.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self.parameters = dict(parameters)
-        self.decay = decay
+        self._move = get_ema_multi_avg_fn(decay)
         self.average = {name: p.detach().clone() for name, p in parameters.items()} if decay else {}
 
     @torch.no_grad()
@@ -171,7 +175,7 @@ class MovingAverage:
         """Move the average toward the parameters by 1 - decay of the way."""
         if self.average:
             weights: list[Tensor] = [self.parameters[name] for name in self.average]
-            torch._foreach_lerp_(list(self.average.values()), weights, 1 - self.decay)
+            self._move(list(self.average.values()), weights, None)
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -6,11 +6,12 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
+import psutil
 import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -225,9 +226,7 @@ class StopRequest:
 
 
 def _parent_command() -> list[str]:
-    """Command line of the parent process (Linux only; elsewhere empty)."""
-    try:
-        content = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
-    except OSError:
-        return []
-    return [part.decode(errors="replace") for part in content.split(b"\0") if part]
+    """Command line of the parent process; empty where the system does not tell."""
+    with suppress(psutil.Error):
+        return psutil.Process(os.getppid()).cmdline()
+    return []

@@ -68,7 +68,7 @@ def plain_logits(model: DKDCLIPModel, videos: Tensor, texts: Tensor) -> Tensor:
     """Logits (B, K) of frames (B, T, D) and prompts (K, P, D) as plain CLIP has them: what an unfitted head gives."""
     with torch.autocast(videos.device.type, enabled=False):
         pooled = [normalize(normalize(e.float(), dim=-1).mean(1), dim=-1) for e in (videos, texts)]
-        return model.head.logit_scale.exp() * pooled[0] @ pooled[1].T + model.head.logit_bias
+        return model.head.logit_scale * pooled[0] @ pooled[1].T + model.head.logit_bias
 
 
 @dataclass(frozen=True)

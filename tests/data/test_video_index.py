@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel
 
+from modeling_dkd.data.official_index import hmdb51_index, ucf101_index
 from modeling_dkd.data.official_splits import half_class_split, read_hmdb51_split, read_ucf101_split
-from modeling_dkd.data.video_index import csv_index, folder_index, hmdb51_index, ucf101_index
+from modeling_dkd.data.video_index import csv_index, folder_index
 
 
 UCF101_TOTALS = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}
@@ -176,4 +177,146 @@ def test_a_csv_gives_classes_groups_and_splits(tmp_path):
 def test_bad_csv_files_are_named(tmp_path, text, message):
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
+        csv_index(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("folders", "parts", "note"),
+    [
+        (("Train", "Test"), {"Train": "train", "Test": "test"}, None),
+        (("train", "val"), {"train": "train", "val": "test"}, "there is no test folder: val is the test"),
+        (("TRAINING", "Validation"), {"TRAINING": "train", "Validation": "test"}, "Validation is the test"),
+        (("train", "test", "val"), {"train": "train", "test": "test", "val": "unused"}, "val is left out"),
+        (("test", "valid"), {"test": "test", "valid": "train"}, "valid is the train part"),
+    ],
+)
+def test_folders_of_parts_are_no_classes_whatever_their_capitals(tmp_path, folders, parts, note):
+    touch(tmp_path, *(f"{folder}/{name}/s/{folder}.mp4" for folder in folders for name in ("train ride", "jump")))
+    index = folder_index(tmp_path)
+    assert index.class_names == ("jump", "train ride")
+    assert {record.name.split("/")[0]: record.split for record in index.records} == parts
+    assert {record.group for record in index.records} == {"s"}
+    assert index.split == "1"
+    assert (note is None) == (index.notes == ())
+    assert note is None or note in index.notes[0]
+
+
+def test_one_part_alone_is_one_set_and_says_so(tmp_path):
+    touch(tmp_path, "val/jump/a.mp4", "val/run/b.mp4")
+    index = folder_index(tmp_path)
+    assert (index.split, index.class_names) == ("all", ("jump", "run"))
+    assert {record.split for record in index.records} == {""}
+    assert "has the part val alone" in index.notes[0]
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    touch(tmp_path, "train/a.mp4", "bus/b.mp4", "bus/c.mp4")
+    assert folder_index(tmp_path).class_names == ("bus", "train")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("train/jump/a.mp4", "test/jump/b.mp4", "run/c.mp4"), "look like parts of the set, beside run"),
+        (("train/jump/a.mp4", "holdout/jump/b.mp4"), "look like parts of the set, beside holdout"),
+        (("train/a.mp4", "val/b.mp4"), "holds clips outside of class folders"),
+        (("Brush Hair/a.mp4", "BrushHair/b.mp4"), "'Brush Hair' and 'BrushHair' are one class in two spellings"),
+        (("train/brush_hair/a.mp4", "test/Brush Hair /b.mp4"), "one class in two spellings"),
+        (("jump/a.jpg", "jump/b.jpg", "run/c.txt"), r"there are \.jpg \(2\), \.txt \(1\)\).* one sub-folder a class"),
+        (("a.npy",), r"there are \.npy \(1\)"),
+    ],
+)
+def test_folders_that_cannot_be_meant_are_refused_in_a_sentence(tmp_path, files, message):
+    touch(tmp_path, *files)
+    with pytest.raises(ValueError, match=message):
+        folder_index(tmp_path)
+
+
+def test_videos_outside_of_class_folders_are_told(tmp_path):
+    touch(tmp_path, "jump/a.mp4", "loose.mp4")
+    assert "1 videos directly in" in folder_index(tmp_path).notes[0]
+
+
+def test_one_file_under_two_names_counts_once_or_is_refused(tmp_path):
+    touch(tmp_path, "jump/a.mp4", "run/b.mp4")
+    (tmp_path / "jump/again.mp4").symlink_to(tmp_path / "jump/a.mp4")
+    index = folder_index(tmp_path)
+    assert [record.name for record in index.records] == ["jump/a.mp4", "run/b.mp4"]
+    assert "1 files are there under two names and count once, the first is jump/again.mp4" in index.notes
+    (tmp_path / "run/also.mp4").symlink_to(tmp_path / "jump/a.mp4")
+    with pytest.raises(ValueError, match=r"jump/a\.mp4 and run/also\.mp4 are one file in two places"):
+        folder_index(tmp_path)
+    file = tmp_path / "list.csv"
+    file.write_text("path,label\njump/a.mp4,jump\n./jump/../jump/a.mp4,jump\n")
+    with pytest.raises(ValueError, match=r"one file twice, as jump/a\.mp4 and as \./jump/\.\./jump/a\.mp4"):
+        csv_index(file)
+
+
+def test_values_of_a_csv_are_stripped_and_a_class_has_one_spelling(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    file = tmp_path / "list.csv"
+    file.write_text("path, label ,split\na.mp4, run ,Train\n b.mp4,run, TEST\n")
+    index = csv_index(file)
+    assert (index.class_names, index.split) == (("run",), "1")
+    assert [record.split for record in index.records] == ["train", "test"]
+    file.write_text("path,label\na.mp4,brush_hair\nb.mp4,Brush Hair\n")
+    with pytest.raises(ValueError, match="'Brush Hair' and 'brush_hair' are one class in two spellings"):
+        csv_index(file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_hides_no_clip(data_dir, tmp_path, encoding):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for part in ("ucf101", "hmdb51"):
+        for path in (data_dir / "annotations" / part).glob("*.txt"):
+            (lists / path.name).write_text(path.read_text(), encoding=encoding)
+    for read in (read_ucf101_split, read_hmdb51_split):
+        assert read(lists, 1) == read(data_dir / "annotations", 1)
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "list.csv").write_text("path,label\na.mp4,run\n", encoding=encoding)
+    assert csv_index(tmp_path / "list.csv").class_names == ("run",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Archery/v_Archery_g08_c02.mp4",
+        "Archery/Archery/v_Archery_g08_c02.avi",
+        "archery/v_archery_G08_c02.WEBM",
+        "train/Archery/v_Archery_g08_c02.avi",
+        "a/b/v_Archery_g08_c02.mkv",
+        "v_Archery_g08_c02.avi",
+    ],
+)
+def test_official_clips_are_found_encoded_again_and_in_other_folders(data_dir, tmp_path, name):
+    touch(tmp_path, name, "Archery/v_Archery_g08_c02.txt", "__MACOSX/._v_Archery_g08_c02.avi")
+    index = ucf101_index(tmp_path, data_dir / "annotations", 1, allow_missing=True)
+    assert [(r.name, r.path) for r in index.records] == [("Archery/v_Archery_g08_c02.avi", str(tmp_path / name))]
+
+
+def test_of_several_files_of_a_clip_the_official_one_counts(data_dir, tmp_path):
+    touch(
+        tmp_path, "Archery/v_Archery_g08_c02.avi", "Archery/v_Archery_g08_c02.mp4", "x/Archery/v_Archery_g08_c02.avi"
+    )
+    index = ucf101_index(tmp_path, data_dir / "annotations", 1, allow_missing=True)
+    assert index.records[0].path == str(tmp_path / "Archery/v_Archery_g08_c02.avi")
+    touch(tmp_path, "y/Punch/v_Punch_g08_c02.avi", "z/Punch/v_Punch_g08_c02.avi")
+    with pytest.raises(ValueError, match=r"v_Punch_g08_c02\.avi is there twice, as .*y/Punch.* and as .*z/Punch"):
+        ucf101_index(tmp_path, data_dir / "annotations", 1, allow_missing=True)
+
+
+def test_files_of_the_right_names_that_are_no_videos_are_counted(data_dir, tmp_path):
+    touch(tmp_path, "Archery/v_Archery_g08_c02.npy", "Archery/v_Archery_g08_c03.npy")
+    with pytest.raises(ValueError, match=r"none of the 13320 ucf101 clips.*2 files .* no videos: \.npy \(2\)"):
+        ucf101_index(tmp_path, data_dir / "annotations", 1, allow_missing=True)
+    touch(tmp_path, "Archery/v_Archery_g09_c01.avi")
+    with pytest.raises(ValueError, match=r"13319 of 13320 .*2 files are there that are no videos: \.npy \(2\)"):
+        ucf101_index(tmp_path, data_dir / "annotations", 1)
+
+
+def test_listed_files_that_have_another_ending_are_counted(tmp_path):
+    touch(tmp_path, "a.mp4", "b.avi")
+    (tmp_path / "list.csv").write_text("path,label\na.avi,run\nb.avi,run\n")
+    with pytest.raises(ValueError, match=r"1 of 2 .*a\.avi; of their names, 1 files are there .* \.mp4 \(1\)"):
         csv_index(tmp_path / "list.csv")

@@ -1,14 +1,10 @@
-from pathlib import Path
-
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
 from modeling_dkd import DKDCLIPModel
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
-
-
-CHECKPOINT = Path(__file__).resolve().parents[2] / "hub_configs" / "dkd-tiny"
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 
 
 def load(dtype):

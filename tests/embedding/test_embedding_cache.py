@@ -78,59 +78,100 @@ def test_bad_contents_are_refused(changes, message):
         EmbeddingSet(**(vars(good) | changes))
 
 
-def test_npz_arrays_are_guessed_together(tmp_path):
+def test_npz_arrays_have_the_names_of_the_convention_or_those_that_are_said(tmp_path):
     path = tmp_path / "toy.npz"
     np.savez(
         path,
-        val_f=np.ones((3, 4), np.float16),
-        val_l=np.array([0, 1, 1]),
+        video_embeds=np.ones((3, 4), np.float16),
+        labels=np.array([0, 1, 1]),
+        text_embeds=np.eye(2, 4),
+        class_names=np.array(["a", "b"]),
+        names=np.array(["x", "y", "z"]),
+        logit_scale=np.float32(20),
         train_f=np.full((2, 4), 2.0),
-        train_l=np.array([1, 0]),
-        text=np.eye(2, 4),
-        classnames=np.array(["a", "b"]),
+        train_l=np.array([1, 0], dtype=np.uint8),
+        train_names=np.array(["t", "u"]),
     )
-    guessed = read_embeddings(path)
-    assert guessed.labels.tolist() == [0, 1, 1]
-    assert guessed.metadata == {"class_names": ["a", "b"], "dataset": "toy", "split": "val", "texts": "text"}
-    assert read_embeddings(path, video_key="train_f").labels.tolist() == [1, 0]
+    plain = read_embeddings(path)
+    assert plain.labels.tolist() == [0, 1, 1]
+    assert plain.metadata == {
+        "class_names": ["a", "b"],
+        "names": ["x", "y", "z"],
+        "dataset": "toy",
+        "logit_scale": 20.0,
+    }
+    named = read_embeddings(path, video_embeds="train_f", labels="train_l", names="train_names")
+    assert named.labels.tolist() == [1, 0]
+    assert named.metadata["names"] == ["t", "u"]
+    assert_close(named.video_embeds, torch.full((2, 4), 2.0))
 
 
-def test_npz_texts_choose_their_labels_and_prompts_come_first_or_second(tmp_path):
+def test_no_array_is_taken_for_its_usual_name_elsewhere(tmp_path):
     path = tmp_path / "toy.npz"
     np.savez(
-        path,
-        image_f=np.ones((2, 4)),
-        labels=np.array([0, 1]),
-        labels3=np.array([2, 2]),
-        text=np.eye(2, 4),
-        text3=np.eye(3, 4),
-        text_prompts=np.arange(1, 41).reshape(5, 2, 4),
-        classnames=np.array(["a", "b"]),
-        classnames3=np.array(["x", "y", "z"]),
-        prompts=np.array(list("vwxyz")),
+        path, image_f=np.ones((2, 4)), labels=np.array([0, 1]), text=np.eye(2, 4), classnames=np.array(["a", "b"])
     )
-    wide = read_embeddings(path, text_key="text3")
-    assert wide.labels.tolist() == [2, 2]
-    assert wide.class_names == ["x", "y", "z"]
-    prompted = read_embeddings(path, text_key="text_prompts")
-    assert prompted.text_embeds.shape == (2, 5, 4)
-    assert prompted.text_embeds[1, 0].tolist() == [5, 6, 7, 8]
-    assert prompted.metadata["prompts"] == list("vwxyz")
+    with pytest.raises(ValueError, match="no array 'video_embeds'; it holds classnames, image_f, labels, text: say"):
+        read_embeddings(path)
+    assert read_embeddings(path, video_embeds="image_f").text_embeds is None
 
 
+def test_prompts_come_first_or_second(tmp_path):
+    path = tmp_path / "toy.npz"
+    texts = np.arange(1, 41).reshape(5, 2, 4)
+    arrays = {"video_embeds": np.ones((2, 4)), "labels": np.array([0, 1]), "prompts": np.array(list("vwxyz"))}
+    for text_embeds in (texts, texts.swapaxes(0, 1)):
+        np.savez(path, **arrays, text_embeds=text_embeds, class_names=np.array(["a", "b"]))
+        read = read_embeddings(path)
+        assert read.text_embeds.shape == (2, 5, 4)
+        assert read.text_embeds[1, 0].tolist() == [5, 6, 7, 8]
+        assert read.metadata["prompts"] == list("vwxyz")
+
+
+def test_labels_can_be_numbers_of_another_list(tmp_path):
+    path = tmp_path / "toy.npz"
+    arrays = {"video_embeds": np.ones((4, 3)), "text_embeds": np.eye(3)}
+    np.savez(path, **arrays, labels=np.array([0, 1, -1, 0]), class_id=np.array([2, 0]))
+    assert read_embeddings(path, text_rows="class_id").labels.tolist() == [2, 0, -1, 2]
+    np.savez(path, **arrays, labels=np.array([0, 2, 0, 0]), class_id=np.array([2, 0]))
+    with pytest.raises(ValueError, match="label 2 is out of range for text_rows of shape"):
+        read_embeddings(path, text_rows="class_id")
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
 @pytest.mark.parametrize(
-    ("keys", "message"),
+    ("arrays", "message"),
     [
-        ({"video_key": "nowhere"}, "no array 'nowhere'.*it holds image_f, labels"),
-        ({"label_key": "names"}, "'names' has dtype <U1 and holds no numbers"),
-        ({"label_key": "image_f"}, "labels must be whole numbers"),
+        (
+            {"video_embeds": "nowhere"},
+            "no array 'nowhere'; it holds .*: say which are the video_embeds with --video_key",
+        ),
+        ({"text_embeds": "x"}, "no array 'x'; .* with --text_key NAME or FILE:text_embeds=NAME"),
+        ({"class_names": "x"}, "no array 'x'; it holds .*: say which are the class_names with FILE:class_names=NAME"),
+        ({"labels": "flags"}, "'flags' has dtype bool and holds no numbers"),
+        ({"labels": "video_embeds"}, "has dtype float.*: labels must be whole numbers"),
+        ({"videos": "video_embeds"}, "'videos' is nothing that a file can hold: choose from video_embeds, labels"),
     ],
 )
-def test_npz_keys_that_do_not_fit_are_refused(tmp_path, keys, message):
-    np.savez(tmp_path / "toy.npz", image_f=np.ones((1, 2)), labels=np.array([0]), names=np.array(["a"]))
+def test_names_that_do_not_fit_are_refused(tmp_path, ending, arrays, message):
+    path, held = tmp_path / f"toy.{ending}", {"video_embeds": np.ones((1, 2)), "labels": np.array([0])}
+    held["flags"] = np.array([True])
+    if ending == "npz":
+        np.savez(path, **held)
+    else:
+        save_file({name: torch.from_numpy(array) for name, array in held.items()}, path)
     with pytest.raises(ValueError, match=message) as caught:
-        read_embeddings(tmp_path / "toy.npz", **keys)
-    assert str(caught.value).startswith(f"{tmp_path / 'toy.npz'}: ")
+        read_embeddings(path, **arrays)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_arrays_of_a_safetensors_file_can_have_other_names(tmp_path):
+    path = tmp_path / "toy.safetensors"
+    metadata = {"names": json.dumps(["a"]), "own_names": json.dumps(["b"])}
+    save_file({"x": torch.ones(1, 2), "y": torch.tensor([0], dtype=torch.int32)}, path, metadata)
+    read = read_embeddings(path, video_embeds="x", labels="y", names="own_names")
+    assert read.labels.tolist() == [0]
+    assert read.metadata["names"] == ["b"]
 
 
 def test_files_that_are_no_source_are_refused(tmp_path):
@@ -143,7 +184,7 @@ def test_files_that_are_no_source_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"ending in '\.txt' is no source"):
         read_embeddings(tmp_path / "notes.txt")
-    np.savez(tmp_path / "pickled.npz", image_f=np.array([{"a": 1}], dtype=object))
+    np.savez(tmp_path / "pickled.npz", video_embeds=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="without pickled objects"):
         read_embeddings(tmp_path / "pickled.npz")
     save_file({"video_embeds": torch.ones(1, 2), "labels": torch.zeros(1)}, tmp_path / "a.safetensors", {"x": "{"})
@@ -153,7 +194,7 @@ def test_files_that_are_no_source_are_refused(tmp_path):
 
 def test_damaged_npz_files_are_named(tmp_path):
     path = tmp_path / "toy.npz"
-    np.savez(path, image_f=np.ones((2, 4)), labels=np.array([0, 1]), classnames=np.array(3.0))
+    np.savez(path, video_embeds=np.ones((2, 4)), labels=np.array([0, 1]), class_names=np.array(3.0))
     whole = path.read_bytes()
     central = whole.index(b"PK\1\2")
     # Flags that say encrypted or strongly encrypted, a version and a compression that nobody knows.
@@ -166,7 +207,7 @@ def test_damaged_npz_files_are_named(tmp_path):
 
 
 def test_names_that_are_no_list_are_one_name(tmp_path):
-    np.savez(tmp_path / "toy.npz", image_f=np.ones((2, 4)), labels=np.array([0, 0]), classnames=np.array("a"))
+    np.savez(tmp_path / "toy.npz", video_embeds=np.ones((2, 4)), labels=np.array([0, 0]), class_names=np.array("a"))
     assert read_embeddings(tmp_path / "toy.npz").class_names == ["a"]
 
 
@@ -188,14 +229,19 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_texts_of_another_file_are_joined_by_class_id(tmp_path):
     videos = tmp_path / "videos.npz"
     names = np.array(["c0", "c1", "c2", "c3"])
-    np.savez(videos, val_f=np.eye(4, 3) + 1, val_l=np.array([0, 1, 2, 3]), val_names=names)
+    np.savez(
+        videos, val_f=np.eye(4, 3) + 1, labels=np.array([0, 1, 2, 3]), names=names, class_names=np.array(list("abcd"))
+    )
     texts = tmp_path / "texts.npz"
-    np.savez(texts, text=np.eye(2, 3), class_id=np.array([3, 1]), class_name=np.array(["three", "one"]))
-    joined = read_with_texts(videos, texts)
+    np.savez(texts, t=np.eye(2, 3), class_id=np.array([3, 1]), class_names=np.array(["three", "one"]))
+    joined = read_with_texts(videos, texts, {"video_embeds": "val_f"}, {"text_embeds": "t"})
     assert joined.labels.tolist() == [1, 0]
     assert joined.metadata["names"] == ["c1", "c3"]
     assert joined.class_names == ["three", "one"]
     assert_close(joined.video_embeds, torch.eye(4, 3)[[1, 3]] + 1)
+    np.savez(texts, t=np.eye(2, 3), class_id=np.array([3, 1]))  # the names of four classes are not those of these two
+    joined = read_with_texts(videos, texts, {"video_embeds": "val_f"}, {"text_embeds": "t"})
+    assert joined.class_names == ["class 0", "class 1"]
 
 
 def test_texts_of_another_file_without_class_id_keep_the_labels(tmp_path):
@@ -209,31 +255,33 @@ def test_texts_of_another_file_without_class_id_keep_the_labels(tmp_path):
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path):
     write_embeddings(tmp_path / "clips.safetensors", random_set())
-    np.savez(tmp_path / "texts.npz", text=np.eye(2, 5), class_id=np.array([50, 60]))
+    np.savez(tmp_path / "texts.npz", text_embeds=np.eye(2, 5), class_id=np.array([50, 60]))
     with pytest.raises(ValueError, match=r"texts\.npz: no clip has a label that occurs in class_id"):
         read_with_texts(tmp_path / "clips.safetensors", tmp_path / "texts.npz")
-    np.savez(tmp_path / "twice.npz", text=np.eye(2, 5), class_id=np.array([1, 1]))
+    np.savez(tmp_path / "twice.npz", text_embeds=np.eye(2, 5), class_id=np.array([1, 1]))
     with pytest.raises(ValueError, match="one different number for each"):
         read_with_texts(tmp_path / "clips.safetensors", tmp_path / "twice.npz")
-    np.savez(tmp_path / "other.npz", text=np.eye(4, 6))
+    np.savez(tmp_path / "other.npz", text_embeds=np.eye(4, 6))
     with pytest.raises(ValueError, match="5 dimensions and text embeddings 6"):
         read_with_texts(tmp_path / "clips.safetensors", tmp_path / "other.npz")
 
 
+WHURS19 = {"video_embeds": "image_f", "text_embeds": "text_avg"}
+UCF101 = {"video_embeds": "val_f", "labels": "val_l", "text_embeds": "text_mapped_from_minilm"}
+MOVINET = {"video_embeds": "video_f", "text_embeds": "text_all", "text_rows": "class_id"}
 REAL = [
-    ("whurs19_clip_rn50", {}, (1005, 1024), 19),
-    ("ucf101_openai_vitb32_dev", {}, (1898, 512), 101),
-    ("ucf101_openai_vitb32_dev", {"video_key": "train16_f"}, (1616, 512), 101),
-    ("imagenet500a_openai_vitb32", {}, (2000, 512), 500),
-    ("ucf101_14_effnetlite0_conse_dev", {}, (1272, 4, 384), 14),
-    ("ucf101_14_effnetlite0_conse_dev", {"text_key": "text101"}, (1272, 4, 384), 101),
-    ("dtd_openai_vitb32_val", {}, (1128, 512), None),
+    ("whurs19_clip_rn50", WHURS19, (1005, 1024), 19),
+    ("whurs19_clip_rn50", WHURS19 | {"text_embeds": "text_prompts", "class_names": "classnames"}, (1005, 1024), 19),
+    ("ucf101_openai_vitb32_dev", UCF101, (1898, 512), 101),
+    ("ucf101_openai_vitb32_dev", UCF101 | {"video_embeds": "train16_f", "labels": "train16_l"}, (1616, 512), 101),
+    ("ucf101_14_movinet_conse", MOVINET, (1272, 4, 384), 101),
+    ("dtd_openai_vitb32_val", {"video_embeds": "val_f", "labels": "val_l"}, (1128, 512), None),
 ]
 
 
-@pytest.mark.parametrize(("name", "keys", "shape", "num_classes"), REAL)
-def test_real_files_are_guessed(data_dir, name, keys, shape, num_classes):
-    read = read_embeddings(data_dir / "features" / f"{name}.npz", **keys)
+@pytest.mark.parametrize(("name", "arrays", "shape", "num_classes"), REAL)
+def test_real_files_are_read(data_dir, name, arrays, shape, num_classes):
+    read = read_embeddings(data_dir / "features" / f"{name}.npz", **arrays)
     assert read.video_embeds.shape == shape
     assert (read.text_embeds is None) if num_classes is None else (len(read.text_embeds) == num_classes)
     assert len(read.class_names) == (num_classes or 47)

@@ -3,11 +3,11 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from modeling_dkd.evaluation.metrics import (
-    RecognitionMetric,
     class_accuracies,
     expected_calibration_error,
     top_k_accuracy,
 )
+from modeling_dkd.evaluation.recognition_metric import RecognitionMetric
 
 
 @pytest.fixture

@@ -5,7 +5,10 @@ import torch
 from torch.nn.functional import normalize
 from torch.testing import assert_close
 
-from modeling_dkd.evaluation.protocols import PROTOCOLS, Task, choose_shots, pool, split, splits
+from modeling_dkd import DKDHeadOutput
+from modeling_dkd.evaluation.names import DEFAULT_PROTOCOLS
+from modeling_dkd.evaluation.protocols import Task, choose_shots, half_asked, pool, split, splits
+from modeling_dkd.evaluation.ranking import rejection, search_scores
 
 
 def labels_of(num_clips=300, num_classes=11):
@@ -38,6 +41,21 @@ def test_imbal_keeps_a_tail_and_seeds_differ():
     kept = [split("imbal", seed, labels, 11).test for seed in range(4)]
     assert len({tuple(k.tolist()) for k in kept}) == 4
     assert all(len(k) < 200 for k in kept)
+
+
+def test_open_asks_half_of_the_classes_of_all_clips():
+    found = split("open", 3, labels_of(), 11)
+    order = torch.randperm(11, generator=torch.Generator().manual_seed(3))
+    assert found.asked.tolist() == sorted(order[:5].tolist()) == half_asked(11, 3).tolist()
+    assert found.domain.tolist() == found.test.tolist() == list(range(300))
+
+
+@pytest.mark.parametrize(("label", "others"), [(0, "of another class"), (1, "of a class that is asked")])
+def test_open_needs_clips_of_both_kinds(label, others):
+    asked = half_asked(2, 0).item()
+    labels = torch.full((9,), asked if label == 0 else 1 - asked)
+    with pytest.raises(ValueError, match=f"'open' with seed 0 asks 1 of 2 classes and finds no clip {others}"):
+        split("open", 0, labels, 2)
 
 
 def test_same_seed_same_split():
@@ -78,7 +96,7 @@ def test_splits_are_those_of_the_shared_protocols(data_dir):
     spec.loader.exec_module(shared)
     labels = labels_of(400, 23)
     videos = normalize(torch.randn(400, 6, generator=torch.Generator().manual_seed(1)), dim=-1)
-    ours = list(splits(labels, 23, list(PROTOCOLS), num_seeds=3))
+    ours = list(splits(labels, 23, DEFAULT_PROTOCOLS, num_seeds=3))
     theirs = list(shared.splits(videos, labels, 23, seeds=3))
     assert len(ours) == len(theirs) == 13
     for mine, (protocol, seed, domain, test, test_labels) in zip(ours, theirs, strict=True):
@@ -86,3 +104,21 @@ def test_splits_are_those_of_the_shared_protocols(data_dir):
         assert videos[mine.domain].equal(domain)
         assert videos[mine.test].equal(test)
         assert labels[mine.test].equal(test_labels)
+    for seed in range(5):
+        assert half_asked(23, seed).equal(shared.half_asked(23, seed))
+
+
+def test_measures_are_those_of_the_shared_protocols(data_dir):
+    path = data_dir.parent / "protocols.py"
+    if not path.is_file():
+        pytest.skip(f"no {path} to compare with")
+    spec = importlib.util.spec_from_file_location("shared_protocols", path)
+    shared = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(shared)
+    generator = torch.Generator().manual_seed(0)
+    labels, logits = labels_of(90, 7), torch.randn(90, 3, generator=generator)
+    found = search_scores(logits, labels, torch.tensor([1, 3, 5]))
+    assert 100 * found["map"] == pytest.approx(shared.mean_average_precision(logits, labels, [1, 3, 5]), abs=1e-4)
+    asked = half_asked(7, 0)
+    auroc = rejection(DKDHeadOutput(logits), torch.isin(labels, asked))["auroc"]
+    assert 100 * auroc == pytest.approx(shared.unknown_auroc(logits.softmax(1).amax(1), labels, asked), abs=1e-4)

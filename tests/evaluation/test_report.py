@@ -4,15 +4,7 @@ import pytest
 import torch
 
 from modeling_dkd.evaluation.measurement import Measurement
-from modeling_dkd.evaluation.report import (
-    against_best,
-    environment,
-    paired_gain,
-    set_table,
-    summarise,
-    summary_table,
-    write_results,
-)
+from modeling_dkd.evaluation.report import environment, paired_gain, results, summarise, summary, write_results
 
 
 def measurement(method, hits, clips=None, seed=0, protocol="full", data="toy", ece=0.1, peak=3.0):
@@ -80,40 +72,34 @@ def test_lines_hold_means_spreads_and_paired_gains():
     assert (dkd.num_seeds, dkd.n, dkd.peak_memory_mib) == (2, 3.0, 8.0)
 
 
-def rows_of_two_sets():
-    worse, better = [True, False, False, False], [True, True, True, False]
-    return summarise(
+def test_lines_hold_the_worst_single_draw():
+    lines = summarise(
         [
-            measurement("zero-shot", worse, data="a"),
-            measurement("transclip", better, data="a"),
-            measurement("dkd", better, data="a"),
-            measurement("zero-shot", better, data="b", protocol="few"),
-            measurement("transclip", better, data="b", protocol="few"),
-            measurement("dkd", worse, data="b", protocol="few"),
+            measurement("zero-shot", [True, False, False, False], seed=0, ece=0.3),
+            measurement("dkd", [True, True, False, False], seed=0, ece=0.1),
+            measurement("zero-shot", [True, True], clips=[0, 2], seed=1, ece=0.1),
+            measurement("dkd", [True, False], clips=[0, 2], seed=1, ece=0.25),
         ]
     )
+    assert (lines[0].worst_gain, lines[0].worst_ece_change) == (0, 0)
+    assert lines[1].worst_gain == pytest.approx(-0.5)
+    assert lines[1].worst_ece_change == pytest.approx(0.15)
+    assert lines[1].ece_change == pytest.approx(-0.025)
 
 
-def test_tables_say_percent_gain_and_the_worst_row():
-    lines = rows_of_two_sets()
-    table = set_table(lines[:3]).splitlines()
-    assert table[2].split() == ["full", "zero-shot", "25.00", "100.00", "50.00", "10.00", "0.50", "3"]
-    assert table[4].split()[:3] == ["dkd", "75.00", "+50.00"]
-    summary = summary_table(lines).splitlines()
-    assert [row.split()[0] for row in summary[2:]] == ["transclip", "dkd"]
-    assert summary[3].split()[:3] == ["dkd", "2", "+0.00"]
-    assert summary[3].endswith("-50.00  b, few")
-    assert summary[3].split()[-5:-3] == ["0.50", "3"]  # seconds and MiB
+def test_methods_without_zero_shot_beside_them_are_refused():
+    with pytest.raises(ValueError, match="toy, protocol full: there is no row 'zero-shot' to compare"):
+        summarise([measurement("dkd", [True])])
 
 
-def test_against_best_needs_every_peer():
-    lines = rows_of_two_sets()
-    assert against_best(lines, "dkd", ("transclip", "stata")) is None
-    said = against_best(lines, "dkd", ("transclip",))
-    assert said.splitlines()[1:] == [
-        "  all rows: mean -25.00, worst -50.00 (b, few)",
-        "  without few: mean +0.00, worst +0.00 (a, full)",
-    ]
+def test_a_summary_is_results_without_the_single_runs():
+    measured = [measurement("zero-shot", [True, False])]
+    whole = results(measured, summarise(measured), {"commit": "c"}, [{"map": 0.5}])
+    assert whole.pop("rows") == [measured[0].row]
+    assert whole == summary(summarise(measured), {"commit": "c"}, [{"map": 0.5}])
+    assert whole["summary"][0]["worst_gain"] == 0
+    assert "auroc" not in whole["summary"][0]
+    assert "search" not in summary([], {})
 
 
 def test_results_are_written_whole_or_not_at_all(tmp_path):

@@ -14,13 +14,14 @@ import pytest
 import yaml
 from huggingface_hub import HfApi, constants
 
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT
+
 from ..tiny_checkpoint import save_tiny_clip
 from ..training.conftest import write_clip
 from .local_hub import WRITER, LocalHub
 
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKPOINT = ROOT / "hub_configs" / "dkd-tiny"
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def published(tmp_path_factory):
             "2x1x1",
         ]
         run(str(ROOT / "evaluate.py"), *evaluate, "--num_workers", "0", "--update_card", str(folder))
-        publish = ["-m", "modeling_dkd.hub", "publish", "--config", "config.yaml"]
+        publish = ["-m", "modeling_dkd", "publish", "--config", "config.yaml"]
         dry = run(*publish).stdout
         assert "dry run, nothing was sent" in dry
         assert not hub.repositories

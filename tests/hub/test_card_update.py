@@ -44,7 +44,8 @@ def test_a_second_evaluation_replaces_its_own_rows(folder):
     assert not (folder / "results/20260102T030405-ucf101.json").exists()
     values = values_of((folder / "README.md").read_text())
     assert values["ucf101", "top-1, dkd"] == 0.71
-    assert values["ucf101", "top-1, stata"] == 0.51
+    assert ("ucf101", "top-1, stata") not in values  # a peer: in the table alone
+    assert "| stata | 51.00 |" in (folder / "README.md").read_text()
     assert (folder / "README.md").read_text().count("| **dkd** | **71.00**") == 1
 
 
@@ -92,7 +93,7 @@ def test_evaluate_writes_its_rows_of_a_cache_into_the_card(folder, tmp_path, cap
     output = tmp_path / "results.json"
     assert evaluate([*command, "--output", str(output), "--update_card", str(folder)]) == 0
     values = values_of((folder / "README.md").read_text())
-    for method in ("zero-shot", "both_centred", "dkd"):
+    for method in ("zero-shot", "dkd"):
         top1 = [row["top1"] for row in json.loads(output.read_text())["rows"] if row["method"] == method]
         assert values["own", f"top-1, {method}"] == pytest.approx(sum(top1) / 2, abs=1e-6)
 
@@ -107,7 +108,7 @@ def test_a_repository_is_updated_by_one_commit(folder, hub, api):
     assert after.keys() - before.keys() == added
     assert {name for name in before if before[name] != after[name]} == {"README.md"}
     assert values_of(after["README.md"].decode())["ucf101", "top-1, dkd"] == 0.61
-    assert json.loads(after["results/20260102T030405-ucf101.json"])["rows"]
+    assert json.loads(after["results/20260102T030405-ucf101.json"])["measured"]
     with pytest.raises(ValueError, match="the results are of clip, not of owner/tiny"):
         update_card(NAME, results_file(), api=api)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from datasets import Array2D, ClassLabel, List, Value, load_dataset
 
+from modeling_dkd.cli import main
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, write_embeddings
-from modeling_dkd.hub.__main__ import main
 from modeling_dkd.hub.embedding_dataset import read_caches, read_dataset, write_dataset
 from modeling_dkd.hub.publishing import plan_publication
 
@@ -124,9 +124,9 @@ def test_published_loaded_by_name_and_measured_elsewhere(tmp_path, hub):
     write_embeddings(tmp_path / "cache.safetensors", written)
     environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": WRITER, "HF_HOME": str(tmp_path / "hf")}
     command = ["publish-embeddings", "test=cache.safetensors", "--repo_id", NAME]
-    assert "dry run" in run_python("-m", "modeling_dkd.hub", *command, cwd=tmp_path, **environment).stdout
+    assert "dry run" in run_python("-m", "modeling_dkd", *command, cwd=tmp_path, **environment).stdout
     assert not hub.repositories
-    shown = run_python("-m", "modeling_dkd.hub", *command, "--push", cwd=tmp_path, **environment).stdout
+    shown = run_python("-m", "modeling_dkd", *command, "--push", cwd=tmp_path, **environment).stdout
     commit = shown.split("commit to pin: ")[1].strip()
     home = {"HF_HOME": str(tmp_path / "elsewhere")}
     loaded = run_python("-c", LOAD.format(name=NAME, revision=commit), cwd=tmp_path / "e", **(environment | home))
@@ -135,7 +135,7 @@ def test_published_loaded_by_name_and_measured_elsewhere(tmp_path, hub):
     assert clips == written.metadata["names"]
     assert "Array2D" in kind
     fetch = ["fetch-embeddings", NAME, "--split", "test", "--revision", commit, "--output", "back.safetensors"]
-    run_python("-m", "modeling_dkd.hub", *fetch, cwd=tmp_path, **(environment | home))
+    run_python("-m", "modeling_dkd", *fetch, cwd=tmp_path, **(environment | home))
     found = read_embeddings(tmp_path / "back.safetensors")
     assert torch.equal(found.video_embeds, written.video_embeds)
     assert found.metadata == written.metadata

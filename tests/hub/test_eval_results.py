@@ -1,6 +1,7 @@
 import pytest
 import yaml
 from huggingface_hub import EvalResult, parse_eval_result_entries
+from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from modeling_dkd.hub.eval_results import eval_results, merge_entry_files, merged_entries, merged_eval_results
 from modeling_dkd.hub.measured_rows import rows_of
@@ -8,15 +9,21 @@ from modeling_dkd.hub.measured_rows import rows_of
 from .rows import results_file
 
 
-def test_every_method_and_metric_is_an_entry_with_its_data():
-    found = eval_results(rows_of(results_file(), "results.json"))
-    assert len(found) == 6
-    dkd = next(result for result in found if result.metric_name == "top-1, dkd")
-    assert dkd.metric_value == 0.61
+def test_the_models_own_rows_are_entries_with_their_data():
+    rows = rows_of(results_file({"zero-shot": 0.5, "transclip": 0.55, "dkd": 0.6}), "results.json")
+    zero_shot, dkd = eval_results(rows)
+    assert (zero_shot.metric_name, zero_shot.metric_value) == ("top-1, zero-shot", 0.51)
+    assert (dkd.metric_name, dkd.metric_value) == ("top-1, dkd", 0.61)
     assert (dkd.dataset_type, dkd.dataset_split, dkd.dataset_revision) == ("ucf101", "1 test", "sha256:data")
-    assert dkd.dataset_config == "3 classes, 8x1x1, a photo of {}., given"
-    assert dkd.metric_config == "domain: the training clips (inductive)"
-    assert dkd.metric_args == {"method": "dkd", "seeds": 2, "n": 50, "results": "results.json"}
+    assert dkd.dataset_config == "3 classes, 8x1x1, a photo of {}., given, domain: the training clips (inductive)"
+    assert dkd.metric_args == {"seeds": 2, "n": 50, "results": "results.json"}
+
+
+def test_a_data_set_is_one_entry_of_the_model_index():
+    results = eval_results(rows_of(results_file(), "results.json"))
+    index = eval_results_to_model_index("x", results)
+    (entry,) = index[0]["results"]
+    assert [metric["name"] for metric in entry["metrics"]] == ["top-1, zero-shot", "top-1, dkd"]
 
 
 def test_only_what_measures_the_same_is_replaced():
@@ -25,7 +32,7 @@ def test_only_what_measures_the_same_is_replaced():
     other_domain = eval_results(rows_of(results_file(domain="other"), "b"))
     new = eval_results(rows_of(results_file({"dkd": 0.7}, data_revision="sha256:newer"), "c"))
     merged = merged_eval_results([foreign, *old, *other_domain], new)
-    assert len(merged) == 13
+    assert len(merged) == 5
     assert foreign in merged
     values = [result.metric_value for result in merged if result.metric_name == "top-1, dkd"]
     assert values == [0.3, 0.71, 0.61]

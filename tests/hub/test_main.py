@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from modeling_dkd.hub.__main__ import main
+from modeling_dkd.cli import main
 
 from .conftest import CHECKPOINT
 from .rows import results_file
@@ -11,7 +11,7 @@ from .rows import results_file
 
 def test_help_teaches_the_whole_way(capsys):
     with pytest.raises(SystemExit):
-        main(["--help"])
+        main(["publish", "--help"])
     shown = capsys.readouterr().out
     for step in ("train.py --config", "evaluate.py --model", "--update_card", "publish --config", "--push"):
         assert step in shown
@@ -66,7 +66,7 @@ def test_a_card_needs_to_know_its_repository(folder, capsys):
 
 def test_results_of_these_weights_are_added_and_others_refused(folder, tmp_path, capsys):
     own = json.loads(next((CHECKPOINT / "results").glob("*.json")).read_text())
-    revision = own["rows"][0]["data"]["revision"]
+    revision = own["measured"][0]["data"]["revision"]
     for name, contents in {"own": results_file(revision=revision), "other": results_file()}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(contents))
     (tmp_path / "gain.png").write_bytes(b"png")

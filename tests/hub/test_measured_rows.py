@@ -1,7 +1,11 @@
+import json
+
 import pytest
 
+from modeling_dkd.hub.card_update import as_json
 from modeling_dkd.hub.measured_rows import (
     check_results,
+    condensed,
     file_name,
     newest_rows,
     publishable,
@@ -18,7 +22,36 @@ def test_seeds_become_one_row_with_mean_and_spread():
     assert (zero_shot.top1, zero_shot.gain, zero_shot.seeds, zero_shot.n) == (0.51, None, (0, 1), 50)
     assert dkd.spread == pytest.approx(0.02 / 2**0.5, abs=1e-6)
     assert (dkd.gain, dkd.gain_error, dkd.source) == (0.1, 0.01, "results.json")
+    assert (dkd.worst_gain, dkd.worst_ece_change) == (-0.03, 0.07)
+    assert (zero_shot.worst_gain, zero_shot.worst_ece_change) == (None, None)
     assert rows_of(results_file(seeds=1), "results.json")[0].spread is None
+
+
+def test_a_condensed_file_gives_the_same_rows():
+    contents = results_file({"zero-shot": 0.5, "transclip": 0.55, "dkd": 0.6})
+    kept = json.loads(as_json(condensed(contents)))
+    check_results(kept, "kept")
+    public = publishable(contents)
+    assert rows_of(kept, "results/x.json") == rows_of(public, "results/x.json")
+    assert condensed(kept) == kept
+    assert file_name(kept) == file_name(contents)
+    assert as_json(kept).count("\n") == 3 + len(kept["measured"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda row: row.pop("seeds"), "a row lacks seeds"),
+        (lambda row: row.update(seeds=3), "a row has seeds '3', which is no list"),
+        (lambda row: row.update(spread="x"), "a row has spread 'x', which is no number"),
+        (lambda row: row.update(top1=61), "top1 is 61, but accuracies are fractions"),
+    ],
+)
+def test_condensed_rows_are_checked_too(change, message):
+    kept = condensed(results_file())
+    change(kept["measured"][0])
+    with pytest.raises(ValueError, match=message):
+        check_results(kept, "x.json")
 
 
 def test_newer_rows_replace_equal_older_ones_and_leave_others():

@@ -6,9 +6,15 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from modeling_dkd.space.app import CHECKPOINT, REPOSITORY, SPACE, export_space, main
+from modeling_dkd.cli import main
+from modeling_dkd.space.app import export_space
 from modeling_dkd.space.example_clips import NUM_DOMAIN, NUM_SHOWN, make_examples
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT, HUB_CONFIGS, shipped_code
 from modeling_dkd.synthetic.clips import ACTIONS
+
+
+REPOSITORY = HUB_CONFIGS.parent
+SPACE = HUB_CONFIGS / "space"
 
 
 def requirements(lines) -> dict[str, Requirement]:
@@ -33,11 +39,13 @@ def test_the_space_asks_for_what_the_project_is_tested_with():
 
 def test_an_exported_space_holds_all_it_takes(tmp_path, capsys):
     folder = tmp_path / "space"
-    assert main(["--export", str(folder)]) == 0
+    assert main(["space", "--export", str(folder)]) == 0
     assert "hf upload" in capsys.readouterr().out
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    checkpoint = CHECKPOINT.relative_to(REPOSITORY) / "model.safetensors"
-    assert {"app.py", "README.md", "requirements.txt", "modeling_dkd/space/page.py", str(checkpoint)} <= names
+    checkpoint = CHECKPOINT.relative_to(REPOSITORY)
+    expected = {"app.py", "README.md", "requirements.txt", "modeling_dkd/space/page.py"}
+    assert expected | {f"{checkpoint}/{path.name}" for path in shipped_code()} <= names
+    assert f"{checkpoint}/model.safetensors" in names
     assert not [name for name in names if "__pycache__" in name]
     with pytest.raises(ValueError, match="is not empty"):
         export_space(folder)
@@ -54,7 +62,7 @@ def test_examples_are_clips_of_one_domain_to_pick_and_to_fit(tmp_path):
 
 
 def test_a_model_that_is_not_there_is_told_in_one_sentence(tmp_path, capsys):
-    assert main(["--model", str(tmp_path / "absent")]) == 2
+    assert main(["space", "--model", str(tmp_path / "absent")]) == 2
     assert re.fullmatch(r"error: no model folder .*absent; .*\n", capsys.readouterr().err)
 
 
@@ -63,7 +71,7 @@ def test_the_entry_of_the_space_takes_its_variables(monkeypatch):
     called = []
     monkeypatch.setenv("DKD_MODEL", "openai/clip-vit-base-patch16")
     monkeypatch.setenv("DKD_REVISION", "abc")
-    monkeypatch.setattr("modeling_dkd.space.app.main", lambda arguments: called.append(arguments) or 0)
+    monkeypatch.setattr("modeling_dkd.cli.main", lambda arguments: called.append(arguments) or 0)
     with pytest.raises(SystemExit):
         exec(compile(source, str(Path(SPACE) / "app.py"), "exec"), {"__name__": "__main__"})
-    assert called == [["--model", "openai/clip-vit-base-patch16", "--revision", "abc"]]
+    assert called == [["space", "--model", "openai/clip-vit-base-patch16", "--revision", "abc"]]

@@ -38,7 +38,7 @@ def address(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     """Address of a Space that was exported to a folder and runs there, and where it keeps uploads."""
     folder = tmp_path_factory.mktemp("space")
     uploads = tmp_path_factory.mktemp("temporary")
-    export = [sys.executable, "-m", "modeling_dkd.space.app", "--export", str(folder / "space")]
+    export = [sys.executable, "-m", "modeling_dkd", "space", "--export", str(folder / "space")]
     subprocess.run(export, check=True, capture_output=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
+from modeling_dkd.cli import main
 from modeling_dkd.embedding.embedding_cache import read_embeddings
 from modeling_dkd.synthetic.clips import ACTIONS, DEFAULT_TARGET, SHIFTS
-from modeling_dkd.synthetic.demo import ShiftResult, main, markdown_table
+from modeling_dkd.synthetic.demo import QUICK_TARGETS, ShiftResult, markdown_table
 
 
 def result(gain, error):
@@ -23,13 +24,13 @@ def test_table_gives_percent_with_signs():
 
 
 def test_too_few_clips_are_refused(tmp_path, capsys):
-    assert main(["--output", str(tmp_path), "--clips", "1"]) == 2
+    assert main(["demo", "--output", str(tmp_path), "--clips", "1"]) == 2
     assert "error: the number of clips must be at least 2" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_demo_on_few_clips_writes_everything(tmp_path, capsys):
-    assert main(["--output", str(tmp_path), "--clips", "20"]) == 0
+    assert main(["demo", "--output", str(tmp_path), "--clips", "20"]) == 0
     printed = capsys.readouterr().out
     contents = json.loads((tmp_path / "results.json").read_text())
     targets = {DEFAULT_TARGET, *SHIFTS, "source"}
@@ -42,6 +43,17 @@ def test_demo_on_few_clips_writes_everything(tmp_path, capsys):
     assert (tmp_path / "gain_by_shift.png").stat().st_size > 10_000
     assert len(list((tmp_path / "figures").glob("combined-*.png"))) == 2
     assert len(list((tmp_path / "clips" / "combined").glob("*/*.mp4"))) == 20
+    assert (tmp_path / "dkd-tiny" / "dkd_head.py").is_file()
     embedded = read_embeddings(tmp_path / "embeddings" / "camera.safetensors")
     assert embedded.video_embeds.shape == (20, 4, 64)
     assert embedded.class_names == list(ACTIONS)
+
+
+def test_the_quick_demo_needs_no_matplotlib(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("modeling_dkd.synthetic.demo.find_spec", lambda name: None)
+    monkeypatch.setattr("modeling_dkd.synthetic.demo_command.find_spec", lambda name: None)
+    assert main(["demo", "--quick", "--output", str(tmp_path), "--clips", "20"]) == 0
+    table, words = capsys.readouterr().out.split("On the default target")
+    assert [line.split(" | ")[0] for line in table.splitlines()[3:5]] == [f"| {target}" for target in QUICK_TARGETS]
+    assert 'pip install "modeling-dkd[eval]"' in words
+    assert not list(tmp_path.rglob("*.png"))

@@ -1,4 +1,3 @@
-import filecmp
 import json
 import re
 import shutil
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 
 import modeling_dkd
 from modeling_dkd import DKDCLIPModel, DKDCLIPProcessor
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT, ENTRANCES, copy_code, shipped_code
 from modeling_dkd.synthetic.clips import ACTIONS, SOURCE, class_prompts, describe_clips, render_clip
 from modeling_dkd.synthetic.tiny_backbone import (
     TinyBackboneConfig,
@@ -26,7 +26,6 @@ from modeling_dkd.synthetic.tiny_captions import build_tokenizer
 from tests.test_remote_code import run_isolated
 
 
-CHECKPOINT = Path(__file__).resolve().parents[2] / "hub_configs" / "dkd-tiny"
 SHORT = replace(TinyBackboneConfig(), num_clips=6, num_steps=3, num_text_steps=2, batch_size=4)
 
 
@@ -87,15 +86,26 @@ def test_the_embedded_checkpoint_is_small_and_was_trained_by_this_configuration(
     assert recorded == asdict(TinyBackboneConfig())
 
 
-def test_the_embedded_checkpoint_carries_the_files_of_the_package():
+def test_what_ships_is_what_saving_a_model_and_its_processor_copies(tmp_path):
+    DKDCLIPModel.from_pretrained(CHECKPOINT).save_pretrained(tmp_path)
+    DKDCLIPProcessor.from_pretrained(CHECKPOINT).save_pretrained(tmp_path)
     package = Path(modeling_dkd.__file__).parent
-    copies = sorted(path.name for path in CHECKPOINT.glob("*.py"))
-    assert {"configuration_dkd.py", "modeling_dkd.py", "dkd_head.py", "processing_dkd.py"} <= set(copies)
-    different = [name for name in copies if not filecmp.cmp(CHECKPOINT / name, package / name, shallow=False)]
-    assert not different, (
-        f"{different} differ from the package; run: python -m modeling_dkd.synthetic.tiny_backbone "
-        f"--output hub_configs/dkd-tiny --refresh"
-    )
+    assert {path.name for path in shipped_code()} == {path.name for path in package.glob("*.py")} - set(ENTRANCES)
+    for folder in (tmp_path, CHECKPOINT):
+        found = {path.name: path.read_bytes() for path in folder.glob("*.py")}
+        assert found == {path.name: path.read_bytes() for path in shipped_code()}
+
+
+def test_copies_are_brought_up_to_date_and_right_ones_left_alone(tmp_path):
+    copy_code(tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    (tmp_path / "svgd.py").write_text("stale")
+    (tmp_path / "no_longer_shipped.py").write_text("stale")
+    (tmp_path / "config.json").write_text("{}")
+    copy_code(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in written} | {"config.json"}
+    assert (tmp_path / "svgd.py").read_bytes() == (Path(modeling_dkd.__file__).parent / "svgd.py").read_bytes()
+    assert all(path.stat().st_mtime_ns == t for path, t in written.items() if path.name != "svgd.py")
 
 
 def files_below(folder):

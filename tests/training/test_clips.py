@@ -163,7 +163,7 @@ def test_missing_clips_and_parts(clips_dir, tmp_path):
         "gone.avi,Red,test",
     ]
     table.write_text("path,label,split\n" + "\n".join(rows))
-    with pytest.raises(ValueError, match=r"1 of 2 test clips .* gone\.avi; go on without them with --set data\.allow"):
+    with pytest.raises(ValueError, match=r"1 of 2 clips clips are missing .* gone\.avi; pass --set data\.allow"):
         open_index(DataOptions("csv", str(table)))
     assert len(open_index(DataOptions("csv", str(table), allow_missing=True)).records) == 2
     table.write_text("path,label,split\n" + rows[0])

@@ -135,7 +135,7 @@ def test_two_processes_with_half_the_batch_train_as_one(config_file, options, st
     assert f"{told}{21 // passes} steps in 7 epochs" in shown
     together = weights(options)
     # Of the head its means: other buffers are divided by variances, which makes rounding larger.
-    for name in [name for name in alone if not name.startswith("head.")] + ["head.logit_scale", "head.means"]:
+    for name in [name for name in alone if not name.startswith("head.")] + ["head.log_logit_scale", "head.means"]:
         torch.testing.assert_close(
             together[name], alone[name], rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
         )

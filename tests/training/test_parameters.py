@@ -48,8 +48,8 @@ def test_what_is_trained(trainable, depths):
     video, _ = towers(model)
     choose_trainable(model, video, None, RecipeOptions(trainable=trainable, num_blocks=1))
     names = trained(model)
-    assert "head.logit_scale" in names
-    own = {name.removeprefix("backbone.") for name in names - {"head.logit_scale"}}
+    assert "head.log_logit_scale" in names
+    own = {name.removeprefix("backbone.") for name in names - {"head.log_logit_scale"}}
     assert own <= video.names
     assert {video.depth(name) for name in own} == depths
 
@@ -69,7 +69,7 @@ def test_layer_wise_learning_rates_and_weight_decay():
     found = {name: (g["lr"], g["weight_decay"]) for g in groups for name in g["names"]}
     assert set(found) == trained(model)
     assert found["backbone.visual_projection.weight"] == (0.8, 0.1)
-    assert found["head.logit_scale"] == (0.8, 0.0)
+    assert found["head.log_logit_scale"] == (0.8, 0.0)
     assert found["backbone.vision_model.embeddings.patch_embedding.weight"] == (0.1, 0.0)
     block = "backbone.{}_model.encoder.layers.{}.mlp.fc1.{}"
     assert found[block.format("vision", 1, "weight")] == (0.4, 0.1)
@@ -85,7 +85,7 @@ def test_adapters_merge_into_the_layers():
     options = RecipeOptions(trainable="lora", lora_rank=2)
     choose_trainable(model, video, None, options)
     names = trained(model)
-    assert all("lora_" in name for name in names - {"head.logit_scale"})
+    assert all("lora_" in name for name in names - {"head.log_logit_scale"})
     assert len(names) == 1 + 2 * 2 * 6  # A and B on six linear layers of two blocks
     before = merged_state(model)
     assert before.keys() == plain.keys()

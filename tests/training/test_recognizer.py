@@ -73,7 +73,10 @@ def test_gradients_flow_through_the_domain_and_into_texts_beside_it():
     plain, moved = recognizer(make_videos(3, 2))
     weights = dict(model.named_parameters())
     video, text = weights["backbone.visual_projection.weight"], weights["backbone.text_projection.weight"]
-    for logits, trained in ((moved, [video, model.head.logit_scale]), (plain, [video, text, model.head.logit_scale])):
+    for logits, trained in (
+        (moved, [video, model.head.log_logit_scale]),
+        (plain, [video, text, model.head.log_logit_scale]),
+    ):
         for gradient in torch.autograd.grad(logits.logsumexp(1).sum(), trained, retain_graph=True):
             assert gradient.isfinite().all()
             assert gradient.abs().sum() > 0

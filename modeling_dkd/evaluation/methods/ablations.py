@@ -1,40 +1,37 @@
 """DKD with parts taken away: rows `dkd/<name>`.
 
-An ablation is a dict of `DKDCLIPConfig` options, or a function of the task that returns logits (M, K).
+An ablation is a dict of `DKDCLIPConfig` options, or a function of the task that returns what a head does.
 """
 
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+from ...dkd_head import DKDHeadOutput
+from ..protocols import Method, Task, compared, pool
+from .dkd import dkd, unfitted_head
 
-from ..protocols import Method, Task, pool
-from .dkd import dkd, fit_and_run, unfitted_head
 
-
-def video_only(task: Task) -> Tensor:
+def video_only(task: Task) -> DKDHeadOutput:
     """The videos as DKD moves them against the plain texts."""
-    moved = fit_and_run(task).video_embeds
+    moved = dkd(task).video_embeds
     assert moved is not None
-    return task.logit_scale * moved @ pool(task.text).T
+    return compared(task, moved, pool(task.asked))
 
 
-def text_only(task: Task) -> Tensor:
+def text_only(task: Task) -> DKDHeadOutput:
     """The plain videos against the texts as DKD moves them."""
-    moved = fit_and_run(task).text_embeds
+    moved = dkd(task).text_embeds
     assert moved is not None
-    return task.logit_scale * pool(task.test) @ moved.T
+    return compared(task, pool(task.test), moved)
 
 
-def unanchored(task: Task) -> Tensor:
+def unanchored(task: Task) -> DKDHeadOutput:
     """The mixture fitted without the class texts, as many components as classes or, where these are fewer, clips."""
     head = unfitted_head(task).fit(task.domain, num_components=min(len(task.text), len(task.domain)))
-    logits = head(task.test, task.text).logits_per_video
-    assert logits is not None
-    return logits
+    return head(task.test, task.asked)
 
 
-def averaged_first(task: Task) -> Tensor:
+def averaged_first(task: Task) -> DKDHeadOutput:
     """Frames and prompts averaged before the head sees them, instead of one particle each."""
     return dkd(task.pooled())
 

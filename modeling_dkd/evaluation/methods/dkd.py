@@ -2,31 +2,23 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from ...configuration_dkd import DKDCLIPConfig
 from ...dkd_head import DKDHead, DKDHeadOutput
+from ...mixture_options import MixtureOptions
 from ..protocols import Task
 
 
-def dkd(task: Task, **options: Any) -> Tensor:
-    """Logits (M, K) of the test clips after fitting a head on the domain, options as in `DKDCLIPConfig`."""
-    logits = fit_and_run(task, **options).logits_per_video
-    assert logits is not None
-    return logits
+def dkd(task: Task, **options: Any) -> DKDHeadOutput:
+    """What a head fitted on the domain returns for the test clips, options as in `unfitted_head`."""
+    return fitted_head(task, **options)(task.test, task.asked)
 
 
 def fitted_head(task: Task, **options: Any) -> DKDHead:
-    """A head fitted on the domain of a task, options as in `DKDCLIPConfig`."""
+    """A head fitted on the domain of a task, options as in `unfitted_head`."""
     return unfitted_head(task, **options).fit(task.domain, task.text, labels=task.domain_labels)
 
 
-def fit_and_run(task: Task, **options: Any) -> DKDHeadOutput:
-    """What a head fitted on the domain of a task returns for its test clips and class texts."""
-    return fitted_head(task, **options)(task.test, task.text)
-
-
-def unfitted_head(task: Task, **options: Any) -> DKDHead:
-    """A head for the embeddings of a task, options as in `DKDCLIPConfig`."""
+def unfitted_head(task: Task, mixture_options: MixtureOptions | None = None, **options: Any) -> DKDHead:
+    """A head for the embeddings of a task, options as in `DKDCLIPConfig`, and the constants of its mixture."""
     config = DKDCLIPConfig(projection_dim=task.text.shape[-1], logit_scale=task.logit_scale, **options)
-    return DKDHead(config).eval()
+    return DKDHead(config, mixture_options).eval()

@@ -1,19 +1,25 @@
 """Methods that DKD is measured against, written from their published formulas.
 
-Each takes a `Task` and returns logits (M, K) of its test clips: softmax gives the method's class probabilities.
-TransCLIP and StatA are transductive by nature: they are fitted on the test clips themselves, never on the domain.
+Each takes a `Task` and returns logits (M, K) of its test clips, whose softmax gives the method's class probabilities,
+or, where it moves embeddings, a `DKDHeadOutput`. TransCLIP and StatA are transductive by nature: they are fitted on
+the test clips themselves, never on the domain; all others learn from the domain.
 
 Source:
     Zanella et al. 2024, "Boosting Vision-Language Models with Transduction" (TransCLIP).
     Zanella et al. 2025, "Realistic Test-Time Adaptation of Vision-Language Models" (StatA).
     Wang et al. 2024, "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation" (GDA-CLIP).
+    Zhu et al. 2024, "Enhancing Zero-Shot Vision Models by Label-Free Prompt Distribution Learning and Bias
+        Correcting" (Frolic).
 """
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..protocols import Method, Task
+from ...dkd_head import DKDHeadOutput
+from ..protocols import Method, Task, compared
+from .common_covariance import adapt, dota, oga
+from .paper_literal import paper_literal
 
 
 # log p(x | class) is divided by this before it meets the text prior: with variances near 1/D the raw gap between two
@@ -27,27 +33,28 @@ MEAN_SHIFT_STEPS = 5
 GDA_WEIGHTS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 GDA_FOLDS = 4
 VARIANCE_FLOOR = 1e-3
+DEBIASING_ROUNDS = 11
+POWER_STEPS, POWER_TOLERANCE = 100, 1e-3
 TINY = 1e-12
 
 
-def zero_shot(task: Task) -> Tensor:
+def zero_shot(task: Task) -> DKDHeadOutput:
     """Plain CLIP: the logit scale times the cosine of mean video and mean text embedding."""
     task = task.pooled()
-    return task.logit_scale * task.test @ task.text.T
+    return compared(task, task.test, task.asked)
 
 
-def both_centred(task: Task) -> Tensor:
+def both_centred(task: Task) -> DKDHeadOutput:
     """Cosines after the domain's mean video and the mean text are taken away, each from its own side."""
     task = task.pooled()
     videos = normalize(task.test - task.domain.mean(0), dim=-1)
-    texts = normalize(task.text - task.text.mean(0), dim=-1)
-    return task.logit_scale * videos @ texts.T
+    return compared(task, videos, normalize(task.asked - task.text.mean(0), dim=-1))
 
 
 def transclip(task: Task) -> Tensor:
     """TransCLIP zero-shot: Gaussians with one shared diagonal, a neighbour graph and the text prior, on the test."""
     task = task.pooled()
-    videos, prior = task.test, zero_shot(task).log_softmax(1)
+    videos, prior = task.test, task.text_logits(task.test).log_softmax(1)
     dim = videos.shape[1]
     assigned, variances = prior.exp(), videos.new_full((dim,), 1 / dim)
     top, rows = assigned.topk(min(SEED_CLIPS, len(videos)), dim=0)
@@ -64,7 +71,7 @@ def transclip(task: Task) -> Tensor:
 def stata(task: Task) -> Tensor:
     """StatA: per-class diagonals pulled to a text anchor by the evidence of each class, on the test."""
     task = task.pooled()
-    videos, texts, prior = task.test, task.text, zero_shot(task).log_softmax(1)
+    videos, texts, prior = task.test, task.text, task.text_logits(task.test).log_softmax(1)
     assigned = prior.exp()
     anchor = _shared_variances(assigned, videos, texts)
     means, variances = texts, anchor.expand(len(texts), -1)
@@ -89,7 +96,7 @@ def gmm_posterior(task: Task) -> Tensor:
     return _posterior(task.test, task, means, variances)
 
 
-def mean_shift(task: Task) -> Tensor:
+def mean_shift(task: Task) -> DKDHeadOutput:
     """Test clips follow the mixture's score to its modes (SVGD without neighbours), texts stay.
 
     One preconditioned step of size 1 is x <- sum_k r_k(x) mean_k, with the responsibilities r of `gmm_posterior`.
@@ -100,7 +107,7 @@ def mean_shift(task: Task) -> Tensor:
     for _ in range(MEAN_SHIFT_STEPS):
         responsibilities = _posterior(particles, task, means, variances).softmax(1)
         particles = normalize(responsibilities @ means, dim=-1)
-    return task.logit_scale * particles @ task.text.T
+    return compared(task, particles, task.asked)
 
 
 def gda(task: Task) -> Tensor:
@@ -118,7 +125,41 @@ def gda(task: Task) -> Tensor:
     labelled = task.domain_labels >= 0
     shots, labels = task.domain[labelled], task.domain_labels[labelled]
     weight = _choose_gda_weight(shots, labels, task)
-    return zero_shot(task) + weight * _discriminant(shots, labels, task.text, task.test)
+    return task.text_logits(task.test) + weight * _discriminant(shots, labels, task.text, task.test)
+
+
+def frolic_bias(task: Task) -> Tensor:
+    """The label-bias part of Frolic alone: how often the text prior names each class of the domain is taken out.
+
+    Column k of P is the mean posterior of the clips read as class k, but for those whose two best logits are nearer
+    than 1 / K. The prior pi solves pi = P pi; logits -= log pi, eleven times over, as the released script does. Its
+    prompt distributions and its other logits are not part of this row.
+    """
+    task = task.pooled()
+    logits, tested = task.text_logits(task.domain), task.text_logits(task.test)
+    num_classes = len(task.text)
+    for _ in range(DEBIASING_ROUNDS if num_classes > 1 else 0):
+        best = logits.topk(2, dim=1).values
+        sure = best[:, 0] - best[:, 1] > 1 / num_classes
+        bias = (label_prior(logits[sure]) + TINY).log()
+        logits, tested = logits - bias, tested - bias
+    return tested
+
+
+def label_prior(logits: Tensor) -> Tensor:
+    """The distribution (K,) that the mean posteriors of the clips read as each class reproduce; logits (n, K)."""
+    posteriors, read_as = logits.softmax(1), logits.argmax(1)
+    num_classes = logits.shape[1]
+    assigned = torch.nn.functional.one_hot(read_as, num_classes).to(logits.dtype)
+    columns = posteriors.T @ assigned / assigned.sum(0).clamp_min(1)
+    prior = torch.full((num_classes,), 1 / num_classes)
+    for _ in range(POWER_STEPS):
+        moved = columns @ prior
+        moved = moved / moved.sum().clamp_min(TINY)
+        if (moved - prior).abs().sum() < POWER_TOLERANCE:
+            break
+        prior = moved
+    return prior
 
 
 BASELINES: dict[str, Method] = {
@@ -126,6 +167,11 @@ BASELINES: dict[str, Method] = {
     "stata": stata,
     "gmm": gmm_posterior,
     "mean_shift": mean_shift,
+    "oga": oga,
+    "dota": dota,
+    "adapt": adapt,
+    "frolic_bias": frolic_bias,
+    "paper_literal": paper_literal,
     "gda": gda,
 }
 
@@ -191,7 +237,7 @@ def _shared_variances(assigned: Tensor, videos: Tensor, means: Tensor) -> Tensor
 
 def _fit_mixture(task: Task) -> tuple[Tensor, Tensor]:
     """Means (K, D) and shared variances (D,) of the domain by EM, the text prior of each clip kept throughout."""
-    videos, prior = task.domain, (task.logit_scale * task.domain @ task.text.T).log_softmax(1)
+    videos, prior = task.domain, task.text_logits(task.domain).log_softmax(1)
     assigned = prior.exp()
     for _ in range(OUTER_ROUNDS):
         means = _weighted_means(assigned, videos)
@@ -202,7 +248,7 @@ def _fit_mixture(task: Task) -> tuple[Tensor, Tensor]:
 
 def _posterior(videos: Tensor, task: Task, means: Tensor, variances: Tensor) -> Tensor:
     """Unnormalised log posterior (n, K): text prior of the clip plus its tempered likelihood."""
-    return task.logit_scale * videos @ task.text.T + shared_log_likelihood(videos, means, variances) / TEMPERATURE
+    return task.text_logits(videos) + shared_log_likelihood(videos, means, variances) / TEMPERATURE
 
 
 def _discriminant(shots: Tensor, labels: Tensor, texts: Tensor, videos: Tensor) -> Tensor:
@@ -240,7 +286,7 @@ def _choose_gda_weight(shots: Tensor, labels: Tensor, task: Task) -> float:
     right = torch.zeros(len(GDA_WEIGHTS))
     for fold in range(num_folds):
         held_out = place % num_folds == fold
-        base = task.logit_scale * shots[held_out] @ task.text.T
+        base = task.text_logits(shots[held_out])
         extra = _discriminant(shots[~held_out], labels[~held_out], task.text, shots[held_out])
         for j, weight in enumerate(GDA_WEIGHTS):
             right[j] += ((base + weight * extra).argmax(1) == labels[held_out]).sum()

@@ -1,0 +1,106 @@
+"""Every constant of the method, what it means and its unit; what `DKDHead(config, options=...)` takes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MixtureOptions:
+    """Constants of the mixture and of what is read from it; the defaults are those of all published figures.
+
+    Attributes:
+        num_rounds: EM rounds, the first of which knows the texts only, >= 1.
+        anchor_samples: Pseudo-samples that hold a class mean at its anchor, > 0.
+        doubtful_size: Size below which the samples of a class are rather taken for those of others, relative to the
+            typical size and times the classes that do not occur for each one that does.
+        doubtful_power: How sharp that is. A long tail, whose classes have samples of their own, makes the size about
+            1; a quarter of the classes occurring alone, about 3.
+        temperature: T with plenty of samples, >= 1.
+        shared_classes: What all classes share, the place and the axes of the domain, has to be known from the same
+            samples as their means, and counts as so many classes more.
+        labelled_temperature: T where all samples are labelled, with one sample a class. Means from one or two samples
+            say little against the texts.
+        labelled_temperature_power: Power of classes / samples by which it falls to 1.
+        labelled_weight: Unlabelled samples that a labelled one is worth.
+        debiased_share: Share of the classes' differences in the mean and the log spread of their logits that counts
+            as bias, with many classes, 0 to 1.
+        unbiased_prior_classes: Number of classes with which it is half of that: with few, a difference says how alike
+            a text is to just these.
+        spread_prior_samples: Samples below which the length of a text's offset says more about the spread of its
+            logits than they do.
+        frequency_variance: Of the log class frequencies, nats^2, before the domain is known.
+        frequency_prior_classes: How many classes that is worth when the variance is estimated.
+        least_anchor_scale: Least scale from text offsets to video offsets.
+        largest_anchor_scale: The largest.
+        covariance_prior_samples: Pseudo-samples per dimension that hold S at a diagonal.
+        unlabelled_covariance_share: Largest share of the samples' own covariance in S where no class is known: with
+            guessed classes it contains differences between them, which S must not explain away.
+        equal_variance_share: Share of that diagonal that is the same for all axes, with many samples.
+        variance_prior_samples: Pseudo-samples by which the rest is held there too: one sample has hardly any variance
+            on most axes. As many hold the effective dimension at D.
+        relative_variance_floor: Added to all variances so that S can be inverted, relative to their mean.
+        rounding_variance: What rounding of unit vectors may hide, added as well.
+        norm_margin: The common norm of the texts is so much above the longest text, squared, > 1.
+        least_norm: The common norm is at least this. The smaller it is, the more differ the lengths that bring texts
+            to it along an axis on which videos have the coordinate 0 on average only.
+        largest_norm: The common norm is at most this where plain texts turn out to be too sure of themselves.
+        overconfidence: By how much the posterior claims more than it knows, where each class has many samples: text
+            and mixture are two readings of one embedding, and what they say is added up as if they were independent.
+            It goes with the cube of the classes' strength: with few samples a class, a temperature that is high for
+            their sake has divided most of it already.
+        expected_gain: Share of the changed predictions that is expected to be gained by the change: the least that
+            confidence rises by.
+        left_out: Share of an unlabelled video's weight that is left out of the class means when its confidence is
+            looked at: videos that were fitted look surer than new ones. All of it would be right for new ones,
+            nothing for the domain's own.
+        confidence_samples: Videos on which the confidence of texts is compared.
+        new_class_anchor: Share of the way from the domain's mean to its anchor that the mean of a class that was not
+            fitted is taken to go.
+        new_class_log_prior: Its log prior, nats, which makes up for fitted classes whose means are known better.
+        same_class_cosine: Texts nearer than this are the same class.
+        samples_per_component: Where the classes are unknown, one component for so many samples.
+        largest_num_components: At most so many then.
+        recent_samples: The last samples of a stream that are kept, to be looked at again.
+        refit_growth: A fit to all recent samples is made when there are so many more, relative to those of the fit
+            before. In between new samples are added to its statistics, which costs little.
+    """
+
+    num_rounds: int = 15
+    anchor_samples: float = 2.5
+    doubtful_size: float = 0.25
+    doubtful_power: float = 3.0
+    temperature: float = 10.0
+    shared_classes: float = 20.0
+    labelled_temperature: float = 100.0
+    labelled_temperature_power: float = 1.65
+    labelled_weight: float = 2.0
+    debiased_share: float = 0.5
+    unbiased_prior_classes: float = 6.0
+    spread_prior_samples: float = 1000.0
+    frequency_variance: float = 0.2
+    frequency_prior_classes: float = 10.0
+    least_anchor_scale: float = 0.2
+    largest_anchor_scale: float = 3.0
+    covariance_prior_samples: float = 1.0
+    unlabelled_covariance_share: float = 0.25
+    equal_variance_share: float = 0.25
+    variance_prior_samples: float = 2.0
+    relative_variance_floor: float = 1e-3
+    rounding_variance: float = 1e-6
+    norm_margin: float = 1.05
+    least_norm: float = 0.7
+    largest_norm: float = 10.0
+    overconfidence: float = 4.0
+    expected_gain: float = 0.5
+    left_out: float = 1 / 3
+    confidence_samples: int = 1024
+    new_class_anchor: float = 0.5
+    new_class_log_prior: float = 1.0
+    same_class_cosine: float = 0.999
+    samples_per_component: int = 16
+    largest_num_components: int = 64
+    recent_samples: int = 4096
+    refit_growth: float = 1 / 8
+
+    def debiased_share_of(self, num_classes: int) -> float:
+        """Share of the differences between the texts of so many classes that counts as bias."""
+        return self.debiased_share * num_classes / (num_classes + self.unbiased_prior_classes)

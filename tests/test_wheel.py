@@ -1,0 +1,92 @@
+"""What people install: the wheel, built from the source distribution, in an environment without the repository."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from modeling_dkd.synthetic.checkpoint import HUB_CONFIGS, shipped_code
+
+
+ROOT = HUB_CONFIGS.parent
+pytestmark = pytest.mark.slow
+
+
+def run(*command, cwd, **variables):
+    """Output of a command that must succeed, in a process that has no variables but these."""
+    bare = {"PATH": os.environ["PATH"], "HOME": str(cwd), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=bare | variables, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder, cwd=ROOT)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    source = folder / sdist.name.removesuffix(".tar.gz")
+    assert not list(source.glob("hub_configs/dkd-tiny/*.py"))
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=source)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory):
+    """A fresh environment with the wheel; the libraries are those of the tests, our package is not."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    with ZipFile(wheel) as archive:
+        archive.extractall(site)
+    # A path in a .pth file is searched, but the .pth files in it, that of the editable installation too, are not read.
+    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    script = folder / "bin" / "dkd"
+    script.write_text(f"#!{folder}/bin/python\nimport sys\nfrom modeling_dkd.cli import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    return folder
+
+
+def test_the_wheel_carries_the_checkpoint_with_its_code_and_no_script(wheel):
+    names = set(ZipFile(wheel).namelist())
+    checkpoint = "modeling_dkd/hub_configs/dkd-tiny/"
+    assert {f"{checkpoint}{path.name}" for path in shipped_code()} | {f"{checkpoint}model.safetensors"} <= names
+    assert "modeling_dkd/hub_configs/space/app.py" in names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"modeling_dkd"}
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".npz"))]
+    assert wheel.stat().st_size < 4_000_000
+    (entry,) = [name for name in names if name.endswith("entry_points.txt")]
+    assert "dkd = modeling_dkd.cli:main" in ZipFile(wheel).read(entry).decode()
+
+
+LOAD = """
+from transformers import AutoModel, AutoProcessor
+processor = AutoProcessor.from_pretrained("demo/dkd-tiny", trust_remote_code=True)
+model = AutoModel.from_pretrained("demo/dkd-tiny", trust_remote_code=True)
+assert type(model).__module__.startswith("transformers_modules."), type(model)
+from glob import glob
+inputs = processor(videos=sorted(glob("demo/clips/combined/*/*.mp4"))[:2], text=["something turning"])
+print(tuple(model.fit_domain(**inputs) and model(**inputs).logits_per_video.shape))
+"""
+
+
+def test_the_command_and_its_checkpoint_work_from_the_wheel(environment, tmp_path):
+    dkd, python = environment / "bin" / "dkd", environment / "bin" / "python"
+    where = run(python, "-c", "import modeling_dkd; print(modeling_dkd.__file__)", cwd=tmp_path).strip()
+    assert Path(where).is_relative_to(environment)
+    assert "dkd demo" in run(dkd, "--help", cwd=tmp_path)
+    assert "| combined |" in run(dkd, "demo", "--quick", "--clips", "20", cwd=tmp_path)
+    run(dkd, "space", "--export", "exported", cwd=tmp_path)
+    assert (tmp_path / "exported" / "hub_configs" / "dkd-tiny" / "dkd_head.py").is_file()
+    # Where the package is not installed, the code in the folder has to do.
+    assert run(sys.executable, "-I", "-c", LOAD, cwd=tmp_path, HF_HOME=str(tmp_path / "hf")).strip() == "(2, 1)"
