@@ -99,7 +99,7 @@ def _check_options(args: argparse.Namespace) -> None:
     """Refuse options that do not go together, before anything is loaded."""
     for name in ("dataset", "data_dir"):
         if getattr(args, name) is None:
-            raise ValueError(f"--model needs --{name}; see evaluate.py --help")
+            raise ValueError(f"--model needs --{name}; see dkd evaluate --help")
     official = args.dataset in ("ucf101", "hmdb51")
     if not official and (args.split != "1" or args.annotations):
         raise ValueError(f"--split and --annotations belong to ucf101 and hmdb51, not to --dataset {args.dataset}")
