@@ -90,7 +90,8 @@ def chance_notes(measurements: Sequence[Measurement]) -> list[str]:
             notes.append(
                 f"{data['name']}, {row['protocol']}, seed {row['seed']}: zero-shot top-1 of {row['top1']:.2%} is near "
                 f"chance (1 of {data['classes']} classes: {chance:.2%}, always the most frequent one: {blind:.2%}, "
-                f"N = {row['n']}); the model does not recognise these classes, and its figures say nothing about DKD"
+                f"N = {row['n']}); the model does not know these classes, or labels and class texts are not those "
+                "of one list, and its figures say nothing about DKD"
             )
     return notes
 
