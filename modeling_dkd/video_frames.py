@@ -627,7 +627,12 @@ class _RgbConverter:
             self.size = (frame.width, frame.height)
         width, height = self.size
         rgb: Any = self.reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1).to_ndarray()
-        return _upright(rgb, frame.side_data.get("DISPLAYMATRIX"))
+        try:
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+        except ValueError:  # side data of a kind that this PyAV does not know; the turn alone is known then
+            turns, rest = divmod(frame.rotation, 90)
+            return np.rot90(rgb, turns) if rest == 0 else rgb
+        return _upright(rgb, matrix)
 
 
 def _upright(rgb: np.ndarray[Any, Any], display_matrix: Any) -> np.ndarray[Any, Any]:
