@@ -54,8 +54,8 @@ HARDWARE = ("_amf", "_nvenc", "_qsv", "_v4l2m2m", "_vaapi", "_vulkan", "_mf", "_
 # Between the same frame from two releases of FFmpeg, and far below the distance of two different frames.
 TOLERANCE = 25.0
 ASKED = (1, 5, FRAMES)
-# FFmpeg up to 5.1 shows one frame from before the cut of AV1; PyAV does not hand out the flip of a TIFF picture, because
-# it does not know the EXIF data beside it.
+# FFmpeg up to 5.1 shows one frame from before the cut of AV1; PyAV does not hand out the flip of a TIFF picture,
+# because it does not know the EXIF data beside it.
 UNJUDGED = {*((name, "trimmed") for name in ("av1", "libsvtav1")), ("tiff", "mirrored")}
 TELLING = frozenset({"3g2", "3gp", "asf", "avi", "f4v", "m4v", "mkv", "mov", "mp4", "mpg", "ts", "vob", "webm", "wmv"})
 
