@@ -139,7 +139,7 @@ class _Watcher:
         if self.domain is not None and not float(self.domain.head.num_labelled):
             before = [identity for identity in known if digest(identity) in self.domain.learned]
             if len(before) == len(self.domain.learned):
-                # All it has learned from is still here: fitted anew it is what it was, while from a file only sums go on.
+                # All of them are still here: fitted anew it is what it was, while from a file only its sums go on.
                 self.domain = None
                 done = [*dict.fromkeys([*before, *done])]
         self._learn([identity for identity in done if identity in known])
