@@ -15,7 +15,6 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,12 @@ from .configuration_dkd import DKDCLIPConfig
 from .domain_file import DOMAIN_FILE, FORMAT_VERSION, check_tensors, no_domain, read_domain, write_domain
 from .embedding_inputs import PooledShards, as_particles, checked_labels, in_pieces
 from .gaussian_mixture import fit_gaussian_mixture
+from .known_classes import background_and_classes, class_log_odds, fit_background, known_directions
 from .mixture_options import MixtureOptions
 from .precision import full_precision, has_values
 from .recent_samples import RecentSamples
 from .svgd import Kernel, svgd
-from .text_frame import TextFrame, place_fitted_texts, place_new_texts
+from .text_frame import TextFrame, common_norm, filled, place_fitted_texts, place_new_texts, without_axis
 
 
 # How many numbers of a tensor of videos are kept ready from round to round.
@@ -79,6 +79,10 @@ BUFFER_AXES = {
     "text_norm": "",
     "text_bases": "KD",
     "text_targets": "KD",
+    # The background beside the classes, and the directions of the fitted texts.
+    "known_directions": "KD",
+    "background": "",
+    "separation": "",
     # What `update` adds to.
     "num_samples": "",
     "num_labelled": "",
@@ -112,12 +116,15 @@ class DKDHeadOutput(ModelOutput):
         video_embeds: Moved videos, unit norm, (B, D).
         text_embeds: Moved class texts, unit norm, (K, D).
         strength: Weight with which each video was moved, 0 to 1, (B,).
+        known: Probability that each video is of one of the classes asked, 0 to 1, (B,). Before a domain is fitted
+            (1 + the largest plain cosine) / 2, which ranks videos but is no probability.
     """
 
     logits_per_video: Tensor | None = None
     video_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
     strength: Tensor | None = None
+    known: Tensor | None = None
 
 
 class DKDHead(nn.Module):
@@ -167,6 +174,9 @@ class DKDHead(nn.Module):
     text_bases: Tensor
     text_targets: Tensor
     class_strength: Tensor
+    known_directions: Tensor
+    background: Tensor
+    separation: Tensor
     num_samples: Tensor
     num_labelled: Tensor
     prior_counts: Tensor
@@ -195,7 +205,10 @@ class DKDHead(nn.Module):
     def unfitted_values(self) -> dict[str, float]:
         """Constant that each fitted buffer holds before `fit`."""
         # Divisors; everything else is zero, with which nothing moves.
-        return {name: float(name in {"variances", "temperature", "text_norm"}) for name in self._buffer_shapes(0)}
+        return {
+            name: float(name in {"variances", "temperature", "text_norm", "background"})
+            for name in self._buffer_shapes(0)
+        }
 
     def _make_buffers(self, num_components: int) -> None:
         """Buffers of an unfitted head with room for so many components."""
@@ -445,19 +458,22 @@ class DKDHead(nn.Module):
             text_embeds: (K, D) or (K, P, D) with prompts as particles; any classes in any order.
 
         Returns:
-            Logits, moved embeddings and strength, float32.
+            Logits, moved embeddings, strength and `known`, float32.
 
         Raises:
             ValueError: Wrong shape or D, a value that is not finite, or a zero embedding.
         """
         dim = self.config.projection_dim
         with full_precision(self.logit_bias):
-            texts = self._move_texts(as_particles(text_embeds, "text_embeds", dim))
-            pieces = in_pieces(video_embeds, "video_embeds")
-            moved = [self._move_videos(as_particles(piece, name, dim)) for piece, name in pieces]
-            videos, strength = (torch.cat(parts) for parts in zip(*moved, strict=True))
+            prompts = as_particles(text_embeds, "text_embeds", dim)
+            texts = self._move_texts(prompts)
+            parts = []
+            for piece, name in in_pieces(video_embeds, "video_embeds"):
+                frames = as_particles(piece, name, dim)
+                parts.append((*self._move_videos(frames), self._known(frames.mean(1), prompts.mean(1))))
+            videos, strength, known = (torch.cat(part) for part in zip(*parts, strict=True))
             logits = self.logit_scale * videos @ texts.T + self.logit_bias
-        return DKDHeadOutput(logits, videos, texts, strength)
+        return DKDHeadOutput(logits, videos, texts, strength, known)
 
     def _move_videos(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (B, T, D) to moved videos (B, D) and the strengths (B,)."""
@@ -474,7 +490,7 @@ class DKDHead(nn.Module):
         typicality = (videos.shape[1] / distances.clamp_min(1e-6)).clamp(max=1)
         strength = self.config.video_strength * support * typicality
         moved = self._svgd(frames, targets, strength)
-        return normalize(moved.mean(1), dim=-1), strength
+        return normalize(without_axis(moved.mean(1), self.norm_axis), dim=-1), strength
 
     def _move_texts(self, prompts: Tensor) -> Tensor:
         """Prompts (K, P, D) to moved texts (K, D)."""
@@ -494,7 +510,27 @@ class DKDHead(nn.Module):
         scores = self.anchor_scale * self._mixture().precision_times(offsets)
         placed = bases[:, None] + offsets + scores / (self.temperature * scale)
         moved = self._svgd(placed, torch.where(known, self.text_targets[index], bases), strength)
-        return torch.where(self.anchored > 0, normalize(moved.mean(1), dim=-1), texts)
+        placed = filled(without_axis(moved.mean(1), self.norm_axis), self._frame())
+        return torch.where(self.anchored > 0, normalize(placed, dim=-1), texts)
+
+    def _known(self, videos: Tensor, texts: Tensor) -> Tensor:
+        """Probability that videos (B, D) are of one of the classes of texts (J, D), (B,)."""
+        by_cosine = (1 + (videos @ texts.T).amax(1)) / 2
+        num_classes = len(self.weights)
+        if num_classes == 0:
+            return by_cosine
+        index, fitted = self._match(texts)
+        second_moment = self.second_moments / self.num_samples.clamp_min(1e-6)
+        new = known_directions(texts, self.fitted_texts, self.domain_mean, second_moment, self.options)
+        centred = videos - self.domain_mean
+        log_odds = [
+            class_log_odds(centred @ directions.T, self.background, self.separation, num_classes)
+            for directions in (self.known_directions, new)
+        ]
+        log_odds[1] = log_odds[1].masked_fill(fitted.T, -torch.inf)
+        _, of_fitted, of_new = background_and_classes(torch.cat(log_odds, 1)).split([1, num_classes, len(texts)], 1)
+        asked = torch.zeros_like(self.weights).index_add(0, index, fitted[:, 0].float()).clamp(max=1)
+        return torch.where(self.anchored > 0, (of_fitted @ asked + of_new.sum(1)).clamp(0, 1), by_cosine)
 
     def _svgd(self, particles: Tensor, targets: Tensor, strength: Tensor) -> Tensor:
         """Particles (B, P, D) that have gone `strength` (B,) of the way to N(targets, S), targets (B, D)."""
@@ -554,12 +590,18 @@ class DKDHead(nn.Module):
         fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.class_strength}
         fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias}
         fitted["anchored"] = torch.ones(())
-        seen_share, scale = statistics.seen_share(self.options).float(), float(self.logit_scale)
-        place = partial(place_fitted_texts, texts, prior, mixture, seen_share, scale, self.options)
-        # How far a video is moved hardly depends on how confident the texts are, but confidence depends on it.
-        self._set_buffers(fitted | vars(place(None, None)))
-        moved = None if sample is None else self._move_videos(sample[:, None])[0]
-        self._set_buffers(fitted | vars(place(sample, moved, all_reduce)))
+        sample = texts[:0] if sample is None else sample
+        second_moment = (second_moments / statistics.num_samples).float()
+        directions = known_directions(texts, texts, mixture.domain_mean, second_moment, self.options)
+        background, separation = fit_background((sample - mixture.domain_mean) @ directions.T, all_reduce)
+        fitted |= {"known_directions": directions, "background": background, "separation": separation}
+        scale, frame = float(self.logit_scale), place_fitted_texts(texts, prior, mixture, float(self.logit_scale))
+        self._set_buffers(fitted | vars(frame))
+        # How far a video is moved does not depend on how confident the texts are, but confidence depends on it.
+        moved, _ = self._move_videos(sample[:, None])
+        seen_share = statistics.seen_share(self.options).float()
+        given = (texts, prior, mixture, frame, seen_share, scale, self.options, sample, moved, all_reduce)
+        self._set_buffers(fitted | vars(replace(frame, text_norm=common_norm(*given))))
 
     def _recent_samples(self) -> RecentSamples:
         """Samples to look at again; a domain that was loaded, or is too large, has none."""

@@ -19,7 +19,7 @@ from .precision import has_values
 DOMAIN_FILE = "dkd_domain.safetensors"
 # Rises when tensors of the same names and shapes come to mean something else. Stands in every head as a buffer, for
 # domain files, checkpoints and state dicts alike hold the buffers.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def check_tensors(

@@ -39,9 +39,6 @@ class MixtureOptions:
             on most axes. As many hold the effective dimension at D.
         relative_variance_floor: Added to all variances so that S can be inverted, relative to their mean.
         rounding_variance: What rounding of unit vectors may hide, added as well.
-        norm_margin: The common norm of the texts is so much above the longest text, squared, > 1.
-        least_norm: The common norm is at least this. The smaller it is, the more differ the lengths that bring texts
-            to it along an axis on which videos have the coordinate 0 on average only.
         largest_norm: The common norm is at most this where plain texts turn out to be too sure of themselves.
         overconfidence: By how much the posterior claims more than it knows, where each class has many samples: text
             and mixture are two readings of one embedding, and what they say is added up as if they were independent.
@@ -86,8 +83,6 @@ class MixtureOptions:
     variance_prior_samples: float = 2.0
     relative_variance_floor: float = 1e-3
     rounding_variance: float = 1e-6
-    norm_margin: float = 1.05
-    least_norm: float = 0.7
     largest_norm: float = 10.0
     overconfidence: float = 4.0
     expected_gain: float = 0.5

@@ -51,6 +51,7 @@ class DKDCLIPOutput(ModelOutput):
         video_embeds: Unit-norm embeddings of the videos after the domain has moved them, (B, D).
         text_embeds: Unit-norm embeddings of the classes after the domain has moved them, (K, D).
         strength: How far each video was moved, 0 (not at all) to 1, (B,).
+        known: Probability that each video is of one of the classes asked, 0 to 1, (B,), see `DKDHeadOutput`.
     """
 
     loss: Tensor | None = None
@@ -59,6 +60,7 @@ class DKDCLIPOutput(ModelOutput):
     video_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
     strength: Tensor | None = None
+    known: Tensor | None = None
 
     @property
     def logits(self) -> Tensor | None:
@@ -402,6 +404,7 @@ class DKDCLIPModel(PreTrainedModel):
             video_embeds=moved.video_embeds,
             text_embeds=moved.text_embeds,
             strength=moved.strength,
+            known=moved.known,
         )
 
     def fit_domain(

@@ -7,7 +7,8 @@ With one covariance S for all classes, the log posterior of class k is linear in
 
 g_k being the score of component k at the domain's mean: the text moves along it. Two things are left to make it a
 cosine. The constants go along `unit_axis`, on which all videos of the domain have about the coordinate 1. And all
-texts get the same norm by what they have along `norm_axis`, on which videos have about the coordinate 0.
+texts get the same norm by what they have along `norm_axis`, on which moved videos have the coordinate 0. So the cosine
+is the log posterior divided by s times the common norm, and ranks classes for a video and videos for a class alike.
 """
 
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class TextFrame:
 
     Attributes:
         unit_axis: (D,), videos of the domain have about the coordinate 1, in the sense of least squares.
-        norm_axis: (D,), unit, orthogonal to the domain's mean, along the gap between texts and videos.
+        norm_axis: (D,), unit, orthogonal to the domain's mean, along the gap between texts and videos; videos lose
+            their coordinate on it when they are moved, and everything else here has none.
         text_centre: (D,), mean of the fitted texts before it was taken off.
         text_norm: (), the common norm.
         text_bases: (K, D), fitted texts as the anchors alone would place them.
@@ -47,31 +49,16 @@ class TextFrame:
     text_targets: Tensor
 
 
-def place_fitted_texts(
-    text_embeds: Tensor,
-    prior: TextPrior,
-    mixture: ClassMixture,
-    seen_share: Tensor,
-    logit_scale: float,
-    options: MixtureOptions,
-    sample: Tensor | None,
-    moved_sample: Tensor | None,
-    all_reduce: AllReduce = lambda sums: sums,
-) -> TextFrame:
-    """The frame of a fitted domain and its class texts in it.
+def place_fitted_texts(text_embeds: Tensor, prior: TextPrior, mixture: ClassMixture, logit_scale: float) -> TextFrame:
+    """The frame of a fitted domain and its class texts in it; `common_norm` gives its `text_norm`, 1 until then.
 
-    A class's text is (1 - strength) base + strength * target, and all such texts have the norm `text_norm`.
+    A class's text is (1 - strength) base + strength * target, and `filled` to the common norm.
 
     Args:
         text_embeds: (K, D), unit norm.
         prior: The same debiased.
         mixture: The fitted mixture.
-        seen_share: Of the `DomainStatistics` that the mixture was made from.
         logit_scale: s.
-        options: Constants.
-        sample: Videos of the domain, (n, D), on which confidence is compared; None: this process has none.
-        moved_sample: The same videos as the head moves them, (n, D), which makes it more confident; None: not moved.
-        all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
     mean = mixture.domain_mean
     # Least squares: of all u, the one with the smallest mean of (x.u - 1)^2 for x around the mean with covariance S.
@@ -81,27 +68,54 @@ def place_fitted_texts(
     norm_axis = _orthogonal_direction(text_embeds.mean(0), mean)
     log_prior = mixture.log_frequency - prior.bias
     placed = _carry_posterior(prior.directions, mixture.means, log_prior, mixture, unit_axis, logit_scale)
+    placed = without_axis(placed, norm_axis)
     centre = placed.mean(0)
-    placed = placed - centre
+    # Own samples move the mean from the anchor to mixture.means, and with it the text.
+    moved = mixture.precision_times(mixture.means - mixture.anchors(prior.directions))
+    moved = without_axis(moved, norm_axis) / (mixture.temperature * logit_scale)
+    bases = placed - centre - moved
+    targets = bases + moved / mixture.class_strength.clamp_min(1e-4)[:, None]
+    return TextFrame(unit_axis, norm_axis, centre, placed.new_ones(()), bases, targets)
+
+
+def common_norm(
+    text_embeds: Tensor,
+    prior: TextPrior,
+    mixture: ClassMixture,
+    frame: TextFrame,
+    seen_share: Tensor,
+    logit_scale: float,
+    options: MixtureOptions,
+    sample: Tensor,
+    moved_sample: Tensor,
+    all_reduce: AllReduce = lambda sums: sums,
+) -> Tensor:
+    """Norm of all texts, (), which divides the log posterior: how sure they are.
+
+    Args:
+        text_embeds: (K, D), unit norm.
+        prior: The same debiased.
+        mixture: The fitted mixture.
+        frame: Where the texts stand.
+        seen_share: Of the `DomainStatistics` that the mixture was made from.
+        logit_scale: s.
+        options: Constants.
+        sample: Videos of the domain, (n, D), on which confidence is compared; n is 0 where this process has none.
+        moved_sample: The same videos as the head moves them, (n, D), which makes it more confident.
+        all_reduce: Sums a tensor over processes that each hold a part of the sample.
+    """
+    placed = frame.text_bases + mixture.class_strength[:, None] * (frame.text_targets - frame.text_bases)
     counts = seen_share * mixture.counts
     strength = (mixture.counts / mixture.counts.sum()) @ (counts / (counts + mixture.anchor_weights))
-    least = (options.norm_margin * placed.square().sum(1).max()).sqrt().clamp_min(options.least_norm)
+    least = placed.square().sum(1).max().sqrt().clamp_min(1e-6)
     most = torch.maximum(least, 1 + options.overconfidence * strength.pow(3))
-    sample = placed[:0] if sample is None else sample
-    moved_sample = sample if moved_sample is None else moved_sample
     plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * moved_sample @ placed.T
     penalty = _squared_distances(mixture, sample).mul_(-0.5 / mixture.temperature)
     apart = _without_own_share_(penalty.clone(), logits.softmax(1), mixture, options)
+    log_prior = mixture.log_frequency - prior.bias
     by_text = torch.addmm(log_prior, sample, (logit_scale * prior.directions).T)
     apart = logits + apart - penalty
-    norm = _norm_as_confident_as(plain, by_text, logits, apart, least, most, options, all_reduce)
-    texts = placed + _filling(placed, norm_axis, norm) * norm_axis
-    # Own samples move the mean from the anchor to mixture.means, and with it the text.
-    moved = mixture.precision_times(mixture.means - mixture.anchors(prior.directions))
-    moved = moved / (mixture.temperature * logit_scale)
-    bases = texts - moved
-    targets = bases + moved / mixture.class_strength.clamp_min(1e-4)[:, None]
-    return TextFrame(unit_axis, norm_axis, centre, norm, bases, targets)
+    return _norm_as_confident_as(plain, by_text, logits, apart, least, most, options, all_reduce)
 
 
 def place_new_texts(
@@ -136,8 +150,19 @@ def place_new_texts(
     bias = share * logit_scale * relative @ mixture.domain_mean
     means = mixture.domain_mean + options.new_class_anchor * (mixture.anchors(directions) - mixture.domain_mean)
     log_prior = options.new_class_log_prior - bias
-    placed = _carry_posterior(directions, means, log_prior, mixture, frame.unit_axis, logit_scale) - frame.text_centre
-    return placed + _filling(placed, frame.norm_axis, frame.text_norm) * frame.norm_axis, scale
+    placed = _carry_posterior(directions, means, log_prior, mixture, frame.unit_axis, logit_scale)
+    return without_axis(placed, frame.norm_axis) - frame.text_centre, scale
+
+
+def without_axis(vectors: Tensor, axis: Tensor) -> Tensor:
+    """Vectors (..., D) without their coordinate along a unit axis (D,)."""
+    return vectors - (vectors @ axis)[..., None] * axis
+
+
+def filled(texts: Tensor, frame: TextFrame) -> Tensor:
+    """Texts (K, D) with the common norm, by what they get along `norm_axis`; those that are longer stay so long."""
+    missing = frame.text_norm.square() - texts.square().sum(1, keepdim=True)
+    return texts + missing.clamp_min(0).sqrt() * frame.norm_axis
 
 
 def _norm_as_confident_as(
@@ -219,10 +244,3 @@ def _carry_posterior(
     """Texts (K, D) whose product with s x is the log posterior of the module docstring."""
     slope, intercept = mixture.linear_log_likelihood(means)
     return directions + (slope + (log_prior + intercept)[:, None] * unit_axis) / logit_scale
-
-
-def _filling(placed: Tensor, norm_axis: Tensor, norm: Tensor) -> Tensor:
-    """Length (K, 1) along `norm_axis` that brings texts (K, D) to the common norm."""
-    along = (placed @ norm_axis)[:, None]
-    missing = norm.square() - placed.square().sum(1, keepdim=True)
-    return torch.sqrt((along.square() + missing).clamp_min(0)) - along

@@ -399,9 +399,8 @@ class _OpenVideo:
         """
         lost = max(0, max(listed, self._listed_packets()) - self.num_packets)
         hole = unreadable_bytes(self.path, self.container.format.name)
-        if (
-            self.format == "avi"
-        ):  # its index comes last, and FFmpeg makes up one that is not there; its header is first
+        if self.format == "avi":
+            # Its index comes last, and FFmpeg makes up one that is not there; its header comes first.
             doubtful = self.missing_bytes or hole or not listed
             return max(lost, self.stream.frames - max(self.num_packets, self.last_dts + 1)) if doubtful else lost
         if self.format == "mov" and self.stream.frames:

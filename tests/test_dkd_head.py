@@ -113,6 +113,21 @@ def posterior(head, videos):
     return (SCALE * videos @ texts.T).softmax(1)
 
 
+def test_a_text_ranks_videos_by_its_part_of_the_posterior(head, videos, texts):
+    """For fitted and new texts: how sure texts are, which is their common norm, and where videos lie on the axis that
+    evens out norms change no order of videos."""
+    asked = torch.cat([plain(texts), toy_domain(seed=5).texts])
+    output = head(videos, asked)
+    torch.testing.assert_close(output.video_embeds @ head.norm_axis, torch.zeros(len(videos)), rtol=0, atol=1e-6)
+    surer = copy.deepcopy(head)
+    surer.text_norm *= 2
+    cosines, other = (o.video_embeds @ o.text_embeds.T for o in (output, surer(videos, asked)))
+    assert torch.equal(cosines.argsort(0), other.argsort(0))
+    assert cosines.abs().mean() > 1.5 * other.abs().mean()
+    shifted = plain(videos) + 0.3 * head.norm_axis
+    torch.testing.assert_close(head(shifted, asked).video_embeds, output.video_embeds, rtol=0, atol=0.02)
+
+
 @pytest.mark.parametrize("options", [{}, {"num_svgd_steps": 3}, {"svgd_kernel": "imq"}, {"svgd_kernel": "none"}])
 def test_a_video_goes_its_strength_of_the_way_to_its_target(options):
     head = fitted_head(**options)

@@ -68,6 +68,33 @@ def test_full(name, data):
     assert dkd(videos, texts, videos, labels) >= max(zero_shot, reference) - 0.5
 
 
+def search(protocols, videos, labels, texts, fitted, asked):
+    """Mean average precision of a head that is fitted with some of the texts and asked some, and of plain CLIP."""
+    output = make_head(videos).fit(videos, texts[fitted])(videos, texts[asked])
+    classes = list(range(len(texts)))[asked]
+    scores = output.video_embeds @ output.text_embeds.T, videos @ texts[asked].T
+    return [protocols.mean_average_precision(score, labels, classes) for score in scores]
+
+
+def test_texts_find_their_videos_better_than_plain_ones(data, protocols):
+    """All classes fitted; and every second one, the others being asked."""
+    ours, plain = search(protocols, *data, slice(None), slice(None))
+    assert ours >= plain + 10
+    ours, plain = search(protocols, *data, slice(0, None, 2), slice(1, None, 2))
+    assert ours >= plain + 3
+
+
+def test_texts_find_real_clips_at_least_as_well(protocols):
+    sets = [embeds for name, *embeds in protocols.real_video_sets() if "own classes" in name]
+    gains = []
+    for videos, labels, texts in sets:
+        ours, plain = search(protocols, videos, labels, texts, slice(None), slice(None))
+        gains.append(ours - plain)
+        ours, plain = search(protocols, videos, labels, texts, slice(0, None, 2), slice(1, None, 2))
+        assert ours >= plain - 0.5
+    assert min(gains) > 1.5
+
+
 @pytest.mark.slow
 def test_25_rows(protocols, development_sets):
     gains = {}

@@ -9,8 +9,11 @@ from modeling_dkd.class_mixture import debias_texts, fit_class_mixture, sum_logi
 from modeling_dkd.mixture_options import MixtureOptions
 from modeling_dkd.text_frame import (
     TextFrame,
+    common_norm,
+    filled,
     place_fitted_texts,
     place_new_texts,
+    without_axis,
 )
 from tests.toy_domain import toy_domain
 
@@ -23,13 +26,26 @@ def fit(videos, texts, labels=None):
     labels = torch.full((len(videos),), -1) if labels is None else labels
     prior = debias_texts(texts, sum_logits(videos, texts, SCALE, OPTIONS), OPTIONS)
     mixture, *_ = fit_class_mixture(videos, prior, labels, SCALE, OPTIONS)
-    return prior, mixture, place_fitted_texts(texts, prior, mixture, torch.ones(()), SCALE, OPTIONS, videos, None)
+    return prior, mixture, place(texts, prior, mixture, SCALE, videos)
+
+
+def place(texts, prior, mixture, scale, sample):
+    """The frame with its common norm; videos are not moved."""
+    frame = place_fitted_texts(texts, prior, mixture, scale)
+    moved = without_axis(sample, frame.norm_axis)
+    norm = common_norm(texts, prior, mixture, frame, torch.ones(()), scale, OPTIONS, sample, moved)
+    return replace(frame, text_norm=norm)
+
+
+def posterior_texts(mixture, frame):
+    """Fitted classes where their product with a video is the log posterior."""
+    strength = mixture.class_strength[:, None]
+    return (1 - strength) * frame.text_bases + strength * frame.text_targets
 
 
 def fitted_texts(mixture, frame):
-    """What the head makes of fitted classes."""
-    strength = mixture.class_strength[:, None]
-    return (1 - strength) * frame.text_bases + strength * frame.text_targets
+    """What the head makes of fitted classes, before they get unit norm."""
+    return filled(posterior_texts(mixture, frame), frame)
 
 
 def naive_log_posterior(mixture, prior, videos, means=None):
@@ -88,17 +104,26 @@ def test_all_fitted_texts_have_the_common_norm(domain):
     _, _, _, mixture, frame = domain
     norms = fitted_texts(mixture, frame).norm(dim=1)
     torch.testing.assert_close(norms, frame.text_norm.expand_as(norms), rtol=1e-4, atol=0)
-    assert frame.text_norm >= OPTIONS.least_norm
-    assert OPTIONS.norm_margin > 1
+    assert frame.text_norm > 0
+
+
+def test_the_norm_axis_only_evens_out_norms(domain):
+    """No text has a coordinate on it before it is filled, so that none ranks videos by theirs."""
+    _, _, _, mixture, frame = domain
+    for placed in (frame.text_bases, frame.text_targets):
+        torch.testing.assert_close(placed @ frame.norm_axis, torch.zeros(len(placed)), rtol=0, atol=1e-5)
+    texts = posterior_texts(mixture, frame)
+    along = (texts.norm(dim=1).square() + (fitted_texts(mixture, frame) @ frame.norm_axis).square()).sqrt()
+    torch.testing.assert_close(along, frame.text_norm.expand_as(along), rtol=1e-4, atol=0)
 
 
 def test_a_text_moves_along_the_score_of_its_own_component_at_the_domain_mean(domain):
     _, _, prior, mixture, frame = domain
-    moved = fitted_texts(mixture, frame) - frame.text_bases
+    moved = posterior_texts(mixture, frame) - frame.text_bases
     precision = torch.linalg.inv(covariance(mixture))
     at_anchors = (mixture.anchors(prior.directions) - mixture.domain_mean).double() @ precision
     score = (mixture.means - mixture.domain_mean).double() @ precision
-    expected = (score - at_anchors) / (mixture.temperature * SCALE)
+    expected = without_axis(score - at_anchors, frame.norm_axis.double()) / (mixture.temperature * SCALE)
     torch.testing.assert_close(moved.double(), expected, rtol=1e-3, atol=1e-5)
 
 
@@ -146,7 +171,7 @@ def test_a_class_without_evidence_keeps_its_base_as_text():
     present = labels != 2
     _, mixture, frame = fit(videos[present], texts, labels[present])
     assert mixture.class_strength[2] == 0
-    torch.testing.assert_close(fitted_texts(mixture, frame)[2], frame.text_bases[2])
+    torch.testing.assert_close(posterior_texts(mixture, frame)[2], frame.text_bases[2])
     # Rounding divided by no evidence; nothing goes there, but it must not be far out.
     torch.testing.assert_close(frame.text_targets[2], frame.text_bases[2], rtol=0, atol=0.01)
 
@@ -164,8 +189,10 @@ def test_new_texts_have_the_common_norm_and_do_not_see_each_other():
     assert isinstance(frame, TextFrame)
     assert placed.shape == others.shape
     assert scales.shape == (len(others), 1)
-    longer = placed.norm(dim=1) > frame.text_norm * (1 + 1e-4)
-    torch.testing.assert_close(placed[~longer].norm(dim=1), frame.text_norm.expand(int((~longer).sum())))
+    longer = placed.norm(dim=1) > frame.text_norm
+    norms = filled(placed, frame).norm(dim=1)
+    torch.testing.assert_close(norms[~longer], frame.text_norm.expand(int((~longer).sum())))
+    torch.testing.assert_close(norms[longer], placed[longer].norm(dim=1))
     order = torch.tensor([3, 1, 4])
     _, alone, alone_scales = place_others(videos, texts, others[order])
     torch.testing.assert_close(alone, placed[order], rtol=1e-5, atol=1e-6)
@@ -189,7 +216,7 @@ def fit_confidence(videos, texts, scale):
     """Frame, logits of the videos (fitted texts before their norm, plain texts, no mixture), and mixture."""
     prior = debias_texts(texts, sum_logits(videos, texts, scale, OPTIONS), OPTIONS)
     mixture, *_ = fit_class_mixture(videos, prior, torch.full((len(videos),), -1), scale, OPTIONS)
-    frame = place_fitted_texts(texts, prior, mixture, torch.ones(()), scale, OPTIONS, videos, None)
+    frame = place(texts, prior, mixture, scale, videos)
     by_text = scale * videos @ prior.directions.T - prior.bias + mixture.log_frequency
     return frame, scale * videos @ fitted_texts(mixture, frame).T, scale * videos @ texts.T, by_text, mixture
 
@@ -334,7 +361,7 @@ def test_confidence_is_compared_as_if_less_of_each_video_had_been_fitted(monkeyp
     allowed = doubt - OPTIONS.expected_gain * torch.minimum(changed, doubt - changed)
     allowed = torch.minimum(allowed, 1 - mean_confidence(by_text.double()))
     assert share_changed(by_text, logits) < 1 - mean_confidence(by_text)
-    assert OPTIONS.least_norm < float(norm) < 1 + OPTIONS.overconfidence
+    assert 0.5 < float(norm) < 1 + OPTIONS.overconfidence
     assert mean_confidence(logits / norm) > 1 - allowed + 5e-4
     torch.testing.assert_close(mean_confidence(expected / norm), 1 - allowed, rtol=0, atol=1e-4)
     assert frame.text_norm == norm

@@ -86,6 +86,8 @@ def test_the_command_and_its_checkpoint_work_from_the_wheel(environment, tmp_pat
     assert Path(where).is_relative_to(environment)
     assert "dkd demo" in run(dkd, "--help", cwd=tmp_path)
     assert "| combined |" in run(dkd, "demo", "--quick", "--clips", "20", cwd=tmp_path)
+    run(dkd, "recognise", "demo/clips/combined", "--classes", "turning,growing", "--output", "out.csv", cwd=tmp_path)
+    assert (tmp_path / "out.csv").read_text().count("demo/clips/combined/") == 20
     run(dkd, "space", "--export", "exported", cwd=tmp_path)
     assert (tmp_path / "exported" / "hub_configs" / "dkd-tiny" / "dkd_head.py").is_file()
     # Where the package is not installed, the code in the folder has to do.

@@ -26,7 +26,7 @@ protocols:
   {given}: the domain is another file (--domain), all clips of --embeddings are tested.
 
 files:
-  A .safetensors cache or an .npz holds these arrays, those in brackets if it has them:
+  A .safetensors cache or an .npz holds the first three of these arrays, and of the others what it has:
 {arrays}
   Where a file calls them otherwise, say so behind it, FILE:NAME=ARRAY,NAME=ARRAY, or for all files with --video_key,
   --label_key and --text_key. FILE+TEXTFILE, each with its names, takes the class texts from TEXTFILE. title=NAME is

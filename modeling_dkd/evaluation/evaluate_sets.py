@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..embedding.embedding_cache import EmbeddingSet
 from .measurement import Measurement, Plan, measure_set
-from .names import REFERENCE
+from .names import BASELINES, REFERENCE
 from .report import Line, environment, results, summarise, summary, write_results
 from .rows import choose_methods, embedding_methods
 from .search import measure_search, num_searches
@@ -145,7 +145,8 @@ def print_tables(lines: list[Line], searches: list[dict[str, Any]], style: str) 
             "growth of memory in one"
         )
         print(titled(title, summary_table(lines, style), style))
-        gap = against_best(lines, "dkd", ("transclip", "stata"))
+        run = dict.fromkeys(line.method for line in lines)
+        gap = against_best(lines, "dkd", [name for name in BASELINES if name in run])
         if gap and style == "text":
             print(gap)
     if any(line.auroc is not None for line in lines):
