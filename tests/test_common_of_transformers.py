@@ -36,7 +36,10 @@ def common_mixin():
     package = types.ModuleType("transformers_tests")
     package.__path__ = [str(SDIST / "tests")]
     sys.modules["transformers_tests"] = package
-    for name, mixin in (("exporters.test_export", "ExportTesterMixin"), ("generation.test_utils", "GenerationTesterMixin")):
+    for name, mixin in (
+        ("exporters.test_export", "ExportTesterMixin"),
+        ("generation.test_utils", "GenerationTesterMixin"),
+    ):
         folder, _, _ = name.partition(".")
         sys.modules[f"transformers_tests.{folder}"] = types.ModuleType(folder)
         module = sys.modules[f"transformers_tests.{name}"] = types.ModuleType(name)
