@@ -253,7 +253,7 @@ def _checkpoint_encoder(
         clip_encoder.views = f"{num_frames}x1x1"
     config = copy.deepcopy(clip_encoder.model.config)
     config.num_components = 0
-    config.logit_scale = float(clip_encoder.model.head.logit_scale.detach().exp())
+    config.logit_scale = float(clip_encoder.model.head.logit_scale.detach())
     return Encoder(
         name=clip_encoder.name,
         key=clip_encoder.key(),

@@ -107,6 +107,7 @@ def test_a_file_that_is_no_video_is_named(encoder, tmp_path):
 
 def test_the_embedded_checkpoint_is_the_default_and_knows_its_prompts():
     found = load_encoder()
+    assert found.logit_scale == pytest.approx(13.9, abs=0.05)  # the factor itself, as config.json has it
     assert (found.name, found.num_frames, found.dim) == ("dkd-tiny", 4, 64)
     assert len(found.prompts(["moving left"])[0]) == 4
     assert found.prompts(["moving left", "juggling"])[1] == ["a photo of a person doing juggling."]
