@@ -2,12 +2,14 @@
 
 Every pair that PyAV can write is tried as it is, starting late, trimmed by an edit list, mirrored, with a companion
 and a preview before it, without its first packet, cut off, and with a hole. A sound file must give the frames that
-ffmpeg gives; of a damaged one the loss may be told instead.
+ffmpeg gives; of a damaged one the loss may be told instead. Containers that tell no lengths (NUT, FLV, bare streams)
+cannot show what is missing, so there the number of frames asked for must only make no difference.
 """
 
 import random
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
@@ -52,6 +54,10 @@ HARDWARE = ("_amf", "_nvenc", "_qsv", "_v4l2m2m", "_vaapi", "_vulkan", "_mf", "_
 # Between the same frame from two releases of FFmpeg, and far below the distance of two different frames.
 TOLERANCE = 25.0
 ASKED = (1, 5, FRAMES)
+# FFmpeg up to 5.1 shows one frame from before the cut of AV1; PyAV does not hand out the flip of a TIFF picture,
+# because it does not know the EXIF data beside it.
+UNJUDGED = {*((name, "trimmed") for name in ("av1", "libsvtav1")), ("tiff", "mirrored")}
+TELLING = frozenset({"3g2", "3gp", "asf", "avi", "f4v", "m4v", "mkv", "mov", "mp4", "mpg", "ts", "vob", "webm", "wmv"})
 
 
 def picture(number: int) -> Pixels:
@@ -206,7 +212,7 @@ def compared(make: Callable[[Path, str], None], suffix: str, encoder: str, damag
         told += bool(found.damage)
         if found.damage and not damaged:
             return Verdict(LOST, f"a sound file is called damaged: {found.damage}")
-        if not found.damage:
+        if not found.damage and (not damaged or suffix in TELLING):
             if expected is None or found.total_frames != len(expected):
                 return Verdict(
                     LOST, f"{found.total_frames} frames, {0 if expected is None else len(expected)} by ffmpeg"
@@ -231,12 +237,18 @@ def has_ffmpeg() -> bool:
 
 
 def readings(count: int, seed: int, scratch: Path) -> list[tuple[str, Trial]]:
-    """`count` of all combinations of container, codec and what was done to the file, each in a child."""
+    """`count` of all combinations of container, codec and what was done to the file, each pair first once."""
     kinds = [(name, make, False) for name, make in SOUND.items()] + [
         (name, make, True) for name, make in DAMAGED.items()
     ]
-    combinations = [(pair, kind) for pair in pairs(scratch) for kind in kinds]
+    combinations = [(pair, kind) for pair in pairs(scratch) for kind in kinds if (pair[1], kind[0]) not in UNJUDGED]
     random.Random(seed).shuffle(combinations)
+    met: Counter[tuple[str, str]] = Counter()
+    rounds = []  # every pair once, then every pair again
+    for pair, _ in combinations:
+        rounds.append(met[pair])
+        met[pair] += 1
+    combinations = [combinations[place] for place in sorted(range(len(rounds)), key=rounds.__getitem__)]
     return [
         (f"{suffix} {encoder} {name}", partial(compared, make, suffix, encoder, damaged))
         for (suffix, encoder), (name, make, damaged) in combinations[:count]

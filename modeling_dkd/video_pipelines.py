@@ -153,8 +153,7 @@ class VideoClassificationPipeline(BasePipeline):
         texts = self._class_texts(self._own_labels() if labels is None else labels, templates)
         videos = self.model.get_video_features(inputs["pixel_values"])
         moved = self.model.head(videos, texts)
-        known = getattr(moved, "known", None)
-        return {"logits": moved.logits_per_video, "known": known, "error": inputs["error"]}
+        return {"logits": moved.logits_per_video, "known": moved.known, "error": inputs["error"]}
 
     def postprocess(
         self,
@@ -166,12 +165,9 @@ class VideoClassificationPipeline(BasePipeline):
         """Labels and scores of one video, the likeliest first, or why there are none."""
         if outputs["error"]:
             return {"error": outputs["error"]}
-        if reject_below > 0:
-            if outputs["known"] is None:
-                raise ValueError("this model's head tells no `known`; leave reject_below out")
-            known = float(outputs["known"][0])
-            if known < reject_below:
-                return [{"label": None, "score": known}]
+        known = float(outputs["known"][0])
+        if known < reject_below:
+            return [{"label": None, "score": known}]
         names = self._own_labels() if labels is None else labels
         scores = outputs["logits"][0].softmax(-1)
         best = scores.topk(len(names) if top_k is None else min(top_k, len(names)))

@@ -11,11 +11,12 @@ from modeling_dkd import DKDCLIPConfig, embedding_inputs
 from modeling_dkd.class_mixture import debias_texts, sum_logits
 from modeling_dkd.dkd_head import BUFFER_AXES, DKDHead, DKDHeadOutput
 from modeling_dkd.mixture_options import MixtureOptions
+from modeling_dkd.text_frame import filled, without_axis
 from tests.toy_domain import accuracy, toy_domain
 
 
 DIM, NUM_CLASSES, SCALE, BIAS = 24, 6, 60.0, -1.5
-OUTPUTS = ("logits_per_video", "video_embeds", "text_embeds", "strength")
+OUTPUTS = ("logits_per_video", "video_embeds", "text_embeds", "strength", "known")
 TOY = toy_domain()
 OPTIONS = MixtureOptions()
 
@@ -97,7 +98,7 @@ def test_output_contract(head, videos, texts):
     output = head(videos, texts)
     assert isinstance(output, DKDHeadOutput)
     batch_size, num_classes = len(videos), len(texts)
-    shapes = [(batch_size, num_classes), (batch_size, DIM), (num_classes, DIM), (batch_size,)]
+    shapes = [(batch_size, num_classes), (batch_size, DIM), (num_classes, DIM), (batch_size,), (batch_size,)]
     assert [tuple(output[name].shape) for name in OUTPUTS] == shapes
     assert all(output[name].dtype == torch.float32 for name in OUTPUTS)
     torch.testing.assert_close(output.video_embeds.norm(dim=-1), torch.ones(batch_size))
@@ -134,7 +135,8 @@ def test_a_video_goes_its_strength_of_the_way_to_its_target(options):
     output = head(TOY.videos, TOY.texts)
     target = posterior(head, TOY.videos) @ head.means
     strength = output.strength[:, None]
-    expected = normalize((1 - strength) * TOY.videos + strength * target, dim=-1)
+    expected = without_axis((1 - strength) * TOY.videos + strength * target, head.norm_axis)
+    expected = normalize(expected, dim=-1)
     torch.testing.assert_close(output.video_embeds, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -142,7 +144,8 @@ def test_a_video_goes_its_strength_of_the_way_to_its_target(options):
 def test_a_text_goes_its_strength_of_the_way_to_its_target(options):
     head = fitted_head(**options)
     strength = head.class_strength[:, None]
-    expected = normalize((1 - strength) * head.text_bases + strength * head.text_targets, dim=-1)
+    expected = (1 - strength) * head.text_bases + strength * head.text_targets
+    expected = normalize(filled(expected, head._frame()), dim=-1)
     torch.testing.assert_close(head(TOY.videos, TOY.texts).text_embeds, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -162,7 +165,8 @@ def test_video_strength_is_an_upper_limit(limit):
     output = head(TOY.videos, TOY.texts)
     assert output.strength.max() <= limit
     if limit == 0:
-        torch.testing.assert_close(output.video_embeds, TOY.videos)
+        expected = normalize(without_axis(TOY.videos, head.norm_axis), dim=-1)
+        torch.testing.assert_close(output.video_embeds, expected)
 
 
 @pytest.mark.parametrize("seed", range(3))

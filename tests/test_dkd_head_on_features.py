@@ -96,6 +96,25 @@ def test_texts_find_real_clips_at_least_as_well(protocols):
 
 
 @pytest.mark.slow
+def test_videos_of_classes_that_are_not_asked_are_told_apart(protocols, development_sets):
+    """Half of the classes asked and fitted, videos of all of them in the domain; five draws of classes."""
+    sets = {name: embeds for name, *embeds in protocols.real_video_sets() if "own classes" in name}
+    gains = []
+    for videos, labels, texts in [*development_sets.values(), *sets.values()]:
+        areas = []
+        for seed in range(5):
+            asked = protocols.half_asked(len(texts), seed)
+            plain = videos @ texts[asked].T
+            known = make_head(videos).fit(videos, texts[asked])(videos, texts[asked]).known
+            scores = known, (100 * plain).softmax(1).amax(1), plain.amax(1)
+            areas.append([protocols.unknown_auroc(score, labels, asked) for score in scores])
+        ours, *others = np.mean(areas, 0)
+        gains.append(ours - max(others))
+    assert np.mean(gains) >= 4, gains
+    assert min(gains) >= -0.5, gains
+
+
+@pytest.mark.slow
 def test_25_rows(protocols, development_sets):
     gains = {}
     for name, (videos, labels, texts) in development_sets.items():

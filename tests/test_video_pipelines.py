@@ -289,6 +289,28 @@ def test_a_damaged_clip_in_a_list_may_be_skipped(zero_shot, files, expected, bat
         zero_shot(videos, candidate_labels=LABELS, on_error="raise")
 
 
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_clips_that_are_of_no_class_may_be_rejected(zero_shot, model, processor, clips, batch_size):
+    fit(model, processor, clips)
+    texts = [f"something {label}" for label in LABELS]
+    with torch.no_grad():
+        known = model(**processor(videos=clips, text=texts, num_frames=processor.num_frames)).known
+    limit = float(known.median())
+    options = {"candidate_labels": LABELS, "batch_size": batch_size}
+    every, kept = zero_shot(clips, **options), zero_shot(clips, reject_below=limit, **options)
+    assert zero_shot(clips, reject_below=0, **options) == every
+    for result, usual, certainty in zip(kept, every, known.tolist(), strict=True):
+        if certainty < limit - 1e-5:
+            assert [entry["label"] for entry in result] == [None]
+            assert result[0]["score"] == pytest.approx(certainty, abs=1e-5)
+        elif certainty > limit + 1e-5:
+            assert result == usual
+    assert {len(result) for result in kept} == {1, len(LABELS)}
+    own = VideoClassificationPipeline(model=model, processor=processor, reject_below=1)
+    assert own(clips[0])[0]["label"] is None
+    assert own(clips[0], reject_below=0)[0]["label"] is not None
+
+
 def test_a_model_in_memory_makes_a_pipeline(model, processor, files, expected):
     pipe = pipeline("zero-shot-video-classification", model=model, processor=processor)
     assert type(pipe) is ZeroShotVideoClassificationPipeline

@@ -52,7 +52,9 @@ def environment(wheel, tmp_path_factory):
     # A path in a .pth file is searched, but the .pth files in it, that of the editable installation too, are not read.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     script = folder / "bin" / "dkd"
-    script.write_text(f"#!{folder}/bin/python\nimport sys\nfrom modeling_dkd.cli import main\nsys.exit(main())\n")
+    # As pip writes it: worker processes import it again.
+    code = 'import sys\nfrom modeling_dkd.cli import main\nif __name__ == "__main__":\n    sys.exit(main())\n'
+    script.write_text(f"#!{folder}/bin/python\n{code}")
     script.chmod(0o755)
     return folder
 

@@ -116,9 +116,8 @@ def evaluate_sets(sources: Sources, args: argparse.Namespace) -> tuple[list[Meas
 
 def _write_pictures(measurements: list[Measurement], sources: Sources, plan: Plan, args: argparse.Namespace) -> None:
     """Notes on what is near chance, figures and explanations."""
-    if args.model:  # of files it is known what they are; a model may be an unfit or untrained one
-        for note in chance_notes(measurements):
-            print(f"note: {note}", file=sys.stderr)
+    for note in chance_notes(measurements):
+        print(f"note: {note}", file=sys.stderr)
     if args.figures:
         from .figures import write_figures  # matplotlib is needed for nothing else
 

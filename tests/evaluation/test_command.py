@@ -274,6 +274,15 @@ def test_files_with_different_names_go_together_in_one_run(tmp_path, capsys):
     assert list(json.loads(output.read_text())["environment"]["inputs"]) == ["a.npz", "b.npz", "c.npz"]
 
 
+def test_labels_of_another_list_than_the_texts_are_told(cache, capsys):
+    labels = clustered_task(num_clips=120)[1]
+    file = cache(labels=(labels + 1) % 5)
+    code, _, err = run(capsys, "--embeddings", file, "--protocols", "full")
+    assert code == 0
+    assert "note: toy, full, seed 0: zero-shot top-1" in err
+    assert "labels and class texts are not those of one list" in err
+
+
 def test_search_has_rows_of_its_own(cache, tmp_path, capsys):
     output, small = tmp_path / "results.json", tmp_path / "summary.json"
     options = ("--protocols", "full", "--search", "--baselines", "--output", output, "--summary", small)
