@@ -24,6 +24,6 @@ def _hand_over_to_library() -> None:
 if __name__ == "evaluate":
     _hand_over_to_library()
 elif __name__ == "__main__":
-    from modeling_dkd.evaluation.command import main
+    from modeling_dkd.cli import main
 
-    sys.exit(main())
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -2,8 +2,8 @@
 
 import sys
 
-from modeling_dkd.training.command import main
+from modeling_dkd.cli import main
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["train", *sys.argv[1:]]))

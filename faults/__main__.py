@@ -43,6 +43,16 @@ def videos(scale: float, seed: int, scratch: Path) -> list[Tally]:
     return [run_trials("damaged videos", damaged_videos(count, seed, scratch), count, seconds=60)]
 
 
+def readings(scale: float, seed: int, scratch: Path) -> list[Tally]:
+    """1,500 films of all containers and codecs, read beside the ffmpeg program."""
+    from .readings import has_ffmpeg, readings
+
+    if not has_ffmpeg():
+        return [Tally("films beside ffmpeg", note="not tried, because the ffmpeg program is not installed")]
+    trials = readings(max(1, round(1500 * scale)), seed, scratch)
+    return [run_trials("films beside ffmpeg", trials, len(trials), seconds=60)]
+
+
 def texts(scale: float, seed: int, scratch: Path) -> list[Tally]:
     """1,000 malformed configs, YAML, JSON, split lists, CSV files and prompts; and all of them sound."""
     from .texts import malformed_texts, sound_texts
@@ -97,6 +107,7 @@ def resources(scale: float, seed: int, scratch: Path) -> list[Tally]:
 
 CLASSES: dict[str, Run] = {
     "videos": videos,
+    "readings": readings,
     "texts": texts,
     "caches": caches,
     "kills": kills,

@@ -1,4 +1,4 @@
-"""Makes the classes known to AutoConfig, AutoModel, AutoImageProcessor and AutoProcessor of `transformers`.
+"""Makes the classes known to AutoConfig, AutoModel, AutoImageProcessor, AutoProcessor and `pipeline`.
 
 `import modeling_dkd` has to be enough for that, and `import modeling_dkd.dkd_head` must not wait for all of
 `transformers`. So each class is registered as soon as both its own module and that of its Auto class have been
@@ -25,6 +25,9 @@ class Registration(NamedTuple):
     def register(self, auto: Any, ours: Any) -> None:
         """Tell the Auto class of ours."""
         own_class, auto_class = getattr(ours, self.name), getattr(auto, self.auto_class)
+        if self.auto_class == "PIPELINE_REGISTRY":
+            ours.register_task(auto_class)
+            return
         if self.auto_class == "AutoConfig":
             auto_class.register(own_class.model_type, own_class, exist_ok=True)
             return
@@ -46,6 +49,12 @@ REGISTRATIONS = (
         "DKDCLIPImageProcessor",
     ),
     Registration(f"{AUTO}.processing_auto", "AutoProcessor", f"{__package__}.processing_dkd", "DKDCLIPProcessor"),
+    Registration(
+        "transformers.pipelines",
+        "PIPELINE_REGISTRY",
+        f"{__package__}.video_pipelines",
+        "ZeroShotVideoClassificationPipeline",
+    ),
 )
 
 
@@ -78,7 +87,8 @@ def after_import(registration: Registration, name: str) -> None:
     if name == registration.auto_module and ours is None:
         import_module(registration.module)  # comes back here
         return
-    if hasattr(ours, registration.name) and name == registration.module:
+    of_auto_class = hasattr(getattr(ours, registration.name, None), "register_for_auto_class")
+    if of_auto_class and name == registration.module:
         # What is saved carries its own code, so that it loads with trust_remote_code=True where this package is not.
         getattr(ours, registration.name).register_for_auto_class(registration.auto_class)
     if hasattr(auto, registration.auto_class) and hasattr(ours, registration.name):

@@ -27,7 +27,14 @@ COMMANDS = {
     "fetch-embeddings": ("hub.fetch_embeddings_command", "make a published data set of embeddings a file again"),
 }
 # Room: the extra that brings the libraries of its commands.
-EXTRAS = {"evaluation": "eval", "training": "train", "hub": "hub", "space": "space", "synthetic": "eval"}
+EXTRAS = {
+    "evaluation": "eval",
+    "hub": "hub",
+    "recognition": "eval",
+    "space": "space",
+    "synthetic": "eval",
+    "training": "train",
+}
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -12,14 +12,16 @@ TOP_LEVEL_BOXES = frozenset(
 EBML_HEADER, SEGMENT, CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 PACK_HEADER, PROGRAM_END = 0xBA, 0xB9
 SYSTEM_HEADER = 0xBB  # start codes from here up lead a packet that tells its own length
+ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+ASF_DATA_HEADER, ASF_PACKET = 50, 0x82  # bytes before the first packet; what a packet begins with
 TRANSPORT_PACKETS = {188: 0, 192: 4, 204: 0}  # length in bytes, place of the synchronisation byte
 
 
 def missing_bytes(path: str | Path, container: str) -> int:
     """How many bytes a file lacks at its end, by what it says of itself.
 
-    Known are AVI, GIF, MP4 and QuickTime, Matroska and WebM, MPEG program and transport streams. The last two tell
-    only of the packet in which they end, so a cut between two packets goes unseen there.
+    Known are AVI, ASF (WMV), GIF, MP4 and QuickTime, Matroska and WebM, MPEG program and transport streams. The last
+    two tell only of the packet in which they end, so a cut between two packets goes unseen there.
 
     Args:
         path: A regular file.
@@ -42,7 +44,7 @@ def missing_bytes(path: str | Path, container: str) -> int:
 def unreadable_bytes(path: str | Path, container: str) -> int:
     """How many bytes inside a file belong to none of its parts: overwritten, or out of place.
 
-    Known are AVI, where what follows the first such place counts in whole, Matroska and WebM.
+    Known are AVI, where what follows the first such place counts in whole, ASF (WMV), Matroska and WebM.
 
     Args:
         path: A regular file.
@@ -51,7 +53,7 @@ def unreadable_bytes(path: str | Path, container: str) -> int:
     Raises:
         OSError: The file cannot be read.
     """
-    count = {"avi": _unreadable_in_avi, "matroska": _unreadable_in_matroska}.get(container.split(",")[0])
+    count = _UNREADABLE.get(container.split(",")[0])
     if count is None:
         return 0
     with open(path, "rb") as file:
@@ -86,6 +88,24 @@ def _unreadable_in_matroska(file: BinaryIO, size: int) -> int:
             place = following
         else:
             place += length
+    return unreadable
+
+
+def _unreadable_in_asf(file: BinaryIO, size: int) -> int:
+    """Bytes of packets, all of one length, that do not begin as packets do."""
+    start, properties = _properties_of_asf(file)
+    if properties is None:
+        return 0
+    length, largest = (int.from_bytes(properties[place : place + 4], "little") for place in (92, 96))
+    if not 0 < length == largest:
+        return 0
+    unreadable = 0
+    for place in range(start, min(size, _end_of_asf(file, size)) - length + 1, length):
+        file.seek(place)
+        first = file.read(1)
+        if place == start and first[0] != ASF_PACKET:
+            return 0  # written without marks
+        unreadable += 0 if first[0] == ASF_PACKET else length
     return unreadable
 
 
@@ -179,6 +199,24 @@ def _find(file: BinaryIO, wanted: bytes, start: int, end: int) -> int:
     return end
 
 
+def _properties_of_asf(file: BinaryIO) -> tuple[int, bytes | None]:
+    """Where the packets of an ASF file begin, and the object of its header that tells of the file; None without it."""
+    file.seek(0)
+    header = file.read(1 << 16)
+    place = header.find(ASF_FILE_PROPERTIES)
+    if place < 0 or len(header) < place + 104:
+        return 0, None
+    return int.from_bytes(header[16:24], "little") + ASF_DATA_HEADER, header[place : place + 104]
+
+
+def _end_of_asf(file: BinaryIO, size: int) -> int:
+    """The size of the file that its header tells; 0 for a broadcast, whose header was written first."""
+    _, properties = _properties_of_asf(file)
+    if properties is None or properties[88] & 1:
+        return 0
+    return int.from_bytes(properties[40:48], "little")
+
+
 def _end_of_program_stream(file: BinaryIO, size: int) -> int:
     """End of the last packet of an MPEG program stream; 0 where packets do not follow each other without a gap."""
     end = 0
@@ -219,10 +257,16 @@ def _end_of_gif(file: BinaryIO, size: int) -> int:
 
 
 _ANNOUNCED_ENDS: dict[str, Callable[[BinaryIO, int], int]] = {
+    "asf": _end_of_asf,
     "avi": _end_of_avi,
     "gif": _end_of_gif,
     "mov": _end_of_boxes,
     "matroska": _end_of_matroska,
     "mpeg": _end_of_program_stream,
     "mpegts": _end_of_transport_stream,
+}
+_UNREADABLE: dict[str, Callable[[BinaryIO, int], int]] = {
+    "asf": _unreadable_in_asf,
+    "avi": _unreadable_in_avi,
+    "matroska": _unreadable_in_matroska,
 }

@@ -83,7 +83,8 @@ def token_embedder_of(backbone: Any) -> Any:
     Raises:
         NotImplementedError: Neither does.
     """
-    for module in (backbone, getattr(backbone, "text_model", None)):
+    candidates: tuple[Any, ...] = (backbone, getattr(backbone, "text_model", None))
+    for module in candidates:
         try:
             module.get_input_embeddings()
         except (AttributeError, NotImplementedError):

@@ -29,6 +29,19 @@ INTERPOLATION_MODES = {2: "bilinear", 3: "bicubic"}
 LONGEST_IN_CROPS = 8
 LONGEST_WITHOUT_CROP = 1 << 14  # pixels
 PATCH_SIZE = ("patch_size", "max_num_patches")
+# The settings, which may also be given for one call.
+IMAGE_OPTIONS = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
 
 
 class DKDCLIPImageProcessor(BaseImageProcessor):
@@ -65,10 +78,10 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
     ) -> None:
         super().__init__(**kwargs)
         self.do_resize = do_resize
-        self.size = _plain_size(size if size is not None else {"shortest_edge": 224})
+        self.size = _plain_size({"shortest_edge": 224} if size is None else size, "shortest_edge")
         self.resample = int(resample)
         self.do_center_crop = do_center_crop
-        self.crop_size = _plain_size(crop_size if crop_size is not None else {"height": 224, "width": 224})
+        self.crop_size = _plain_size(224 if crop_size is None else crop_size, "height", "width")
         self.do_rescale = do_rescale
         self.rescale_factor = rescale_factor
         self.do_normalize = do_normalize
@@ -126,10 +139,20 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
             image_std=std,
         )
 
+    def with_settings(self, settings: dict[str, Any]) -> "DKDCLIPImageProcessor":
+        """A copy with some settings changed.
+
+        Raises:
+            ValueError: A setting is unknown or has a value that it cannot have.
+        """
+        if unknown := sorted(settings.keys() - set(IMAGE_OPTIONS)):
+            raise ValueError(f"unknown options {unknown}; known are {', '.join(IMAGE_OPTIONS)}")
+        return type(self)(**{name: getattr(self, name) for name in IMAGE_OPTIONS} | settings)
+
     def preprocess(self, images: Any, return_tensors: str | None = "pt", **kwargs: Any) -> BatchFeature:
-        """Pixel values (N, 3, H, W) float32 of one image or a list of images."""
+        """Pixel values (N, 3, H, W) float32 of one image or a list of images; `kwargs` are settings for this call."""
         if kwargs:
-            raise ValueError(f"unknown options {sorted(kwargs)}; image settings are attributes of the image processor")
+            return self.with_settings(kwargs).preprocess(images, return_tensors)
         many = isinstance(images, list | tuple) or getattr(images, "ndim", 3) == 4
         videos = [[image] for image in (images if many else [images])]
         pixel_values = self.preprocess_videos([frame_tensors(video) for video in videos])
@@ -391,8 +414,10 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | torch.Tensor)
 
 
-def _plain_size(size: Any) -> dict[str, int]:
-    """A size as a dict of the entries that are set (transformers has a class of its own for it)."""
+def _plain_size(size: Any, *edges: str) -> dict[str, int]:
+    """A size as a dict of the entries that are set (transformers has its own class); one number is for all `edges`."""
+    if isinstance(size, int):
+        return dict.fromkeys(edges, size)
     return {name: int(value) for name, value in dict(size).items() if value is not None}
 
 

@@ -273,9 +273,12 @@ class DKDCLIPModel(PreTrainedModel):
         """Replace the token embeddings of the backbone's text encoder."""
         token_embedder_of(self.backbone).set_input_embeddings(value)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
         """As in `PreTrainedModel`, in the backbone's text encoder and its configuration."""
-        return token_embedder_of(self.backbone).resize_token_embeddings(*args, **kwargs)
+        embedder = token_embedder_of(self.backbone)
+        return embedder.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
         """Embed the frames, before the domain is applied: each by itself, unless there is a temporal transformer.

@@ -14,14 +14,33 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
 from .frame_sampling import Views
-from .image_processing_dkd import PIL_IMAGE, DKDCLIPImageProcessor, describe, frame_tensors, is_array, join_equal_sizes
-from .video_frames import VideoFrames, read_frames
+from .image_processing_dkd import IMAGE_OPTIONS, DKDCLIPImageProcessor, is_array, join_equal_sizes
+from .video_inputs import frames_of, list_of_videos
 
 
 # Backbones trained on texts padded to full length without a mask: shorter padding changes their embeddings.
 PADDED_TO_MAX_LENGTH = ("siglip", "siglip2")
 # Text encoders whose position numbers begin after the padding token's id.
 OFFSET_POSITIONS = ("altclip_text_model", "camembert", "roberta", "xlm-roberta")
+# Options of the tokenizer that leave one row of tokens a text.
+TEXT_OPTIONS = (
+    "add_special_tokens",
+    "max_length",
+    "pad_to_multiple_of",
+    "padding",
+    "padding_side",
+    "return_attention_mask",
+    "return_token_type_ids",
+    "truncation",
+    "verbose",
+)
+VIDEO_OPTIONS = (*IMAGE_OPTIONS, "num_frames", "views")
+OPTIONS = {
+    "text_kwargs": TEXT_OPTIONS,
+    "images_kwargs": IMAGE_OPTIONS,
+    "videos_kwargs": VIDEO_OPTIONS,
+    "common_kwargs": ("return_tensors",),
+}
 
 
 class DKDCLIPProcessor(ProcessorMixin):
@@ -85,8 +104,11 @@ class DKDCLIPProcessor(ProcessorMixin):
         videos: Any = None,
         num_frames: int | None = None,
         views: str | None = None,
-        return_tensors: str | None = "pt",
-        **text_kwargs: Any,
+        text_kwargs: dict[str, Any] | None = None,
+        images_kwargs: dict[str, Any] | None = None,
+        videos_kwargs: dict[str, Any] | None = None,
+        common_kwargs: dict[str, Any] | None = None,
+        **options: Any,
     ) -> BatchFeature:
         """Prepares a batch for the model.
 
@@ -95,69 +117,67 @@ class DKDCLIPProcessor(ProcessorMixin):
             text: A text, K texts, or K lists of P texts each (prompts of a class).
             videos: One video or a list of them. A video is a list of frames (PIL images, or arrays or tensors
                 (H, W, C) or (C, H, W): uint8, or floating point from 0 to 1), one array (T, H, W, C) or (T, C, H, W),
-                `VideoFrames`, or the path of a file.
+                `VideoFrames`, or a file: its path, its bytes, the file opened as bytes, a row {"path", "bytes"} of
+                `datasets.Video(decode=False)`, or a `VideoDecoder` of torchcodec. A column of `datasets` is a list.
             num_frames: Frames to take from each video, at segment centres; short videos repeat frames. None: all
                 frames of a video in memory, and the processor's `num_frames` of a file.
             views: Instead of `num_frames`, "FRAMESxCROPSxCLIPS" such as "16x3x5".
-            return_tensors: "pt" or "np".
-            **text_kwargs: For the tokenizer, over the processor's own padding and truncation.
+            text_kwargs: Options for the text, as below.
+            images_kwargs: Options for the frames, as below.
+            videos_kwargs: The same, or `num_frames` and `views`.
+            common_kwargs: `return_tensors`.
+            **options: For the text `padding`, `truncation`, `max_length` and others of the tokenizer, over the
+                processor's own; for the frames the settings of the image processor, in this call alone; and
+                `return_tensors`, "pt" (default) or "np".
 
         Returns:
             `pixel_values` (B, T, 3, H, W) float32, or (B * clips * crops, T, 3, H, W) with `views`, the views of a
             video side by side, clip after clip; `input_ids` and, where the tokenizer gives one, `attention_mask`,
-            (K, L) or (K, P, L) int64.
+            (K, L) or (K, P, L) int64; `token_type_ids` with `return_token_type_ids=True`.
 
         Raises:
-            ValueError: Nothing or contradicting things were given, or a frame is of no known form.
+            ValueError: Nothing or contradicting things were given, an option is unknown, given twice or for what is
+                not there, or a frame is of no known form.
             VideoReadError: A file cannot be read (a ValueError that names it).
         """
         if images is None and videos is None and text is None:
             raise ValueError("give videos, images or text")
         if images is not None and videos is not None:
             raise ValueError("give videos or images, not both; an image is a video of one frame")
-        if num_frames is not None and views is not None:
-            raise ValueError("give num_frames or views, not both")
+        options |= {name: value for name, value in (("num_frames", num_frames), ("views", views)) if value is not None}
+        groups = {"text_kwargs": text_kwargs, "images_kwargs": images_kwargs}
+        given = _all_options(options, groups | {"videos_kwargs": videos_kwargs, "common_kwargs": common_kwargs})
+        for names, missing, what in (
+            (TEXT_OPTIONS, text is None, "text"),
+            (VIDEO_OPTIONS, images is None and videos is None, "frames"),
+        ):
+            if missing and (unused := sorted(given.keys() & set(names))):
+                raise ValueError(f"{unused[0]} is an option for {what}, which is not given")
         data: dict[str, torch.Tensor] = {}
         if text is not None:
-            data |= self._tokenize(text, **text_kwargs)
-        elif text_kwargs:
-            raise ValueError(f"unknown options {sorted(text_kwargs)}")
+            data |= self._tokenize(text, **{name: given[name] for name in TEXT_OPTIONS if name in given})
         if images is not None:
             videos = [[image] for image in _list_of_images(images)]
         if videos is not None:
-            wanted = Views.parse(views) if views is not None else Views(num_frames) if num_frames is not None else None
-            data["pixel_values"] = self._pixel_values(self.list_of_videos(videos), wanted)
-        return BatchFeature(data, tensor_type=return_tensors)
+            settings = {name: given[name] for name in IMAGE_OPTIONS if name in given}
+            wanted = _views(given.get("num_frames"), given.get("views"))
+            data["pixel_values"] = self._pixel_values(list_of_videos(videos), wanted, settings)
+        return BatchFeature(data, tensor_type=given.get("return_tensors", "pt"))
 
-    @staticmethod
-    def list_of_videos(videos: Any) -> list[Any]:
-        """Videos of a batch; a list of frames is one video."""
-        if isinstance(videos, str | os.PathLike | VideoFrames):
-            return [videos]
-        if is_array(videos) and videos.ndim in (4, 5):
-            return [videos] if videos.ndim == 4 else list(videos)
-        if not isinstance(videos, list | tuple) or not videos:
-            raise ValueError(f"videos must be a list, an array of 4 or 5 dimensions or a path, not {describe(videos)}")
-        first = videos[0]
-        if isinstance(first, PIL_IMAGE) or (is_array(first) and first.ndim <= 3):
-            return [videos]
-        return list(videos)
-
-    def _pixel_values(self, videos: list[Any], views: Views | None) -> torch.Tensor:
+    def _pixel_values(self, videos: list[Any], views: Views | None, settings: dict[str, Any]) -> torch.Tensor:
+        if not videos:
+            raise ValueError("the list of videos is empty")
         clips = []
         for video in videos:
-            if isinstance(video, str | os.PathLike):
-                sampled = views or Views(self.num_frames)
-                frames = [read_frames(video, sampled.num_frames, sampled.num_clips).pixels]
-            else:
-                frames = frame_tensors(video, views)
+            frames = frames_of(video, views, self.num_frames)
             if views is None or views.num_clips == 1:
                 clips.append(frames)
             else:
                 singles = [frame for part in frames for frame in part.split(1)]
                 size = views.num_frames
                 clips += [join_equal_sizes(singles[at : at + size]) for at in range(0, len(singles), size)]
-        return self.image_processor.preprocess_videos(clips, views.num_crops if views is not None else 1)
+        image_processor = self.image_processor.with_settings(settings) if settings else self.image_processor
+        return image_processor.preprocess_videos(clips, views.num_crops if views is not None else 1)
 
     def _tokenize(self, text: str | list[str] | list[list[str]], **text_kwargs: Any) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask`, (K, L) or (K, P, L)."""
@@ -175,13 +195,39 @@ class DKDCLIPProcessor(ProcessorMixin):
         if limit:
             options |= {"truncation": True, "max_length": limit}
         tokens = self.tokenizer(flat, **{**options, **text_kwargs, "return_tensors": "pt"})
-        names = [name for name in ("input_ids", "attention_mask") if name in tokens]
+        wanted = ["input_ids", "attention_mask"]
+        if text_kwargs.get("return_token_type_ids"):
+            wanted.append("token_type_ids")
+        names = [name for name in wanted if name in tokens]
         return {name: tokens[name].unflatten(0, (len(texts), -1)) if nested else tokens[name] for name in names}
 
     @property
     def model_input_names(self) -> list[str]:
         """Names of what a call returns."""
         return ["pixel_values", "input_ids", "attention_mask"]
+
+
+def _all_options(options: dict[str, Any], groups: dict[str, dict[str, Any] | None]) -> dict[str, Any]:
+    """Options that were given by themselves and in groups, each once and by a name that is known."""
+    given = dict(options)
+    for group, values in groups.items():
+        for name, value in (values or {}).items():
+            if name not in OPTIONS[group]:
+                raise ValueError(f"{group} has no option {name!r}; it has {', '.join(OPTIONS[group])}")
+            if name in given:
+                raise ValueError(f"{name} is given twice, once of them in {group}")
+            given[name] = value
+    known = sorted({name for names in OPTIONS.values() for name in names})
+    if unknown := sorted(given.keys() - set(known)):
+        raise ValueError(f"unknown options {unknown}; known are {', '.join(known)}")
+    return given
+
+
+def _views(num_frames: int | None, views: str | None) -> Views | None:
+    """What `num_frames` or `views` ask for."""
+    if num_frames is not None and views is not None:
+        raise ValueError("give num_frames or views, not both")
+    return Views.parse(views) if views is not None else Views(num_frames) if num_frames is not None else None
 
 
 def _limit_of(tokenizer: Any) -> int | None:

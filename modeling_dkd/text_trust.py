@@ -40,6 +40,8 @@ from .class_mixture import (
 from .mixture_options import MixtureOptions
 
 
+# From texts (K, D), `sum_logits` of the domain and the options to the debiased texts.
+Debias = Callable[[Tensor, Tensor, MixtureOptions], TextPrior]
 # Of the bins that halve a domain: far narrower than any domain, far wider than what rounding moves a sample by.
 BIN_WIDTH = 0.01
 # Nats a sample that are worth a change: where classes lie far apart, all candidates are equal but for rounding.
@@ -87,11 +89,12 @@ def fit_under_trust(
     trust: float,
     logit_scale: float,
     options: MixtureOptions,
+    debias: Debias = debias_texts,
     all_reduce: AllReduce = lambda sums: sums,
 ) -> TrustedFit:
     """Debias unit texts (K, D) and fit a domain with them, both under this trust; the rest as in `fit_best_trust`."""
     logit_sums = all_reduce(sum_logits(video_embeds, text_embeds, trust * logit_scale, options))
-    prior = debias_texts(text_embeds, logit_sums, options, trust)
+    prior = debias(text_embeds, logit_sums, options).trusted(trust)
     fitted = fit_class_mixture(video_embeds, prior, labels, logit_scale, options, all_reduce)
     return TrustedFit(logit_sums, prior, *fitted)
 
@@ -103,6 +106,7 @@ def fit_best_trust(
     num_samples: int,
     logit_scale: float,
     options: MixtureOptions,
+    debias: Debias = debias_texts,
     all_reduce: AllReduce = lambda sums: sums,
 ) -> tuple[TextTrust, TrustedFit]:
     """The trust that the domain asks for, and the domain as it is under this.
@@ -114,18 +118,19 @@ def fit_best_trust(
         num_samples: Of all processes.
         logit_scale: s.
         options: Constants.
+        debias: What makes a prior of the texts, as `DKDHead.prior`.
         all_reduce: Sums a tensor over processes that each hold a part of the samples.
     """
-    fitted = fit_under_trust(video_embeds, labels, text_embeds, 1.0, logit_scale, options, all_reduce)
+    fitted = fit_under_trust(video_embeds, labels, text_embeds, 1.0, logit_scale, options, debias, all_reduce)
     sample = spread_samples(video_embeds, options.trust_samples, num_samples)
     own_labels = spread_samples(labels, options.trust_samples, num_samples)
     if sample is None or own_labels is None:
         sample, own_labels = text_embeds[:0], labels[:0]
     temperature = fitted.mixture.temperature
-    trust = choose_text_trust(sample, own_labels, text_embeds, temperature, logit_scale, options, all_reduce)
+    trust = choose_text_trust(sample, own_labels, text_embeds, temperature, logit_scale, options, debias, all_reduce)
     if trust.text_trust < 1:
         chosen = float(trust.text_trust)
-        fitted = fit_under_trust(video_embeds, labels, text_embeds, chosen, logit_scale, options, all_reduce)
+        fitted = fit_under_trust(video_embeds, labels, text_embeds, chosen, logit_scale, options, debias, all_reduce)
     return trust, fitted
 
 
@@ -136,6 +141,7 @@ def choose_text_trust(
     temperature: Tensor,
     logit_scale: float,
     options: MixtureOptions,
+    debias: Debias = debias_texts,
     all_reduce: AllReduce = lambda sums: sums,
 ) -> TextTrust:
     """The median of what up to three ways to halve a sample of the domain choose.
@@ -149,13 +155,14 @@ def choose_text_trust(
         temperature: T, of a fit to the whole domain under full trust.
         logit_scale: s.
         options: Constants.
+        debias: What makes a prior of the texts, as `DKDHead.prior`.
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
     options = replace(options, num_rounds=min(options.num_rounds, options.trust_rounds))
     chosen: list[TextTrust] = []
     for way in range(3):
         halves = _halves(sample, way)
-        fixed = text_embeds, temperature, logit_scale, options, all_reduce
+        fixed = text_embeds, temperature, logit_scale, options, debias, all_reduce
         scores = partial(_held_out_scores, sample, labels, halves, *fixed)
         chosen.append(_choose(scores, halves, options, all_reduce))
         highest = chosen[-1].trust_gain + options.trust_errors * chosen[-1].trust_error
@@ -203,12 +210,13 @@ def _held_out_scores(
     temperature: Tensor,
     logit_scale: float,
     options: MixtureOptions,
+    debias: Debias,
     all_reduce: AllReduce,
     trust: float,
 ) -> Tensor:
     """What C is the mean of, (n,), float64."""
     fits = [
-        fit_under_trust(sample[half], labels[half], text_embeds, trust, logit_scale, options, all_reduce)
+        fit_under_trust(sample[half], labels[half], text_embeds, trust, logit_scale, options, debias, all_reduce)
         for half in halves
     ]
     joints = [_joint_log_density(sample, fit, temperature, logit_scale) for fit in fits]

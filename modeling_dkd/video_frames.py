@@ -302,7 +302,7 @@ class _Pictures:
         return lost
 
     def _frames(self, kept: dict[int, torch.Tensor], indices: ArrayOfInt, total: int, damaged: int) -> VideoFrames:
-        pixels = torch.stack([kept[index] for index in indices.tolist()])
+        pixels = torch.stack([kept[index].permute(1, 2, 0) for index in indices.tolist()]).permute(0, 3, 1, 2)
         return VideoFrames(pixels, indices, self.file.times[indices], total, damaged)
 
 
@@ -320,6 +320,7 @@ class _OpenVideo:
         self.failed_packets = self.corrupt_frames = self.incomplete_packets = self.num_packets = 0
         self.last_dts = -1  # in an AVI the number of the last frame, with those that the encoder dropped
         self.interlaced = False
+        self.hidden: set[int | None] = set()  # timestamps of pictures that an edit list leaves out
         self.keys: list[bool] = []  # of each packet, whether decoding can begin there
         self.packets: list[Any] | None = [] if path.stat().st_size <= PACKETS_IN_MEMORY else None
         # An index written by the muxer lists every packet; empty ones stand for frames that the encoder dropped.
@@ -359,8 +360,11 @@ class _OpenVideo:
                 self.num_packets += 1
                 self.last_dts = max(self.last_dts, -1 if packet.dts is None else packet.dts)
                 self.keys.append(packet.is_keyframe)
-                if not packet.is_discard:
+                if packet.is_discard:
+                    self.hidden.add(packet.pts)
+                else:
                     timestamps.append(packet.pts)
+        self.hidden -= {None, *timestamps}
         known = sorted(pts for pts in timestamps if pts is not None)
         return [*known, *[None] * (len(timestamps) - len(known))]
 
@@ -386,6 +390,8 @@ class _OpenVideo:
                 self.failed_packets += 1
                 continue
             for frame in frames:
+                if frame.pts in self.hidden:
+                    continue  # most decoders leave it out themselves
                 groundless = groundless and not (frame.key_frame or frame.pict_type == av.video.frame.PictureType.I)
                 self.corrupt_frames += frame.is_corrupt or groundless
                 self.interlaced = self.interlaced or frame.interlaced_frame
@@ -399,9 +405,8 @@ class _OpenVideo:
         """
         lost = max(0, max(listed, self._listed_packets()) - self.num_packets)
         hole = unreadable_bytes(self.path, self.container.format.name)
-        if (
-            self.format == "avi"
-        ):  # its index comes last, and FFmpeg makes up one that is not there; its header is first
+        if self.format == "avi":
+            # Its index comes last, and FFmpeg makes up one that is not there; its header comes first.
             doubtful = self.missing_bytes or hole or not listed
             return max(lost, self.stream.frames - max(self.num_packets, self.last_dts + 1)) if doubtful else lost
         if self.format == "mov" and self.stream.frames:
@@ -628,7 +633,12 @@ class _RgbConverter:
             self.size = (frame.width, frame.height)
         width, height = self.size
         rgb: Any = self.reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1).to_ndarray()
-        return _upright(rgb, frame.side_data.get("DISPLAYMATRIX"))
+        try:
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+        except ValueError:  # side data of a kind that this PyAV does not know; the turn alone is known then
+            turns, rest = divmod(frame.rotation, 90)
+            return np.rot90(rgb, turns) if rest == 0 else rgb
+        return _upright(rgb, matrix)
 
 
 def _upright(rgb: np.ndarray[Any, Any], display_matrix: Any) -> np.ndarray[Any, Any]:

@@ -8,23 +8,32 @@
     pipe = pipeline("video-classification", model=folder_or_repository, trust_remote_code=True)
     pipe("a.mp4")
 
+    pipe = pipeline("zero-shot-video-classification", model=model, processor=processor)  # a model in memory
+    pipe = VideoClassificationPipeline(model=model, processor=processor)
+
 A domain that was fitted takes part without being asked: a label that names one of its classes stands for the text that
 the class was fitted with.
 """
 
 import os
 import re
+import sys
 import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Pipeline
+from transformers import AutoModel
+
+# Not from `transformers`: its pipelines may just be importing the Auto classes, which bring this file along.
+from transformers.pipelines.base import Pipeline, PipelineRegistry
+
+from .video_inputs import is_column, is_one_video, list_of_videos
 
 
 # What config.json says about the classes below; `pipeline` reads it.
@@ -40,6 +49,7 @@ DEFAULT_TEMPLATE = "a photo of a person doing {}."
 BasePipeline: Any = Pipeline
 MAX_DOWNLOAD_BYTES = 1 << 30
 DOWNLOAD_TIMEOUT_SECONDS = 30
+BLACK_SIZE = (64, 64)
 
 
 class VideoClassificationPipeline(BasePipeline):
@@ -55,32 +65,43 @@ class VideoClassificationPipeline(BasePipeline):
         self._encoded: tuple[Any, Tensor] | None = None  # texts and their embeddings
         super().__init__(*args, **kwargs)
 
-    def __call__(self, videos: Any, **options: Any) -> Any:
+    def __call__(self, inputs: Any, **options: Any) -> Any:
         """Labels of one video or of several, the likeliest first.
 
         The texts of the labels are encoded once and kept until other labels are asked.
 
         Args:
-            videos: A video or a list of them, as the processor takes them: the path of a file, frames (PIL images,
-                arrays or tensors) in a list, an array (T, H, W, C) or (T, C, H, W). For a generator or a data set of
-                such the result is an iterator.
+            inputs: A video or a list of them, as the processor takes them: the path of a file, its bytes, the file
+                opened as bytes, frames (PIL images, arrays or tensors) in a list, an array (T, H, W, C) or
+                (T, C, H, W), a row or a decoder of `datasets.Video`; or a column of `datasets`, read row by row. For
+                a generator, a streamed column or a data set of torch the result is an iterator.
             **options: `top_k` labels a video (default 5), `num_frames` taken from each video (default: the
-                processor's), `allow_urls` to fetch http(s) addresses (default False), `batch_size`, `num_workers`.
+                processor's), `allow_urls` to fetch http(s) addresses (default False), `on_error`, "raise" (default)
+                or "skip", `reject_below`, from 0 to 1 (default: nothing is rejected), `batch_size`, `num_workers`.
 
         Returns:
-            For each video a list of {"label": str, "score": float}; scores are a softmax over all labels.
+            For each video a list of {"label": str, "score": float}; scores are a softmax over all labels. A video
+            whose `known`, the probability that it is of one of the classes at all, is below `reject_below` gets
+            [{"label": None, "score": known}]. With `on_error="skip"` a video that cannot be read gets
+            {"error": message}, and the others go on.
 
         Raises:
             ValueError: A file cannot be read (the message names it), an address was given without `allow_urls`, an
                 option is out of range, or the model has no labels of its own.
         """
-        if isinstance(videos, Iterator):
-            videos = _Stream(videos)
-        if isinstance(videos, torch.utils.data.Dataset):
-            return super().__call__(videos, **options)
-        batch = self.processor.list_of_videos(videos)
-        results = super().__call__(batch, **options)
-        return results[0] if batch[0] is videos else results
+        if isinstance(inputs, torch.utils.data.Dataset):
+            return super().__call__(inputs, **options)
+        if isinstance(inputs, Iterable) and not isinstance(inputs, Sized) and not is_one_video(inputs):
+            # A generator: the library's iterator knows no `next`, and begins anew with each `iter`.
+            return (result for result in super().__call__(_Stream(inputs), **options))
+        if is_column(inputs):
+            return list(super().__call__(_Rows(inputs), **options))
+        videos = list_of_videos(inputs)
+        if not videos:
+            self._sanitize_parameters(**{k: v for k, v in options.items() if k not in {"batch_size", "num_workers"}})
+            return []
+        results = super().__call__(videos, **options)
+        return results[0] if videos[0] is inputs else results
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Write model, processor and code into a folder from which `pipeline` loads them."""
@@ -93,6 +114,8 @@ class VideoClassificationPipeline(BasePipeline):
         top_k: int | None = None,
         num_frames: int | None = None,
         allow_urls: bool | None = None,
+        on_error: str | None = None,
+        reject_below: float | None = None,
         **others: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if others:
@@ -100,26 +123,51 @@ class VideoClassificationPipeline(BasePipeline):
         for name, value in (("top_k", top_k), ("num_frames", num_frames)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name} is {value!r}, but must be an integer of at least 1")
-        preprocess = {"num_frames": num_frames, "allow_urls": allow_urls}
-        return _given(preprocess), {}, _given({"top_k": top_k})
+        if on_error not in (None, "raise", "skip"):
+            raise ValueError(f"on_error is {on_error!r}, but must be 'raise' or 'skip'")
+        is_number = isinstance(reject_below, int | float) and not isinstance(reject_below, bool)
+        if reject_below is not None and not (is_number and 0 <= reject_below <= 1):
+            raise ValueError(f"reject_below is {reject_below!r}, but must be a number from 0 to 1")
+        preprocess = {"num_frames": num_frames, "allow_urls": allow_urls, "on_error": on_error}
+        return _given(preprocess), {}, _given({"top_k": top_k, "reject_below": reject_below})
 
-    def preprocess(self, video: Any, num_frames: int | None = None, allow_urls: bool = False) -> dict[str, Tensor]:
-        """Frames of one video, `pixel_values` (1, T, 3, H, W)."""
-        with _local_file(video, allow_urls) as found:
-            return dict(self.processor(videos=[found], num_frames=num_frames or self.processor.num_frames))
+    def preprocess(
+        self, video: Any, num_frames: int | None = None, allow_urls: bool = False, on_error: str = "raise"
+    ) -> dict[str, Any]:
+        """Frames of one video, `pixel_values` (1, T, 3, H, W), and why it could not be read, "" where it could."""
+        num_frames = num_frames or self.processor.num_frames
+        try:
+            with _local_file(video, allow_urls) as found:
+                return {**self.processor(videos=[found], num_frames=num_frames), "error": ""}
+        except (ValueError, OSError) as error:
+            if on_error == "raise":
+                raise
+            # Black frames take the place of the video in its batch.
+            black = torch.zeros(1, 3, *BLACK_SIZE, dtype=torch.uint8)
+            return {**self.processor(videos=[black], num_frames=num_frames), "error": str(error)}
 
     def _forward(
-        self, inputs: dict[str, Tensor], labels: Sequence[str] | None = None, templates: Sequence[str] | None = None
-    ) -> dict[str, Tensor]:
-        """Logits (B, K) of the frames `pixel_values` (B, T, 3, H, W)."""
+        self, inputs: dict[str, Any], labels: Sequence[str] | None = None, templates: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """Logits (B, K) of the frames `pixel_values` (B, T, 3, H, W), and `known` (B,)."""
         texts = self._class_texts(self._own_labels() if labels is None else labels, templates)
         videos = self.model.get_video_features(inputs["pixel_values"])
-        return {"logits": self.model.head(videos, texts).logits_per_video}
+        moved = self.model.head(videos, texts)
+        return {"logits": moved.logits_per_video, "known": moved.known, "error": inputs["error"]}
 
     def postprocess(
-        self, outputs: dict[str, Tensor], labels: Sequence[str] | None = None, top_k: int | None = 5
-    ) -> list[dict[str, Any]]:
-        """Labels and scores of one video, the likeliest first."""
+        self,
+        outputs: dict[str, Any],
+        labels: Sequence[str] | None = None,
+        top_k: int | None = 5,
+        reject_below: float = 0.0,
+    ) -> Any:
+        """Labels and scores of one video, the likeliest first, or why there are none."""
+        if outputs["error"]:
+            return {"error": outputs["error"]}
+        known = float(outputs["known"][0])
+        if known < reject_below:
+            return [{"label": None, "score": known}]
         names = self._own_labels() if labels is None else labels
         scores = outputs["logits"][0].softmax(-1)
         best = scores.topk(len(names) if top_k is None else min(top_k, len(names)))
@@ -169,11 +217,11 @@ class VideoClassificationPipeline(BasePipeline):
 class ZeroShotVideoClassificationPipeline(VideoClassificationPipeline):
     """Videos to any labels that are asked."""
 
-    def __call__(self, videos: Any, candidate_labels: Sequence[str] | None = None, **options: Any) -> Any:
+    def __call__(self, inputs: Any, candidate_labels: Sequence[str] | None = None, **options: Any) -> Any:
         """The candidate labels of one video or of several, the likeliest first.
 
         Args:
-            videos: As in `VideoClassificationPipeline`.
+            inputs: As in `VideoClassificationPipeline`.
             candidate_labels: Different texts, at least one; may also be given when the pipeline is made.
             **options: `hypothesis_template`, a text with one {} for the label or a list of such texts, which are
                 averaged. Without it labels that name a class of the fitted domain stand for the text the class was
@@ -190,7 +238,7 @@ class ZeroShotVideoClassificationPipeline(VideoClassificationPipeline):
         given = {} if candidate_labels is None else {"candidate_labels": candidate_labels}
         if not given and "labels" not in self._forward_params:
             raise ValueError("candidate_labels are missing; give the labels to choose from, such as ['walk', 'run']")
-        return super().__call__(videos, **given, **options)
+        return super().__call__(inputs, **given, **options)
 
     def _sanitize_parameters(
         self, *, candidate_labels: Any = None, hypothesis_template: Any = None, **options: Any
@@ -202,20 +250,54 @@ class ZeroShotVideoClassificationPipeline(VideoClassificationPipeline):
         return preprocess, forward, postprocess | _given({"labels": labels})
 
     def postprocess(
-        self, outputs: dict[str, Tensor], labels: Sequence[str] | None = None, top_k: int | None = None
-    ) -> list[dict[str, Any]]:
-        """Labels and scores of one video, the likeliest first."""
-        return super().postprocess(outputs, labels, top_k)
+        self,
+        outputs: dict[str, Any],
+        labels: Sequence[str] | None = None,
+        top_k: int | None = None,
+        reject_below: float = 0.0,
+    ) -> Any:
+        """Labels and scores of one video, the likeliest first, or why there are none."""
+        return super().postprocess(outputs, labels, top_k, reject_below)
+
+
+def register_task(registry: PipelineRegistry) -> None:
+    """Make the zero-shot task known to `pipeline`, which asks a checkpoint for its tasks, but no model in memory.
+
+    The other task is the library's own: for a model in memory give `pipeline_class=VideoClassificationPipeline`.
+    """
+    task = "zero-shot-video-classification"
+    if task not in registry.get_supported_tasks():
+        registry.register_pipeline(
+            task, pipeline_class=ZeroShotVideoClassificationPipeline, pt_model=AutoModel, type="multimodal"
+        )
+
+
+# There is none yet while `transformers.pipelines` itself is being imported.
+if registry := getattr(sys.modules["transformers.pipelines"], "PIPELINE_REGISTRY", None):
+    register_task(registry)
 
 
 class _Stream(torch.utils.data.IterableDataset[Any]):
     """A generator as a data set, which no release of `transformers` takes in whole before it begins."""
 
-    def __init__(self, videos: Iterator[Any]) -> None:
+    def __init__(self, videos: Iterable[Any]) -> None:
         self.videos = videos
 
     def __iter__(self) -> Iterator[Any]:
-        return self.videos
+        return iter(self.videos)
+
+
+class _Rows(torch.utils.data.Dataset[Any]):
+    """A column as a data set, of which no more rows are in memory than a batch."""
+
+    def __init__(self, column: Sequence[Any]) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.column[index]
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

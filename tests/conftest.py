@@ -11,6 +11,20 @@ from modeling_dkd.synthetic.checkpoint import CHECKPOINT, copy_code
 DATA = Path(os.environ.get("DKD_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
 
 
+# Of the common tests of transformers, see test_common_of_transformers.py.
+MARKERS_OF_TRANSFORMERS = (
+    "accelerate_tests",
+    "torch_compile_test",
+    *(f"flash_attn{n}_test" for n in ("", "_3", "_4")),
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Markers must be known."""
+    for name in MARKERS_OF_TRANSFORMERS:
+        config.addinivalue_line("markers", f"{name}: a common test of transformers")
+
+
 def pytest_sessionstart() -> None:
     """Tests run on the code as it is now, also where they load it from the embedded checkpoint."""
     copy_code(CHECKPOINT)

@@ -71,11 +71,13 @@ def naive_posteriors(mixture, prior, videos, labels):
     return torch.stack(assigned), torch.stack(expected)
 
 
-def naive_log_frequency(before, counts, prior_counts, variance):
-    """Where counts - prior_counts exp(w - before) - w / variance is zero, class by class, by a bracketing solver."""
+def naive_log_frequency(before, counts, prior_counts):
+    """Where counts - prior_counts exp(w - before) - w / v is zero, class by class, by a bracketing solver."""
     return torch.tensor(
         [
-            brentq(lambda w, b=b, c=c, e=e: c - e * math.exp(w - b) - w / variance, -60, 60, xtol=1e-12)
+            brentq(
+                lambda w, b=b, c=c, e=e: c - e * math.exp(w - b) - w / OPTIONS.frequency_variance, -60, 60, xtol=1e-12
+            )
             for b, c, e in zip(before.tolist(), counts.tolist(), prior_counts.tolist(), strict=True)
         ],
         dtype=torch.float64,
@@ -109,7 +111,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         f * (o - domain_mean) @ (d - mean_direction) for f, o, d in zip(frequency, own, directions, strict=True)
     )
     length = sum(f * ((d - mean_direction) ** 2).sum() for f, d in zip(frequency, directions, strict=True))
-    scale = along / length
+    scale = (along / length).clamp_min(0)
     anchors = domain_mean + scale * (directions - mean_direction)
     anchor_weights = naive_anchor_weights(counts.tolist(), float((labels >= 0).double().mean()))
     held = anchor_weights[:, None]
@@ -117,29 +119,24 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     residuals = [(assigned[i, k], videos[i] - means[k]) for i in range(num_samples) for k in range(len(counts))]
     covariance = sum(share * torch.outer(residual, residual) for share, residual in residuals) / num_samples
     own, dim = covariance.diagonal(), videos.shape[1]
-    apart = (1 - OPTIONS.equal_variance_share) * num_samples / (num_samples + OPTIONS.variance_prior_samples)
+    apart = num_samples / (num_samples + OPTIONS.variance_prior_samples)
     held = torch.diag((1 - apart) * own.mean() + apart * own)
     labelled = (labels >= 0).double().mean()
     num_seen = (labels < 0).sum() + (labels >= 0).sum() / OPTIONS.labelled_weight
     eigenvalues = torch.linalg.eigvalsh(covariance)
     dimension = 1 / max(1 / dim, (eigenvalues**2).sum() / eigenvalues.sum() ** 2 - 1 / num_seen)
     dimension += (dim - dimension) * OPTIONS.variance_prior_samples / (num_seen + OPTIONS.variance_prior_samples)
-    trust = num_seen / (num_seen + OPTIONS.covariance_prior_samples * dim)
+    trust = num_seen / (num_seen + dim)
     trust = trust * (labelled + (1 - labelled) * OPTIONS.unlabelled_covariance_share)
     covariance = trust * covariance + (1 - trust) * held
     covariance += (OPTIONS.relative_variance_floor * own.mean() + OPTIONS.rounding_variance) * torch.eye(dim)
     prior_counts, log_frequency = expected.sum(0), mixture.log_frequency.double()
-    variance = OPTIONS.frequency_variance
-    for _ in range(200):
-        observed = sum(float(w**2 + 1 / (n + 1 / variance)) for w, n in zip(log_frequency, prior_counts, strict=True))
-        variance = OPTIONS.frequency_prior_classes * OPTIONS.frequency_variance + observed
-        variance = variance / (OPTIONS.frequency_prior_classes + len(counts))
     unlabelled_temperature = OPTIONS.temperature + dimension * (len(counts) + OPTIONS.shared_classes) / num_samples
     per_sample = OPTIONS.labelled_weight * len(counts) / num_samples
     labelled_temperature = max(1, OPTIONS.labelled_temperature * per_sample**OPTIONS.labelled_temperature_power)
     labelled = (labels >= 0).double().mean()
     return {
-        "log_frequency": naive_log_frequency(log_frequency, counts, prior_counts, variance),
+        "log_frequency": naive_log_frequency(log_frequency, counts, prior_counts),
         "domain_mean": domain_mean,
         "mean_direction": mean_direction,
         "anchor_scale": scale,
@@ -197,8 +194,7 @@ def test_a_class_the_texts_hardly_expect_gets_no_frequency_that_overshoots():
     before = torch.zeros(3, dtype=torch.float64)
     counts, prior_counts = torch.tensor([1000.0, 10.0, 0.0]).double(), torch.tensor([10.0, 500.0, 500.0]).double()
     now = class_mixture._log_frequency(before, counts, prior_counts, OPTIONS)
-    variance = float(class_mixture._frequency_variance(before, prior_counts, OPTIONS))
-    torch.testing.assert_close(now, naive_log_frequency(before, counts, prior_counts, variance), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(now, naive_log_frequency(before, counts, prior_counts), rtol=1e-5, atol=1e-5)
     assert 0 < now[0] < math.log(100)
     assert now[2] < now[1] < 0
 
@@ -475,8 +471,8 @@ def test_one_class():
     assert float(mixture.counts) == pytest.approx(len(videos), rel=1e-5)
     torch.testing.assert_close(mixture.means[0], videos.mean(0))
     own, (num_videos, dim) = videos.var(0, correction=0), videos.shape
-    held = 1 - OPTIONS.unlabelled_covariance_share * num_videos / (num_videos + OPTIONS.covariance_prior_samples * dim)
-    equal = 1 - (1 - OPTIONS.equal_variance_share) * num_videos / (num_videos + OPTIONS.variance_prior_samples)
+    held = 1 - OPTIONS.unlabelled_covariance_share * num_videos / (num_videos + dim)
+    equal = 1 - num_videos / (num_videos + OPTIONS.variance_prior_samples)
     expected = (
         own
         + held * equal * (own.mean() - own)

@@ -1,6 +1,6 @@
 import pytest
 
-from modeling_dkd.container_length import missing_bytes
+from modeling_dkd.container_length import lacks_index, missing_bytes, unreadable_bytes
 
 
 def riff(kind: bytes, content: bytes, length: int | None = None) -> bytes:
@@ -80,3 +80,44 @@ def test_a_gif_without_its_end_is_cut_off(tmp_path):
     path = tmp_path / "video"
     path.write_bytes(b"GIF89a" + bytes(9))
     assert missing_bytes(path, "gif") == 1
+
+
+def element(identifier: str, content: bytes) -> bytes:
+    return bytes.fromhex(identifier) + (len(content) + (1 << 28)).to_bytes(4, "big") + content
+
+
+CLUSTER = bytes.fromhex("1f43b675") + b"\x01" + b"\xff" * 7  # of unknown length, as live recordings have them
+BLOCK = element("a3", bytes(50))
+MATROSKA = element("1a45dfa3", b"webm") + bytes.fromhex("18538067") + b"\x01" + b"\xff" * 7
+MATROSKA += element("1549a966", bytes(20)) + CLUSTER + element("e7", b"\1") + BLOCK * 4 + CLUSTER + BLOCK * 2
+AVI = riff(b"AVI ", b"LIST\x10\0\0\0movi" + (b"00dc\x0a\0\0\0" + bytes(10)) * 6)
+
+
+def test_bytes_that_belong_to_no_part_are_counted(tmp_path):
+    path = tmp_path / "video"
+    for container, data in (("matroska,webm", MATROSKA), ("avi", AVI), ("mpegts", bytes(900)), ("avi", b"")):
+        path.write_bytes(data)
+        assert unreadable_bytes(path, container) == 0
+    hole = MATROSKA.index(BLOCK) + len(BLOCK)
+    path.write_bytes(MATROSKA[:hole] + bytes(60) + MATROSKA[hole + 60 :])
+    assert unreadable_bytes(path, "matroska,webm") == 3 * len(BLOCK)  # up to the next cluster
+    path.write_bytes(MATROSKA[:-10])
+    assert unreadable_bytes(path, "matroska,webm") == len(BLOCK) - 10
+    hole = AVI.index(b"00dc") + 18
+    path.write_bytes(AVI[:hole] + bytes(8) + AVI[hole + 8 :])
+    assert unreadable_bytes(path, "avi") == len(AVI) - hole
+
+
+def test_a_film_without_its_index_is_recognised(tmp_path):
+    path = tmp_path / "video"
+    for data, lacks in (
+        (box(b"ftyp", b"isom") + box(b"mdat", bytes(40)), True),
+        (box(b"ftyp", b"isom") + box(b"mdat", bytes(40))[:20], True),
+        (box(b"ftyp", b"isom") + b"\0\0\0\0mdat" + bytes(50), True),
+        (WHOLE["mp4"][1], False),
+        (box(b"ftyp", b"isom") + box(b"mdat", bytes(40)) + box(b"moov", bytes(40)), False),
+        (b"some words", False),
+        (b"", False),
+    ):
+        path.write_bytes(data)
+        assert lacks_index(path) is lacks

@@ -19,7 +19,8 @@ from transformers import (
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from modeling_dkd import DKDCLIPImageProcessor, DKDCLIPProcessor
-from modeling_dkd.video_frames import VideoReadError, read_frames, segment_indices
+from modeling_dkd.frame_sampling import segment_indices
+from modeling_dkd.video_frames import VideoReadError, read_frames
 from tests.tiny_backbones import tiny_backbone_config
 
 
@@ -277,10 +278,49 @@ def test_video_and_text_in_one_call(processor):
     }
 
 
+@pytest.mark.parametrize("how", ["flat", "images_kwargs", "videos_kwargs"])
+def test_image_settings_may_be_given_for_one_call(processor, how):
+    videos, settings = [random_video()], {"do_rescale": False, "crop_size": 9, "image_mean": [0.1, 0.2, 0.3]}
+    other = DKDCLIPProcessor(processor.image_processor.with_settings(settings), processor.tokenizer)
+    given = settings if how == "flat" else {how: settings}
+    batch = processor(videos=videos, text=["a"], **given)
+    assert batch["pixel_values"].shape[-2:] == (9, 9)
+    assert torch.equal(batch["pixel_values"], other(videos=videos)["pixel_values"])
+    images = processor.image_processor.preprocess(random_video()[0], **settings)["pixel_values"]
+    assert torch.equal(images[0], other(images=random_video()[0])["pixel_values"][0, 0])
+    assert processor.image_processor.do_rescale
+    with pytest.raises(ValueError, match=r"unknown options \['rescale'\]; known are do_resize, "):
+        processor.image_processor.preprocess(random_video()[0], rescale=False)
+
+
+def test_options_in_groups_are_those_by_themselves(processor):
+    videos, text = [random_video()], ["a", "b c d"]
+    flat = processor(
+        videos=videos,
+        text=text,
+        num_frames=3,
+        max_length=9,
+        padding="max_length",
+        return_tensors="np",
+        do_rescale=False,
+    )
+    grouped = processor(
+        videos=videos,
+        text=text,
+        text_kwargs={"max_length": 9, "padding": "max_length"},
+        videos_kwargs={"num_frames": 3, "do_rescale": False},
+        common_kwargs={"return_tensors": "np"},
+    )
+    assert flat.keys() == grouped.keys()
+    assert all(np.array_equal(flat[name], grouped[name]) for name in flat)
+    assert flat["input_ids"].shape == (2, 9)
+    assert processor(videos=videos, videos_kwargs={"views": "2x1x2"})["pixel_values"].shape[:2] == (2, 2)
+
+
 BAD_INPUTS = [
     ({}, "give videos, images or text"),
     ({"videos": [random_video()], "images": random_video()[0]}, "not both"),
-    ({"videos": []}, "not list of length 0"),
+    ({"videos": []}, "the list of videos is empty"),
     ({"videos": 3}, "not int"),
     ({"videos": [[]]}, "not list of length 0"),
     ({"videos": [random_video(), random_video(3)]}, r"different numbers of frames, \[3, 5\]; give num_frames"),
@@ -297,7 +337,21 @@ BAD_INPUTS = [
     ({"videos": [random_video()], "num_frames": 0}, "must be at least 1"),
     ({"videos": [random_video()], "views": "8x2x1"}, "'8x2x1' must read FRAMESxCROPSxCLIPS"),
     ({"videos": [random_video()], "views": "8x1x1", "num_frames": 8}, "not both"),
-    ({"videos": [random_video()], "size": 3}, r"unknown options \['size'\]"),
+    ({"videos": [random_video()], "num_frame": 4}, r"unknown options \['num_frame'\]; known are .*num_frames"),
+    ({"videos": [random_video()], "text": "a", "num_frame": 4}, r"unknown options \['num_frame'\]"),
+    ({"text": "a", "max_lenght": 4}, r"unknown options \['max_lenght'\]"),
+    ({"text": "a", "return_offsets_mapping": True}, r"unknown options \['return_offsets_mapping'\]"),
+    ({"text": "a", "num_frames": 4}, "num_frames is an option for frames, which is not given"),
+    ({"text": "a", "do_rescale": False}, "do_rescale is an option for frames, which is not given"),
+    ({"videos": [random_video()], "padding": True}, "padding is an option for text, which is not given"),
+    ({"videos": [random_video()], "videos_kwargs": {"fps": 2}}, "videos_kwargs has no option 'fps'; it has do_resize"),
+    ({"text": "a", "text_kwargs": {"do_rescale": 1}}, "text_kwargs has no option 'do_rescale'"),
+    (
+        {"videos": [random_video()], "do_rescale": 1, "images_kwargs": {"do_rescale": 1}},
+        "do_rescale is given twice, once of them in images_kwargs",
+    ),
+    ({"videos": [random_video()], "num_frames": 3, "videos_kwargs": {"num_frames": 3}}, "num_frames is given twice"),
+    ({"videos": [random_video()], "crop_size": {"edge": 3}}, "crop_size {'edge': 3} must hold height and width"),
     ({"text": []}, "the list of texts is empty"),
     ({"text": [["a", "b"], ["c"]]}, r"same number of prompts, at least one; found \[1, 2\]"),
     ({"text": [["a"], "b"]}, "same number of prompts"),

@@ -1,11 +1,15 @@
 import functools
 import json
+import subprocess
+import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 
 from modeling_dkd import (
     DKDCLIPModel,
@@ -191,6 +195,10 @@ def test_bad_labels_are_named(zero_shot, clips, labels, message):
         ({"top_k": 0}, "top_k is 0"),
         ({"num_frames": 1.5}, "num_frames is 1.5"),
         ({"topk": 3}, "does not know the option 'topk'"),
+        ({"on_error": "ignore"}, "on_error is 'ignore', but must be 'raise' or 'skip'"),
+        ({"reject_below": 1.5}, "reject_below is 1.5, but must be a number from 0 to 1"),
+        ({"reject_below": True}, "reject_below is True"),
+        ({"reject_below": "x"}, "reject_below is 'x'"),
     ],
 )
 def test_bad_options_are_named(zero_shot, clips, options, message):
@@ -205,8 +213,127 @@ def test_a_file_that_cannot_be_read_is_named(zero_shot, clips, tmp_path):
         zero_shot([str(tmp_path / "sound.mp4"), str(tmp_path / "broken.mp4")], candidate_labels=LABELS, batch_size=2)
     with pytest.raises(ValueError, match=r"absent\.mp4"):
         zero_shot(str(tmp_path / "absent.mp4"), candidate_labels=LABELS)
-    with pytest.raises(ValueError, match="videos must be"):
-        zero_shot([], candidate_labels=LABELS)
+
+
+@pytest.fixture
+def files(clips, tmp_path):
+    paths = [tmp_path / f"{number}.mp4" for number in range(3)]
+    for path, clip in zip(paths, clips[:3], strict=True):
+        write_clip(path, clip)
+    return paths
+
+
+@pytest.fixture
+def expected(zero_shot, files):
+    return zero_shot([str(path) for path in files], candidate_labels=LABELS)
+
+
+def test_the_librarys_own_name_of_the_argument_and_an_empty_list(zero_shot, files, expected):
+    assert zero_shot(inputs=str(files[0]), candidate_labels=LABELS) == expected[0]
+    assert zero_shot([], candidate_labels=LABELS) == []
+    assert zero_shot((), candidate_labels=LABELS) == []
+    with pytest.raises(ValueError, match="does not know the option 'topk'"):
+        zero_shot([], candidate_labels=LABELS, topk=3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_what_datasets_gives_is_taken(zero_shot, files, expected, batch_size):
+    rows = [{"path": None, "bytes": path.read_bytes()} for path in files]
+    features = datasets.Features({"video": datasets.Video(decode=False)})
+    table = datasets.Dataset.from_dict({"video": rows}, features=features)
+    options = {"candidate_labels": LABELS, "batch_size": batch_size}
+    streamed = zero_shot(table.to_iterable_dataset()["video"], **options)
+    assert next(streamed)[0]["label"] == expected[0][0]["label"]
+    several = [zero_shot(table["video"], **options), [None, *streamed], zero_shot(table[:]["video"], **options)]
+    for number, right in enumerate(expected):
+        for results in several:
+            if results[number] is not None:
+                close(scores_of(results[number], LABELS), scores_of(right, LABELS))
+    assert [len(results) for results in several] == [3, 3, 3]
+    assert zero_shot(table[1]["video"], **options) == expected[1]
+    with pytest.raises(ValueError, match=r"a whole data set; give the column that holds them, one of \['video'\]"):
+        zero_shot(table, **options)
+
+
+def test_files_open_or_as_bytes_are_taken_at_once(zero_shot, files, expected):
+    assert zero_shot(files[0].read_bytes(), candidate_labels=LABELS) == expected[0]
+    with files[0].open("rb") as file:
+        assert zero_shot(file, candidate_labels=LABELS) == expected[0]
+    with files[0].open("rb") as first, files[1].open("rb") as second:
+        assert zero_shot([first, second], candidate_labels=LABELS) == expected[:2]
+    with files[0].open(encoding="latin-1") as file, pytest.raises(ValueError, match=r"0\.mp4 is open as text"):
+        zero_shot(file, candidate_labels=LABELS)
+
+
+def test_the_next_result_of_a_stream_can_be_asked_for(zero_shot, files, expected):
+    asked = []
+    streamed = zero_shot((asked.append(path) or str(path) for path in files), candidate_labels=LABELS)
+    assert next(streamed) == expected[0]
+    assert len(asked) < 3
+    assert list(streamed) == expected[1:]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_a_damaged_clip_in_a_list_may_be_skipped(zero_shot, files, expected, batch_size, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    videos = [str(files[0]), tmp_path / "broken.mp4", str(files[1]), "http://localhost/clip.mp4"]
+    results = zero_shot(videos, candidate_labels=LABELS, batch_size=batch_size, on_error="skip")
+    assert results[1].keys() == results[3].keys() == {"error"}
+    assert "broken.mp4" in results[1]["error"]
+    assert "only with allow_urls=True" in results[3]["error"]
+    for result, right in zip(results[::2], expected, strict=False):
+        close(scores_of(result, LABELS), scores_of(right, LABELS))
+    assert zero_shot(videos[1], candidate_labels=LABELS, on_error="skip") == results[1]
+    assert list(zero_shot(iter(videos), candidate_labels=LABELS, on_error="skip"))[1] == results[1]
+    with pytest.raises(ValueError, match=r"broken\.mp4"):
+        zero_shot(videos, candidate_labels=LABELS, on_error="raise")
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_clips_that_are_of_no_class_may_be_rejected(zero_shot, model, processor, clips, batch_size):
+    fit(model, processor, clips)
+    texts = [f"something {label}" for label in LABELS]
+    with torch.no_grad():
+        known = model(**processor(videos=clips, text=texts, num_frames=processor.num_frames)).known
+    limit = float(known.median())
+    options = {"candidate_labels": LABELS, "batch_size": batch_size}
+    every, kept = zero_shot(clips, **options), zero_shot(clips, reject_below=limit, **options)
+    assert zero_shot(clips, reject_below=0, **options) == every
+    for result, usual, certainty in zip(kept, every, known.tolist(), strict=True):
+        if certainty < limit - 1e-5:
+            assert [entry["label"] for entry in result] == [None]
+            assert result[0]["score"] == pytest.approx(certainty, abs=1e-5)
+        elif certainty > limit + 1e-5:
+            assert result == usual
+    assert {len(result) for result in kept} == {1, len(LABELS)}
+    own = VideoClassificationPipeline(model=model, processor=processor, reject_below=1)
+    assert own(clips[0])[0]["label"] is None
+    assert own(clips[0], reject_below=0)[0]["label"] is not None
+
+
+def test_a_model_in_memory_makes_a_pipeline(model, processor, files, expected):
+    pipe = pipeline("zero-shot-video-classification", model=model, processor=processor)
+    assert type(pipe) is ZeroShotVideoClassificationPipeline
+    assert pipe(str(files[0]), candidate_labels=LABELS) == expected[0]
+    options = {"processor": processor, "pipeline_class": VideoClassificationPipeline}
+    model.config.id2label = dict(enumerate(LABELS))
+    assert len(pipeline("video-classification", model=model, **options)(str(files[0]))) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["import modeling_dkd", "import transformers.pipelines", ""])
+def test_the_task_is_known_whatever_is_imported_first(first):
+    code = f"""{first}
+from transformers import pipeline
+import modeling_dkd
+from modeling_dkd import DKDCLIPModel
+from transformers.pipelines import PIPELINE_REGISTRY
+print(PIPELINE_REGISTRY.check_task("zero-shot-video-classification")[0])
+"""
+    done = subprocess.run([sys.executable, "-W", "error::FutureWarning", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "zero-shot-video-classification"
+    assert "already registered" not in done.stderr
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

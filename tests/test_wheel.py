@@ -52,7 +52,9 @@ def environment(wheel, tmp_path_factory):
     # A path in a .pth file is searched, but the .pth files in it, that of the editable installation too, are not read.
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     script = folder / "bin" / "dkd"
-    script.write_text(f"#!{folder}/bin/python\nimport sys\nfrom modeling_dkd.cli import main\nsys.exit(main())\n")
+    # As pip writes it: worker processes import it again.
+    code = 'import sys\nfrom modeling_dkd.cli import main\nif __name__ == "__main__":\n    sys.exit(main())\n'
+    script.write_text(f"#!{folder}/bin/python\n{code}")
     script.chmod(0o755)
     return folder
 
@@ -86,6 +88,8 @@ def test_the_command_and_its_checkpoint_work_from_the_wheel(environment, tmp_pat
     assert Path(where).is_relative_to(environment)
     assert "dkd demo" in run(dkd, "--help", cwd=tmp_path)
     assert "| combined |" in run(dkd, "demo", "--quick", "--clips", "20", cwd=tmp_path)
+    run(dkd, "recognise", "demo/clips/combined", "--classes", "turning,growing", "--output", "out.csv", cwd=tmp_path)
+    assert (tmp_path / "out.csv").read_text().count("demo/clips/combined/") == 20
     run(dkd, "space", "--export", "exported", cwd=tmp_path)
     assert (tmp_path / "exported" / "hub_configs" / "dkd-tiny" / "dkd_head.py").is_file()
     # Where the package is not installed, the code in the folder has to do.

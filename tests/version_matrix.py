@@ -3,8 +3,9 @@
     python tests/version_matrix.py                    # all of it, as `make test-matrix` does
     python tests/version_matrix.py --versions oldest  # one row
 
-"oldest" takes the lower bounds in pyproject.toml of the packages below, "newest" what the registry has within the
-ranges; everything else is as in constraints.txt. Environments are kept in .venv-matrix/.
+"oldest" takes the lower bound in pyproject.toml of every library, "newest" what the registry has within the ranges.
+The tools of the tests, and torch, whose builds for processors alone are few, are as in constraints.txt; what the
+libraries bring along is what goes with them. Environments are kept in .venv-matrix/.
 """
 
 import argparse
@@ -14,23 +15,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 
 ROOT = Path(__file__).resolve().parents[1]
-VARIED = ("transformers", "datasets", "accelerate")
-# What the packages above bring along and bound themselves; a pin of the tested set could contradict them.
-FREED = {
-    *VARIED,
-    "huggingface_hub",
-    "tokenizers",
-    "safetensors",
-    "pyarrow",
-    "dill",
-    "multiprocess",
-    "fsspec",
-    "hf-xet",
-}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+# What the oldest libraries need, though they do not say so: later releases refuse their NumPy or warn about them.
+COMPANIONS = {"pandas": "2.2.3", "pyarrow": "21.0.0", "pyparsing": "3.1.4"}
 PYTHONS = tuple(f"python3.{minor}" for minor in range(11, 16))
 
 
@@ -39,19 +32,25 @@ def runs(python: str) -> bool:
     return shutil.which(python) is not None and subprocess.run([python, "-V"], capture_output=True).returncode == 0
 
 
-def lower_bounds() -> dict[str, str]:
-    """Package -> oldest version that pyproject.toml allows."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found = (re.match(r"([\w-]+)>=([\d.]+)", dependency) for dependency in project["dependencies"])
-    return {match[1]: match[2] for match in found if match and match[1] in VARIED}
+def bounds(requirements: Iterable[str]) -> dict[str, str]:
+    """Package -> lower bound, of requirements that name one."""
+    found = (re.match(r"([\w-]+)>=([\d.]+)", requirement) for requirement in requirements)
+    return {match[1]: match[2] for match in found if match}
+
+
+def libraries() -> dict[str, str]:
+    """Package -> oldest version that is allowed, of all that the package and its extras import."""
+    extras = [line for extra, lines in EXTRAS.items() if extra != "test" for line in lines]
+    return bounds([*PROJECT["dependencies"], *extras])
 
 
 def constraints(versions: str) -> str:
     """Text of the constraints of one environment."""
+    tools = {"torch", *bounds(EXTRAS["test"])}
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    kept = [line for line in pinned if line.split("==")[0] not in FREED]
-    oldest = [f"{name}=={version}" for name, version in lower_bounds().items()] if versions == "oldest" else []
-    return "\n".join([*kept, *oldest]) + "\n"
+    kept = [line for line in pinned if line.split("==")[0] in tools]
+    oldest = [f"{name}=={v}" for name, v in (libraries() | COMPANIONS).items() if name not in tools]
+    return "\n".join([*kept, *(oldest if versions == "oldest" else [])]) + "\n"
 
 
 def make_environment(python: str, versions: str) -> Path:
@@ -68,8 +67,9 @@ def make_environment(python: str, versions: str) -> Path:
 
 
 def installed(executable: Path) -> str:
-    """The varied packages with their versions, and Python's."""
-    code = f"from importlib.metadata import version; print(*(f'{{n}} {{version(n)}}' for n in {VARIED}), sep=', ')"
+    """The libraries with their versions, and Python's."""
+    names = sorted(libraries())
+    code = f"from importlib.metadata import version; print(*(f'{{n}} {{version(n)}}' for n in {names}), sep=', ')"
     shown = subprocess.run([str(executable), "-c", code], check=True, capture_output=True, text=True).stdout
     return f"{executable.parents[1].name.split('-')[0]}, {shown.strip()}"
 

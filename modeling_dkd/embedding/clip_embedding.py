@@ -162,9 +162,9 @@ def embed_clips(
                 read = [(ids[at], remark) for at, remark in zip(batch.positions, batch.remarks, strict=True)]
                 shards.write(ids, read, embed_batch(batch.clips()))
                 num_embedded += len(read)
-            progress.refresh(len(batch.damaged))
+            progress.refresh(len(batch.damaged), is_lost=not batch.positions)
         accelerator.wait_for_everyone()
-        progress.refresh(0)
+        progress.refresh(0, is_lost=False)
     every = gather_object([(num_embedded, damaged)])
     now_known = shards.known()
     remarks = {name: now_known[identity].remark for name, identity in identities.items() if identity in now_known}
@@ -216,7 +216,7 @@ class _Progress:
         self.shown = shown
         total = sum(clips_of.values())
         self.bar = tqdm(total=total, unit="clip", desc="embedding clips", disable=not shown or not total)
-        self.failed = 0
+        self.failed = self.lost = 0
 
     def __enter__(self) -> "_Progress":
         return self
@@ -224,14 +224,15 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def refresh(self, newly_failed: int) -> None:
-        """Count the shards; a batch counts with its damaged clips, which are therefore not added again."""
+    def refresh(self, newly_failed: int, is_lost: bool) -> None:
+        """Count the shards; a batch counts with its damaged clips, or is lost, without a shard, if all of it is."""
         if not self.shown:
             return
         done = sum(self.clips_of.get(name, 0) for name in self.shards.written())
         self.failed += newly_failed
+        self.lost += newly_failed if is_lost else 0
         self.bar.set_postfix(damaged=self.failed, refresh=False) if self.failed else None
-        self.bar.update(done - self.bar.n)
+        self.bar.update(done + self.lost - self.bar.n)
 
 
 @torch.inference_mode()

@@ -4,8 +4,8 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import NoReturn
 
+from ..cli import OneLineParser
 from ..data.prompts import TEMPLATE_SETS
 from ..embedding.cache_arrays import ARRAYS
 from .names import ABLATIONS, BASELINES, DATASETS, DTYPES, FORMATS, GIVEN, PROTOCOLS
@@ -26,7 +26,7 @@ protocols:
   {given}: the domain is another file (--domain), all clips of --embeddings are tested.
 
 files:
-  A .safetensors cache or an .npz holds these arrays, those in brackets if it has them:
+  A .safetensors cache or an .npz holds the first three of these arrays, and of the others what it has:
 {arrays}
   Where a file calls them otherwise, say so behind it, FILE:NAME=ARRAY,NAME=ARRAY, or for all files with --video_key,
   --label_key and --text_key. FILE+TEXTFILE, each with its names, takes the class texts from TEXTFILE. title=NAME is
@@ -69,25 +69,11 @@ examples, with F the folder of the feature files:
 """
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, like all other errors of this command."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and leave with exit code 2."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """All options of evaluate.py, in groups."""
     protocols = "\n".join(f"  {name}: {meaning}." for name, meaning in PROTOCOLS.items())
     arrays = "\n".join(f"    {name}: {meaning}" for name, meaning in ARRAYS.items())
-    parser = OneLineParser(
-        prog="evaluate.py",
-        description=DESCRIPTION,
-        epilog=EPILOG.format(protocols=protocols, given=GIVEN, arrays=arrays),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OneLineParser("dkd evaluate", DESCRIPTION, EPILOG.format(protocols=protocols, given=GIVEN, arrays=arrays))
     add_embedding_arguments(parser)
     add_video_arguments(parser)
     add_protocol_arguments(parser)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..embedding.embedding_cache import EmbeddingSet
 from .measurement import Measurement, Plan, measure_set
-from .names import REFERENCE
+from .names import BASELINES, REFERENCE
 from .report import Line, environment, results, summarise, summary, write_results
 from .rows import choose_methods, embedding_methods
 from .search import measure_search, num_searches
@@ -116,9 +116,8 @@ def evaluate_sets(sources: Sources, args: argparse.Namespace) -> tuple[list[Meas
 
 def _write_pictures(measurements: list[Measurement], sources: Sources, plan: Plan, args: argparse.Namespace) -> None:
     """Notes on what is near chance, figures and explanations."""
-    if args.model:  # of files it is known what they are; a model may be an unfit or untrained one
-        for note in chance_notes(measurements):
-            print(f"note: {note}", file=sys.stderr)
+    for note in chance_notes(measurements):
+        print(f"note: {note}", file=sys.stderr)
     if args.figures:
         from .figures import write_figures  # matplotlib is needed for nothing else
 
@@ -145,7 +144,8 @@ def print_tables(lines: list[Line], searches: list[dict[str, Any]], style: str) 
             "growth of memory in one"
         )
         print(titled(title, summary_table(lines, style), style))
-        gap = against_best(lines, "dkd", ("transclip", "stata"))
+        run = dict.fromkeys(line.method for line in lines)
+        gap = against_best(lines, "dkd", [name for name in BASELINES if name in run])
         if gap and style == "text":
             print(gap)
     if any(line.auroc is not None for line in lines):

@@ -53,9 +53,7 @@ def rejection(output: DKDHeadOutput, is_known: Tensor) -> dict[str, float | int 
         is_known: Whether a clip is of one of the classes asked (M,), bool.
     """
     assert output.logits_per_video is not None
-    # A head that knows nothing of `known`, or does not fill it, has its softmax.
-    score = getattr(output, "known", None)
-    score = output.logits_per_video.softmax(1).amax(1) if score is None else score.float().cpu()
+    score = output.logits_per_video.softmax(1).amax(1) if output.known is None else output.known.float().cpu()
     cosine = None
     if output.video_embeds is not None and output.text_embeds is not None:
         cosine = round(float(roc_auc_score(is_known, (output.video_embeds @ output.text_embeds.T).amax(1))), 6)

@@ -4,8 +4,11 @@ import argparse
 import importlib.util
 import sys
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ..embedding.embedding_cache import EmbeddingSet
 from .methods.ablations import ABLATIONS, ON_PARTS, ablation
@@ -82,8 +85,11 @@ def _load_function(path: Path, name: str) -> Method:
         raise ValueError(f"--method {path} has no function {name!r}; it has {', '.join(functions) or 'none'}")
 
     def told(task: Task) -> Any:
+        tensors: dict[str, Any] = {
+            name: value.clone() for name, value in vars(task).items() if isinstance(value, Tensor)
+        }
         try:
-            return method(task)
+            return method(replace(task, **tensors))  # what it writes into them is nobody else's
         except Exception as error:
             raise ValueError(f"--method {path}:{name} fails: {_told(error, path)}") from error
 

@@ -72,7 +72,7 @@ def load_sources(args: argparse.Namespace) -> Sources | None:
         return _load_videos(args)
     if args.embeddings is None:
         raise ValueError(
-            "nothing to evaluate: give --embeddings FILE, or --model and --dataset; see evaluate.py --help"
+            "nothing to evaluate: give --embeddings FILE, or --model and --dataset; see dkd evaluate --help"
         )
     sets: dict[str, EmbeddingSet] = {}
     files: dict[Path, None] = {}

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def text_table(
 
 def titled(title: str, table: str, style: str = "text") -> str:
     """A table below one line that says what it is about."""
-    marked = {"text": f"{title}\n", "md": f"**{title}**\n\n", "latex": f"% {title}\n"}[style]
+    marked = {"text": f"{textwrap.fill(title, 119)}\n", "md": f"**{title}**\n\n", "latex": f"% {title}\n"}[style]
     return f"{marked}{table}"
 
 
@@ -165,16 +166,16 @@ def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def against_best(lines: Sequence[Line], method: str, peers: Sequence[str]) -> str | None:
-    """How far `method` is from the best of `peers` in each row, once more without `few`; None where one was not run.
+    """How far `method` is from the best of `peers` in each row, once more without `few`; None without rows.
 
     `few` stands apart: there peers that are fitted on the test see all of it, and `method` 64 clips.
     """
     top1 = {(line.data, line.protocol, line.method): line.top1 for line in lines}
     places = [(line.data, line.protocol) for line in lines if line.method == method]
-    if not places or any((*place, peer) not in top1 for place in places for peer in peers):
+    if not peers or not places or any((*place, peer) not in top1 for place in places for peer in peers):
         return None
     gaps = {place: top1[*place, method] - max(top1[*place, peer] for peer in peers) for place in places}
-    said = [f"{method} against the better of {' and '.join(peers)}, row by row:"]
+    said = [f"{method} against the best of {', '.join(peers)}, row by row:"]
     others = {place: gap for place, gap in gaps.items() if place[1] != "few"}
     for title, chosen in (("all rows", gaps), ("without few", others if others != gaps else {})):
         if chosen:

@@ -90,7 +90,8 @@ def chance_notes(measurements: Sequence[Measurement]) -> list[str]:
             notes.append(
                 f"{data['name']}, {row['protocol']}, seed {row['seed']}: zero-shot top-1 of {row['top1']:.2%} is near "
                 f"chance (1 of {data['classes']} classes: {chance:.2%}, always the most frequent one: {blind:.2%}, "
-                f"N = {row['n']}); the model does not recognise these classes, and its figures say nothing about DKD"
+                f"N = {row['n']}); the model does not know these classes, or labels and class texts are not those "
+                "of one list, and its figures say nothing about DKD"
             )
     return notes
 
@@ -99,7 +100,7 @@ def _check_options(args: argparse.Namespace) -> None:
     """Refuse options that do not go together, before anything is loaded."""
     for name in ("dataset", "data_dir"):
         if getattr(args, name) is None:
-            raise ValueError(f"--model needs --{name}; see evaluate.py --help")
+            raise ValueError(f"--model needs --{name}; see dkd evaluate --help")
     official = args.dataset in ("ucf101", "hmdb51")
     if not official and (args.split != "1" or args.annotations):
         raise ValueError(f"--split and --annotations belong to ucf101 and hmdb51, not to --dataset {args.dataset}")

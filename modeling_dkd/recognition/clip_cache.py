@@ -52,9 +52,13 @@ class ClipCache:
         digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
         readable = re.sub(r"[^\w.-]+", "-", encoder.name)[:60]
         self.folder = Path(folder) / f"{readable}-{digest[:12]}"
-        self.shards = ClipShards(self.folder / "clips")
-        if not (self.folder / "key.json").exists():
-            (self.folder / "key.json").write_text(key + "\n", encoding="utf-8")
+        try:
+            self.shards = ClipShards(self.folder / "clips")
+            if not (self.folder / "key.json").exists():
+                (self.folder / "key.json").write_text(key + "\n", encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OSError(f"embeddings cannot be kept in {folder}: {reason}; name a place with --cache-dir") from error
 
     def embed(
         self,

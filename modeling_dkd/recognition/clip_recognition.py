@@ -8,6 +8,7 @@ for prediction in found.predictions:
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -111,6 +112,8 @@ def recognise(
     """
     start_server(num_workers)
     accelerator = shared_accelerator()
+    if use.save_to is not None:
+        Path(use.save_to).mkdir(parents=True, exist_ok=True)  # before the work, not after it
     stored = None if use.folder is None else load_domain(use.folder)
     if classes is None and stored is None:
         raise ValueError("no classes: give --classes, a file with one a line, or a --domain that knows some")

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..cli import OneLineParser
 from ..data.prompts import TEMPLATE_SETS
-from ..evaluation.command import OneLineParser
 
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -23,13 +23,7 @@ an encoder of one's own (--model FILE.py:NAME or module:NAME):
 
 def command_parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """A parser of `dkd COMMAND` whose errors are one line."""
-    return OneLineParser(
-        prog=f"dkd {command}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    return OneLineParser(f"dkd {command}", description, epilog)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -39,10 +39,10 @@ from ..dkd_head import DKDHead
 from ..embedding.clip_embedding import embed_texts
 from ..embedding.clip_encoder import ClipEncoder
 from ..image_processing_dkd import DKDCLIPImageProcessor
+from ..synthetic.checkpoint import CHECKPOINT
 from ..video_frames import read_frames
 
 
-EMBEDDED_CHECKPOINT = Path(__file__).resolve().parents[2] / "hub_configs" / "dkd-tiny"
 # Frames for an encoder of one's own are made smaller where their shorter side has more pixels.
 MAX_SIDE = 512
 # Clips that are decoded and encoded together: frames for an encoder of one's own are large.
@@ -239,7 +239,7 @@ def load_encoder(
         raise ValueError(f"{num_frames} frames a clip: give at least 1")
     if model is not None and ":" in model and not Path(model).exists():
         return _own_encoder(model, num_frames)
-    return _checkpoint_encoder(str(model or EMBEDDED_CHECKPOINT), num_frames, revision, dtype, torch.device(device))
+    return _checkpoint_encoder(str(model or CHECKPOINT), num_frames, revision, dtype, torch.device(device))
 
 
 def _checkpoint_encoder(
@@ -253,7 +253,7 @@ def _checkpoint_encoder(
         clip_encoder.views = f"{num_frames}x1x1"
     config = copy.deepcopy(clip_encoder.model.config)
     config.num_components = 0
-    config.logit_scale = float(clip_encoder.model.head.logit_scale.detach().exp())
+    config.logit_scale = float(clip_encoder.model.head.logit_scale.detach())
     return Encoder(
         name=clip_encoder.name,
         key=clip_encoder.key(),

@@ -74,8 +74,8 @@ def watch(
         patience: One that cannot be read is waited for so many seconds, then written down as damaged.
         once: End when all that is there is done, without waiting for more; a damaged file is not waited for.
 
-    Yields:
-        Predictions of files that have arrived, once they are written down.
+    Returns:
+        Batch after batch of predictions of files that have arrived, given once they are written down.
 
     Raises:
         ValueError: As in `recognise`; another watch writes to `output`, or the folder is gone.
@@ -91,15 +91,22 @@ def watch(
     question = ask(encoder, classes, templates, descriptions, stored)
     require_different_texts(question, encoder.name)
     cache = ClipCache(cache_dir or default_cache_folder(), encoder)
-    with ResultLog(path) as log:
-        watcher = _Watcher(Path(folder), encoder, question, cache, use, log, stored, batch_size, num_workers)
+    log = ResultLog(path)
+    watcher = _Watcher(Path(folder), encoder, question, cache, use, log, stored, batch_size, num_workers)
+    return _results(watcher, arrivals, log, interval, 0.0 if once else patience, once)
+
+
+def _results(
+    watcher: "_Watcher", arrivals: Arrivals, log: ResultLog, interval: float, patience: float, once: bool
+) -> Iterator[list[Prediction]]:
+    """Look, take what has arrived, wait, and look again."""
+    with log:
         watcher.learn_from_log()
         while True:
             arrived, coming = arrivals.look()
             new = [a for a in arrived if key(a.clip.name, a.changed, a.size) not in log.done]
-            waited = 0.0 if once else patience
             for start in range(0, len(new), CLIPS_AT_ONCE):
-                predictions = watcher.take(new[start : start + CLIPS_AT_ONCE], waited)
+                predictions = watcher.take(new[start : start + CLIPS_AT_ONCE], patience)
                 if predictions:
                     yield predictions
             if once and not coming:
@@ -139,7 +146,7 @@ class _Watcher:
         if self.domain is not None and not float(self.domain.head.num_labelled):
             before = [identity for identity in known if digest(identity) in self.domain.learned]
             if len(before) == len(self.domain.learned):
-                # All it has learned from is still here: fitted anew it is what it was, while from a file only sums go on.
+                # All of them are still here: fitted anew it is what it was, while from a file only its sums go on.
                 self.domain = None
                 done = [*dict.fromkeys([*before, *done])]
         self._learn([identity for identity in done if identity in known])

@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -226,11 +225,11 @@ def label_posteriors(output: DKDHeadOutput, reject_below: float) -> Tensor:
     `known` shares each window between the classes and none of them, its odds divided by those of `reject_below`, so
     that a window at just this value stands halfway.
     """
-    logits: Any = output.logits_per_video
-    posteriors = logits.double().softmax(1)
-    known = getattr(output, "known", None)
-    if known is None or reject_below == 0:
+    if output.logits_per_video is None or output.known is None:
+        raise ValueError("the head gave no logits, or did not say what it knows")
+    posteriors = output.logits_per_video.double().softmax(1)
+    if reject_below == 0:
         return posteriors
-    known = known.double().clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+    known = output.known.double().clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
     share = (known.logit() - float(np.log(reject_below / (1 - reject_below)))).sigmoid()[:, None]
     return torch.cat([share * posteriors, 1 - share], 1)

@@ -4,7 +4,9 @@ import argparse
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
+
+from ..cli import OneLineParser
 
 
 if TYPE_CHECKING:
@@ -30,23 +32,9 @@ Every option of the YAML file can be set: --set recipe.epochs=3 model.backbone=.
 """
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and leave with exit code 2."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """All options of train.py."""
-    parser = OneLineParser(
-        prog="train.py",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = OneLineParser("dkd train", DESCRIPTION, EPILOG)
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML file, see hub_configs/")
     parser.add_argument(
         "--set",

@@ -274,6 +274,15 @@ def test_files_with_different_names_go_together_in_one_run(tmp_path, capsys):
     assert list(json.loads(output.read_text())["environment"]["inputs"]) == ["a.npz", "b.npz", "c.npz"]
 
 
+def test_labels_of_another_list_than_the_texts_are_told(cache, capsys):
+    labels = clustered_task(num_clips=120)[1]
+    file = cache(labels=(labels + 1) % 5)
+    code, _, err = run(capsys, "--embeddings", file, "--protocols", "full")
+    assert code == 0
+    assert "note: toy, full, seed 0: zero-shot top-1" in err
+    assert "labels and class texts are not those of one list" in err
+
+
 def test_search_has_rows_of_its_own(cache, tmp_path, capsys):
     output, small = tmp_path / "results.json", tmp_path / "summary.json"
     options = ("--protocols", "full", "--search", "--baselines", "--output", output, "--summary", small)
@@ -326,6 +335,11 @@ import torch
 from modeling_dkd.evaluation.methods.peers import zero_shot
 
 def plain(task):
+    logits = zero_shot(task).logits_per_video
+    task.test.zero_()
+    return logits
+
+def again(task):  # after another one has written into its task
     return zero_shot(task).logits_per_video
 
 def wrong_shape(task):
@@ -347,12 +361,14 @@ number = 3
 def test_a_method_of_ones_own_is_a_row_beside_zero_shot(cache, tmp_path, capsys):
     (tmp_path / "own.py").write_text(OWN)
     output = tmp_path / "results.json"
-    options = ("--method", f"{tmp_path}/own.py:plain", "--protocols", "induct", "--seeds", 2, "--output", output)
+    options = ("--protocols", "induct", "--seeds", 2, "--output", output)
+    options = ("--method", f"{tmp_path}/own.py:plain", f"{tmp_path}/own.py:again", *options)
     code, out, err = run(capsys, "--embeddings", cache(), *options)
     assert code == 0, err
     rows = json.loads(output.read_text())["rows"]
     assert [row["method"] for row in rows[:4]] == ["zero-shot", "both_centred", "dkd", "plain"]
-    own, reference = ([row["per_class"] for row in rows if row["method"] == m] for m in ("plain", "zero-shot"))
+    assert {row["method"] for row in rows} == {"zero-shot", "both_centred", "dkd", "plain", "again"}
+    own, reference = ([row["per_class"] for row in rows if row["method"] == m] for m in ("again", "zero-shot"))
     assert own == reference
     assert next(line for line in out.splitlines() if line.split()[:1] == ["plain"]).count("+0.00") == 3
 
@@ -367,8 +383,8 @@ def test_a_method_of_ones_own_is_a_row_beside_zero_shot(cache, tmp_path, capsys)
         ("not_finite", "not_finite on toy, protocol full, seed 0: returns NaN or infinity, first for test clip 0"),
         ("no_tensor", "no_tensor on toy, protocol full, seed 0: returns list, not a torch tensor of logits (120, 5)"),
         ("raises", "own.py:raises fails: RuntimeError: linalg.inv: A must be batches of square matrices"),
-        ("raises", "line 18 of own.py"),
-        ("absent", "has no function 'absent'; it has zero_shot, plain, wrong_shape"),
+        ("raises", "line 23 of own.py"),
+        ("absent", "has no function 'absent'; it has zero_shot, plain, again, wrong_shape"),
         ("number", "has no function 'number'"),
     ],
 )

@@ -3,6 +3,7 @@ from torch.testing import assert_close
 
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet
 from modeling_dkd.evaluation.measurement import Plan, measure_set, tasks
+from modeling_dkd.evaluation.methods.dkd import dkd
 from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
 from modeling_dkd.evaluation.protocols import half_asked
 
@@ -49,3 +50,13 @@ def test_labels_of_classes_that_are_not_asked_are_not_given():
     given = task.domain_labels >= 0
     assert given.sum() == 2 * len(split.asked)
     assert split.asked[task.domain_labels[given]].equal(toy.labels[split.domain][given])
+
+
+def test_a_fitted_head_is_judged_by_what_it_knows():
+    toy = toy_set()
+    (_, measured) = measure_set("toy", toy, {"zero-shot": zero_shot, "dkd": dkd}, Plan(("open",), num_seeds=1))
+    _, task, labels = next(tasks(toy, None, Plan(("open",), num_seeds=1)))
+    known, is_known = dkd(task).known.detach(), torch.isin(labels, half_asked(6, 0))
+    ranks = (known[is_known][:, None] > known[~is_known]).float().mean()
+    assert abs(measured.row["auroc"] - ranks) < 1e-3
+    assert measured.row["rejected_unknown"] == round((known[~is_known] < 0.5).float().mean().item(), 6)

@@ -45,12 +45,9 @@ KNOWN = torch.tensor([True, True, False, False])
 
 def test_known_tells_clips_apart_where_a_method_has_it():
     logits = torch.tensor([[5.0, 0], [0, 0], [5, 0], [5, 0]])
-    output = DKDHeadOutput(logits)
-    assert rejection(output, KNOWN)["auroc"] == pytest.approx(0.25)  # the softmax: one below both, one tied with both
-    if not hasattr(output, "known"):
-        pytest.skip("this head has no `known` yet")
-    output.known = torch.tensor([0.9, 0.4, 0.45, 0.1])
-    found = rejection(output, KNOWN)
+    softmax = rejection(DKDHeadOutput(logits), KNOWN)
+    assert softmax["auroc"] == pytest.approx(0.25)  # of two clips asked, one is below both others, one ties with both
+    found = rejection(DKDHeadOutput(logits, known=torch.tensor([0.9, 0.4, 0.45, 0.1])), KNOWN)
     assert found["auroc"] == pytest.approx(0.75)
     assert (found["rejected_known"], found["rejected_unknown"], found["n_unknown"]) == (0.5, 1.0, 2)
 

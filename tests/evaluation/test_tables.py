@@ -49,6 +49,7 @@ def test_tables_say_percent_gain_and_the_worst_row():
 def test_against_best_needs_every_peer():
     lines = rows_of_two_sets()
     assert against_best(lines, "dkd", ("transclip", "stata")) is None
+    assert against_best(lines, "dkd", ()) is None
     said = against_best(lines, "dkd", ("transclip",))
     assert said.splitlines()[1:] == [
         "  all rows: mean -25.00, worst -50.00 (b, few)",

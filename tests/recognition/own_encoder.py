@@ -1,10 +1,11 @@
-"""An encoder of one's own, as a user would write it: mean colours, and words of colours."""
+"""An encoder of one's own, as a user would write it: colours of a coarse picture, and words of colours."""
 
 import torch
-from torch.nn.functional import one_hot
+from torch.nn.functional import interpolate
 
 
-COLOURS = ("red", "green", "blue")
+COLOURS = {"red": (200.0, 30.0, 30.0), "green": (30.0, 200.0, 30.0), "blue": (30.0, 30.0, 200.0)}
+SIDE = 3
 
 
 class ColourEncoder:
@@ -13,11 +14,13 @@ class ColourEncoder:
     name = "colours"
 
     def embed_videos(self, videos):
-        return torch.stack([video.float().mean((-2, -1)) + 1 for video in videos])
+        return torch.stack([interpolate(video.float(), (SIDE, SIDE), mode="area").flatten(1) + 9 for video in videos])
 
     def embed_texts(self, texts):
-        found = [next((i for i, colour in enumerate(COLOURS) if colour in text.lower()), 0) for text in texts]
-        return one_hot(torch.tensor(found), 3).float() + 0.1
+        found = [
+            next((c for name, c in COLOURS.items() if name in text.lower()), (99.0, 99.0, 99.0)) for text in texts
+        ]
+        return torch.tensor(found).repeat_interleave(SIDE * SIDE, 1) + 9
 
 
 class Without:
@@ -34,7 +37,7 @@ class Nan(ColourEncoder):
 
 class WrongCount(ColourEncoder):
     def embed_videos(self, videos):
-        return torch.ones(1, 3)
+        return torch.ones(1, 27)
 
 
 class NoFrames(ColourEncoder):
@@ -49,6 +52,18 @@ class Failing(ColourEncoder):
 class Lists(ColourEncoder):
     def embed_texts(self, texts):
         return super().embed_texts(texts).tolist()
+
+
+class Slow(ColourEncoder):
+    """Slow enough to be killed in the middle."""
+
+    name = "slow"
+
+    def embed_videos(self, videos):
+        import time
+
+        time.sleep(0.05)
+        return super().embed_videos(videos)
 
 
 def failing_load():

@@ -19,13 +19,13 @@ def encoder():
 
 
 def test_an_encoder_of_ones_own_embeds_clips_of_any_size_and_texts(encoder, tmp_path):
-    assert (encoder.name, encoder.num_frames, encoder.dim, encoder.logit_scale) == ("colours", 3, 3, 20.0)
+    assert (encoder.name, encoder.num_frames, encoder.dim, encoder.logit_scale) == ("colours", 3, 27, 20.0)
     files = [write_clip(tmp_path / "a.avi", "red"), write_clip(tmp_path / "b.avi", "blue", size=(48, 64))]
     clips = [encoder.reader(str(file))[0] for file in files]
     assert [clip.shape for clip in clips] == [(3, 3, 24, 32), (3, 3, 64, 48)]
     videos = encoder.embed_videos(clips)
     texts = encoder.embed_texts(encoder.prompts(["Red", "the_blue"]))
-    assert (videos.shape, texts.shape, videos.dtype) == ((2, 3, 3), (2, 1, 3), torch.float32)
+    assert (videos.shape, texts.shape, videos.dtype) == ((2, 3, 27), (2, 1, 27), torch.float32)
     output = encoder.new_head()(videos, texts)
     assert output.logits_per_video.argmax(1).tolist() == [0, 1]
     assert output.logits_per_video.abs().max() <= 20.001
@@ -35,7 +35,7 @@ def test_prompts_of_a_class_become_its_particles(encoder, tmp_path):
     templates = tmp_path / "templates.txt"
     templates.write_text("a {} thing\nsomething {}\n")
     assert encoder.prompts(["Red"], templates) == [["a Red thing", "something Red"]]
-    assert encoder.embed_texts(encoder.prompts(["Red", "blue"], templates)).shape == (2, 2, 3)
+    assert encoder.embed_texts(encoder.prompts(["Red", "blue"], templates)).shape == (2, 2, 27)
     with pytest.raises(ValueError, match="not both"):
         encoder.prompts(["red"], templates, templates)
 
@@ -51,7 +51,7 @@ def test_a_module_can_be_named_as_well_as_a_file():
 
 
 def test_lists_instead_of_tensors_will_do():
-    assert load_encoder(f"{OWN}:Lists").embed_texts([["red"]]).shape == (1, 1, 3)
+    assert load_encoder(f"{OWN}:Lists").embed_texts([["red"]]).shape == (1, 1, 27)
 
 
 def test_the_key_follows_source_and_frames(tmp_path):
@@ -89,7 +89,7 @@ def test_what_is_no_encoder_is_refused_in_one_sentence(spec, message):
     ("name", "message"),
     [
         ("Nan", "gave zeros, NaN or infinity for number 0 of clips"),
-        ("WrongCount", r"gave \(1, 1, 3\) for 2 clips; it must be \(2, 3\) or \(2, P, 3\)"),
+        ("WrongCount", r"gave \(1, 1, 27\) for 2 clips; it must be \(2, 27\) or \(2, P, 27\)"),
         ("Failing", r"IndexError: list index out of range \(.*own_encoder.py, line \d+\)"),
     ],
 )
@@ -107,6 +107,7 @@ def test_a_file_that_is_no_video_is_named(encoder, tmp_path):
 
 def test_the_embedded_checkpoint_is_the_default_and_knows_its_prompts():
     found = load_encoder()
+    assert found.logit_scale == pytest.approx(13.9, abs=0.05)  # the factor itself, as config.json has it
     assert (found.name, found.num_frames, found.dim) == ("dkd-tiny", 4, 64)
     assert len(found.prompts(["moving left"])[0]) == 4
     assert found.prompts(["moving left", "juggling"])[1] == ["a photo of a person doing juggling."]

@@ -70,7 +70,7 @@ def test_windows_are_embedded_once(video, tmp_path, monkeypatch):
     again = timeline([video], COLOURS, encoder, cache_dir=tmp_path / "cache").timelines[0]
     assert again.segments == first.segments
     other = timeline([video], ["blue", "green"], encoder, adapt=False, cache_dir=tmp_path / "cache").timelines[0]
-    assert {s.label for s in other.segments} <= {"blue", "green"}
+    assert {s.label for s in other.segments} <= {"blue", "green", None}
     with pytest.raises(pytest.fail.Exception, match="decoded again"):  # other windows are others
         timeline([video], COLOURS, encoder, window=3.0, cache_dir=tmp_path / "cache")
 
@@ -120,10 +120,20 @@ def test_a_damaged_video_gives_what_can_be_read_and_others_are_named(video, tmp_
         timeline([empty], COLOURS, OWN, cache_dir=tmp_path / "cache")
 
 
+def test_what_is_none_of_the_classes_is_a_gap(tmp_path):
+    path = write_long_video(tmp_path / "long.mp4", [("red", 20), ("blue", 20), ("green", 20)])
+    options = {"adapt": False, "cache_dir": tmp_path / "cache"}
+    labels = [s.label for s in timeline([path], ["red", "green"], OWN, **options).timelines[0].segments]
+    assert labels == ["red", None, "green"]
+    labels = [
+        s.label for s in timeline([path], ["red", "green"], OWN, reject_below=0.0, **options).timelines[0].segments
+    ]
+    assert set(labels) == {"red", "green"}
+
+
 def test_what_is_known_makes_gaps():
     logits = torch.tensor([[9.0, 0.0], [9.0, 0.0], [9.0, 0.0]])
-    output = DKDHeadOutput(logits_per_video=logits)
-    output.known = torch.tensor([0.9, 0.3, 1.0])
+    output = DKDHeadOutput(logits_per_video=logits, known=torch.tensor([0.9, 0.3, 1.0]))
     posteriors = label_posteriors(output, 0.5)
     torch.testing.assert_close(
         posteriors[:, 2], torch.tensor([0.1, 0.7, 1e-6], dtype=torch.float64), atol=1e-7, rtol=1e-4
@@ -190,6 +200,6 @@ def test_mistakes_are_one_line(arguments, message, video, tmp_path, capsys):
 
 def test_a_single_class_and_a_video_shorter_than_a_window(tmp_path):
     path = write_long_video(tmp_path / "short.mp4", [("green", 1)])
-    (found,) = timeline([path], ["green"], OWN, cache_dir=tmp_path / "cache").timelines
+    (found,) = timeline([path], ["green"], OWN, reject_below=0.0, cache_dir=tmp_path / "cache").timelines
     assert [(s.start, s.end, s.label) for s in found.segments] == [(0, pytest.approx(1), "green")]
     assert np.isfinite(found.segments[0].confidence)

@@ -1,0 +1,260 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_dkd.cli import main
+from modeling_dkd.configuration_dkd import DKDCLIPConfig
+from modeling_dkd.dkd_head import DOMAIN_FILE, DKDHead
+from modeling_dkd.embedding.embedding_cache import read_embeddings
+from modeling_dkd.recognition import DomainUse, recognise, recognise_embeddings
+from modeling_dkd.recognition.prediction_table import COLUMNS
+from modeling_dkd.recognition.saved_domain import load_domain
+
+from .colour_clips import COLOURS, write_clip, write_clips
+
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN = f"{Path(__file__).with_name('own_encoder.py')}:ColourEncoder"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Work in a folder of its own, with 18 clips, one of them damaged, and a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DKD_CACHE", str(tmp_path / "cache"))
+    write_clips(Path("clips"), 18)
+    Path("clips/bad.mp4").write_text("no video")
+    return tmp_path
+
+
+def run(*arguments, model=OWN):
+    return main(["recognise", *map(str, arguments), "--num-workers", "0", *(["--model", model] if model else [])])
+
+
+def rows(file="predictions.csv"):
+    with open(file, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def is_right(row):
+    return row["label"] in row["clip"]
+
+
+def test_a_folder_becomes_a_table_and_damaged_clips_are_named(capsys):
+    assert run("clips", "--classes", ",".join(COLOURS)) == 1
+    table = rows()
+    assert tuple(table[0]) == COLUMNS
+    assert [row["clip"] for row in table] == sorted(f"clips/{name}" for name in os.listdir("clips"))
+    sound = [row for row in table if not row["error"]]
+    assert len(sound) == 18
+    assert all(map(is_right, sound))
+    assert {row["zero_shot_label"] for row in sound} == set(COLOURS)
+    assert all(0 <= float(row["confidence"]) <= 1 for row in sound)
+    assert all({row["label"], row["label_2"], row["label_3"]} == set(COLOURS) and not row["label_4"] for row in sound)
+    (bad,) = [row for row in table if row["error"]]
+    assert (bad["clip"], bad["label"], bad["confidence"]) == ("clips/bad.mp4", "", "")
+    assert "/bad.mp4" not in bad["error"]
+    output = capsys.readouterr().out
+    assert "18 clips recognised with colours, 18 of them embedded now" in output
+    assert "clips/bad.mp4: " in output
+    assert run("clips", "--classes", "red,green,blue") == 1
+    assert "0 of them embedded now" in capsys.readouterr().out
+
+
+def test_what_comes_back_in_python_is_what_the_table_says():
+    run("clips", "--classes", "red,green,blue")
+    found = recognise(["clips"], ["red", "green", "blue"], model=OWN, num_workers=0)
+    assert [p.clip for p in found.predictions] == [row["clip"] for row in rows()]
+    assert [p.label or "" for p in found.predictions] == [row["label"] for row in rows()]
+    assert len(found.damaged) == 1
+    assert len(found.read) == 18
+    assert found.described == "fitted to these 18 clips"
+    plain = recognise(["clips"], "red,green,blue", model=OWN, num_workers=0, use=DomainUse(adapt=False))
+    assert plain.domain is None
+    assert [p.label for p in plain.predictions] == [p.zero_shot_label for p in plain.predictions]
+    for one, other in zip(plain.read, found.read, strict=True):
+        assert one.zero_shot_confidence == one.confidence == other.zero_shot_confidence
+        assert one.confidence != other.confidence
+
+
+def test_all_formats_hold_the_same(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    for suffix in ("csv", "jsonl", "parquet"):
+        assert run("clips", "--classes", "red,green,blue", "--output", f"new/t.{suffix}") == 1
+    lines = [json.loads(line) for line in Path("new/t.jsonl").read_text().splitlines()]
+    parquet = pq.read_table("new/t.parquet").to_pylist()
+    assert lines == parquet
+    texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in lines]
+    assert texts == rows("new/t.csv")
+    assert sorted(os.listdir("new")) == ["t.csv", "t.jsonl", "t.parquet"]
+
+
+def test_tomorrow_needs_the_domain_alone_and_each_clip_is_learned_once(capsys):
+    assert run("clips", "--classes", "red,green,blue", "--save-domain", "domain") == 1
+    saved = load_domain("domain")
+    assert (saved.class_names, saved.encoder, len(saved.learned)) == (list(COLOURS), "colours", 18)
+    for number in range(6):
+        write_clip(
+            Path("tomorrow") / f"{number}_{list(COLOURS)[number % 3]}.avi", list(COLOURS)[number % 3], 50 + number
+        )
+    before = Path("domain", DOMAIN_FILE).read_bytes()
+    assert run("tomorrow", "--domain", "domain") == 0
+    assert all(map(is_right, rows()))
+    assert Path("domain", DOMAIN_FILE).read_bytes() == before
+    assert run("tomorrow", "clips", "--domain", "domain", "--update") == 1
+    assert "the one in domain, updated with 6 clips" in capsys.readouterr().out
+    after = load_domain("domain")
+    assert len(after.learned) == 24
+    assert float(after.head.num_samples) == float(saved.head.num_samples) + 6
+    assert run("tomorrow", "--domain", "domain", "--update") == 0
+    assert "updated with 0 clips" in capsys.readouterr().out
+    # Some of its classes, in another order, and the new place for an updated one.
+    assert run("tomorrow", "--domain", "domain", "--classes", "blue,red", "--update", "--save-domain", "other") == 0
+    assert {row["label"] for row in rows()} == {"blue", "red"}
+    assert Path("other", DOMAIN_FILE).is_file()
+
+
+def test_a_domain_is_not_used_with_another_encoder(capsys, tmp_path):
+    run("clips", "--classes", "red,green,blue", "--save-domain", "domain")
+    assert run("clips", "--domain", "domain", "--frames", "2") == 2
+    assert "fitted with 3 frames a clip; give --frames 3" in capsys.readouterr().err
+    assert run("clips", "--domain", "domain", model=OWN.replace("ColourEncoder", "Slow")) == 2
+    assert "another encoder than slow is now: colours" in capsys.readouterr().err
+    assert run("clips", "--domain", "domain", model=None) == 2
+    assert "of 27 dimensions, but those of dkd-tiny have 64" in capsys.readouterr().err
+    # One that a head wrote alone tells its classes and no more.
+    load_domain("domain").head.save_pretrained("plain", ["red", "green", "blue"])
+    assert run("clips", "--domain", "plain", "--output", "plain.csv") == 1
+    run("clips", "--domain", "domain")
+    assert rows("plain.csv") == rows()
+
+
+def test_labelled_clips_take_part_in_the_fit(capsys):
+    Path("labels.csv").write_text("clip,label\nclips/00_red.avi,green\n03_red.avi,green\n06_red.avi,\n", "utf-8")
+    assert run("clips", "--classes", "red,green,blue", "--labelled", "labels.csv") == 1
+    assert "fitted to these 18 clips, 2 labelled" in capsys.readouterr().out
+    with_labels = [row["confidence"] for row in rows()]
+    run("clips", "--classes", "red,green,blue")
+    assert with_labels != [row["confidence"] for row in rows()]
+    found = recognise(["clips"], "red,green,blue", model=OWN, num_workers=0, use=DomainUse(labelled="labels.csv"))
+    assert found.domain is not None
+    assert float(found.domain.head.num_labelled) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("clip,label\n00_red.avi,pink\n", "line 2: 'pink' is no class that is asked; these are red, green, blue"),
+        ("clip,label\nnowhere.avi,red\n", "line 2: 'nowhere.avi' fits none of the 19 clips"),
+        ("clip,label\n00_red.avi,red\nclips/00_red.avi,blue\n", "line 3: 'clips/00_red.avi' has another label above"),
+        ("clip,name\n00_red.avi,red\n", "no column label; its columns are clip, name"),
+        ("clip,label\n00_red.avi,\n", "labels no clip"),
+    ],
+)
+def test_labels_that_fit_nothing_are_refused(capsys, text, message):
+    Path("labels.csv").write_text(text)
+    assert run("clips", "--classes", "red,green,blue", "--labelled", "labels.csv") == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name clips (PATH ...) or --embeddings"),
+        (["clips"], "no classes: give --classes"),
+        (["clips", "--classes", "nowhere.txt"], "no file nowhere.txt"),
+        (["clips", "--classes", "red,green,red"], "'red' stands twice"),
+        (["clips", "--classes", " , "], "no class in it"),
+        (["nowhere", "--classes", "red,green"], "there is no file or folder nowhere"),
+        (["clips", "--classes", "red,green", "--output", "t.xlsx"], "ends in .csv, .jsonl or .parquet"),
+        (["clips", "--classes", "red,green", "--output", "clips"], "ends in"),
+        (["clips", "--classes", "red,green", "--update"], "--update goes on with a saved domain"),
+        (["clips", "--classes", "red,green", "--no-adapt", "--save-domain", "d"], "leave out --save-domain"),
+        (["clips", "--domain", "nowhere"], "nowhere has no dkd_domain.safetensors"),
+        (["clips", "--classes", "red,green", "--templates", "nowhere"], "no template file nowhere"),
+        (["clips", "--classes", "red,green", "--descriptions", "n.json"], "cannot read n.json"),
+        (["clips/bad.mp4", "--classes", "red,green"], "none of the 1 clips can be read"),
+        (["clips", "--classes", "pink,violet"], "gives all 2 classes the same text embedding"),
+        (["--embeddings", "nowhere.npz"], "no such file"),
+    ],
+)
+def test_what_the_user_has_to_change_is_one_line(capsys, arguments, message):
+    assert run(*arguments, model=None if "--embeddings" in arguments else OWN) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not Path("predictions.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clips", "--classes", "red,pink,violet"], "2 classes have the same text embedding (pink, violet)"),
+        (["clips/00_red.avi", "clips/01_green.avi", "--classes", "red,green,blue"], "is only 2 clips for 3 classes"),
+        (["clips", "--classes", "red"], "only one class is asked"),
+    ],
+)
+def test_a_word_is_said_when_labels_are_worth_little(capsys, arguments, message):
+    run(*arguments)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert len([note for note in notes if message in note]) == 1
+    run("clips", "--classes", "red,green,blue")
+    assert "note: " not in capsys.readouterr().err
+
+
+def test_the_table_that_is_written_may_not_be_one_that_is_read(capsys):
+    Path("list.csv").write_text("path\nclips/00_red.avi\n")
+    before = Path("list.csv").read_text()
+    assert run("list.csv", "--classes", "red,green", "--output", "list.csv") == 2
+    assert "is one of the files that are read" in capsys.readouterr().err
+    assert Path("list.csv").read_text() == before
+
+
+def test_odd_names_stand_in_the_table_as_they_are():
+    names = ["new\nline red.avi", 'quo"te, red.avi', "=1+1 red.avi", "красный red.avi"]
+    for name in names:
+        write_clip(Path("odd") / name, "red")
+    run("odd", "--classes", "red,green")
+    assert sorted(row["clip"] for row in rows()) == sorted(f"odd/{name}" for name in names)
+
+
+def test_embeddings_give_the_figures_of_evaluate(data_dir):
+    file = data_dir / "features/whurs19_clip_vit-b-32.npz"
+    truth = read_embeddings(file)
+    found = recognise_embeddings(file)
+    head = DKDHead(DKDCLIPConfig(projection_dim=512)).fit(truth.video_embeds, truth.text_embeds)
+    expected = head(truth.video_embeds, truth.text_embeds).logits_per_video.argmax(1)
+    number = {name: k for k, name in enumerate(found.class_names)}
+    labels = torch.tensor([number[p.label] for p in found.predictions])
+    zero_shot = torch.tensor([number[p.zero_shot_label] for p in found.predictions])
+    torch.testing.assert_close(labels, expected)
+    assert round(100 * float((zero_shot == truth.labels).float().mean()), 2) == 81.29
+    assert float((labels == truth.labels).float().mean()) > 0.9
+
+
+def test_embeddings_of_some_classes_and_labels_by_name(data_dir):
+    file = f"{data_dir}/features/ucf101_openai_vitb32_dev.npz+{data_dir}/features/ucf101_object_prompts_vitb32.npz"
+    names = recognise_embeddings(file, use=DomainUse(adapt=False)).class_names
+    found = recognise_embeddings(file, names[3:6])
+    assert found.class_names == names[3:6]
+    with pytest.raises(ValueError, match="has no texts of 'flying'"):
+        recognise_embeddings(file, ["flying"])
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_one_writes(tmp_path):
+    arguments = ["recognise", "clips", "--classes", "red,green,blue", "--model", OWN, "--batch-size", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--main_process_port", "0", "-m", "modeling_dkd", *arguments, "--num-workers", "0"]
+    done = subprocess.run([sys.executable, *launch], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.stdout.count("18 clips recognised with colours, 18 of them embedded now") == 1, done.stderr
+    together = rows()
+    run("clips", "--classes", "red,green,blue", "--cache-dir", "another")
+    assert rows() == together
