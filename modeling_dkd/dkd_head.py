@@ -13,7 +13,7 @@ prompts of one class are particles, which move by SVGD (svgd.py).
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,14 @@ from .class_mixture import (
 )
 from .configuration_dkd import DKDCLIPConfig
 from .domain_file import DOMAIN_FILE, FORMAT_VERSION, check_tensors, no_domain, read_domain, write_domain
-from .embedding_inputs import PooledShards, as_particles, checked_labels, in_pieces
+from .embedding_inputs import (
+    PooledShards,
+    as_particles,
+    check_class_names,
+    checked_labels,
+    in_pieces,
+    tell_same_classes,
+)
 from .gaussian_mixture import fit_gaussian_mixture
 from .known_classes import background_and_classes, class_log_odds, fit_background, known_directions
 from .mixture_options import MixtureOptions
@@ -274,6 +281,7 @@ class DKDHead(nn.Module):
         labels: Tensor | None = None,
         num_components: int | None = None,
         all_reduce: AllReduce | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> "DKDHead":
         """Learn a domain from its embeddings, from nothing: what was fitted before is forgotten.
 
@@ -290,13 +298,15 @@ class DKDHead(nn.Module):
             num_components: Without texts, how many components; None: one per 16 samples, 1 to 64.
             all_reduce: Sums a tensor over processes, each of which calls this with its own part of the videos and the
                 same texts, and gets the same head; None: all videos are here.
+            class_names: One name a class, for messages and for the file of the domain; None: classes have numbers.
 
         Returns:
             This head.
 
         Raises:
-            ValueError: Wrong shape or D, a value that is not finite, a zero embedding, no video, no class, or a label
-                out of range (the message names it).
+            ValueError: Wrong shape or D, a value that is not finite, a zero embedding, no video, no class, a label
+                out of range (the message names it), names that are not as many as the texts, or labels of two classes
+                whose texts are the same.
         """
         videos: Iterable[Tensor] = PooledShards(video_embeds, self._pooled)
         if isinstance(video_embeds, Tensor) and video_embeds.numel() <= KEPT_NUMBERS:
@@ -308,6 +318,7 @@ class DKDHead(nn.Module):
                 raise ValueError("processes can share a fit only with text_embeds; gather the videos in one of them.")
             return self._fit_unknown_classes(list(videos), num_components)
         texts = self._pooled(text_embeds, "text_embeds")
+        check_class_names(class_names, text_embeds.shape)
         if num_components not in (None, len(texts)):
             raise ValueError(
                 f"num_components is {num_components}, but there is one component for each of {len(texts)} texts."
@@ -317,6 +328,7 @@ class DKDHead(nn.Module):
             total = all_reduce or (lambda sums: sums)
             own_sums = sum_logits(videos, texts, scale, options)
             labels = checked_labels(labels, int(own_sums[0, 0]), len(texts)).to(texts.device)
+            tell_same_classes(texts, options.same_class_cosine, labels, class_names)
             logit_sums = total(own_sums)
             if not logit_sums[0, 0]:
                 raise ValueError(NO_VIDEO)
@@ -327,7 +339,7 @@ class DKDHead(nn.Module):
         if isinstance(videos, list) and len(videos[0]) <= options.recent_samples and all_reduce is None:
             num_samples = float(self.num_samples)
             self._recent = RecentSamples(videos[0], labels, None, num_samples, num_samples)
-        self.class_names = None
+        self.class_names = None if class_names is None else list(class_names)
         return self
 
     @torch.no_grad()
