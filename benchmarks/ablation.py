@@ -80,7 +80,6 @@ CONSTANTS = (
     "variance_prior_samples",
     "debiased_share",
     "unbiased_prior_classes",
-    "spread_prior_samples",
     "frequency_variance",
     "num_rounds",
 )

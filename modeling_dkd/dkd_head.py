@@ -102,7 +102,7 @@ BUFFER_AXES = {
     "prior_counts": "K",
     "sums": "KD",
     "second_moments": "DD",
-    "logit_sums": "4K",
+    "logit_sums": "3K",
 }
 
 NO_VIDEO = "video_embeds has no shard; give at least one video."
@@ -219,7 +219,7 @@ class DKDHead(nn.Module):
 
     def _buffer_shapes(self, num_components: int) -> dict[str, tuple[int, ...]]:
         """Every fitted buffer and its shape."""
-        sizes = {"K": num_components, "D": self.config.projection_dim, "4": 4}
+        sizes = {"K": num_components, "D": self.config.projection_dim, "3": 3}
         return {name: tuple(sizes[axis] for axis in axes) for name, axes in BUFFER_AXES.items()}
 
     def unfitted_values(self) -> dict[str, float]:

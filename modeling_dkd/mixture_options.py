@@ -25,8 +25,6 @@ class MixtureOptions:
             as bias, with many classes, 0 to 1.
         unbiased_prior_classes: Number of classes with which it is half of that: with few, a difference says how alike
             a text is to just these.
-        spread_prior_samples: Samples below which the length of a text's offset says more about the spread of its
-            logits than they do.
         frequency_variance: Prior variance v of the log class frequencies, nats^2.
         unlabelled_covariance_share: Largest share of the samples' own covariance in S where no class is known: with
             guessed classes it contains differences between them, which S must not explain away.
@@ -61,7 +59,6 @@ class MixtureOptions:
     labelled_weight: float = 2.0
     debiased_share: float = 0.5
     unbiased_prior_classes: float = 6.0
-    spread_prior_samples: float = 1000.0
     frequency_variance: float = 0.2
     unlabelled_covariance_share: float = 0.25
     variance_prior_samples: float = 2.0

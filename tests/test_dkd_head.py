@@ -495,7 +495,7 @@ def test_a_prior_of_ones_own_takes_the_place_of_debiasing():
     """Texts as they are: what the default makes of them where no share of their differences counts as bias."""
 
     def as_they_are(texts, logit_sums, options):
-        assert logit_sums.shape == (4, len(texts))
+        assert logit_sums.shape == (3, len(texts))
         assert options.debiased_share == 0.5
         return TextPrior(texts - texts.mean(0), torch.ones(len(texts)), torch.zeros(len(texts)))
 
