@@ -77,6 +77,7 @@ CONSTANTS = (
     "temperature",
     "shared_classes",
     "unlabelled_covariance_share",
+    "equal_variance_share",
     "variance_prior_samples",
     "debiased_share",
     "unbiased_prior_classes",

@@ -370,7 +370,7 @@ def _shrunk_covariance(statistics: DomainStatistics, scatter: Tensor, options: M
     num_samples, num_axes = statistics.num_samples, len(scatter)
     variances = scatter.diagonal().clamp_min(0)
     mean_variance = variances.mean()
-    trust = num_samples / (num_samples + options.variance_prior_samples)
+    trust = (1 - options.equal_variance_share) * num_samples / (num_samples + options.variance_prior_samples)
     held = trust * variances + (1 - trust) * mean_variance
     labelled = statistics.num_labelled / num_samples
     num_seen = num_samples * statistics.seen_share(options)

@@ -118,7 +118,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     residuals = [(assigned[i, k], videos[i] - means[k]) for i in range(num_samples) for k in range(len(counts))]
     covariance = sum(share * torch.outer(residual, residual) for share, residual in residuals) / num_samples
     own, dim = covariance.diagonal(), videos.shape[1]
-    apart = num_samples / (num_samples + OPTIONS.variance_prior_samples)
+    apart = (1 - OPTIONS.equal_variance_share) * num_samples / (num_samples + OPTIONS.variance_prior_samples)
     held = torch.diag((1 - apart) * own.mean() + apart * own)
     labelled = (labels >= 0).double().mean()
     num_seen = (labels < 0).sum() + (labels >= 0).sum() / OPTIONS.labelled_weight
@@ -455,7 +455,7 @@ def test_one_class():
     torch.testing.assert_close(mixture.means[0], videos.mean(0))
     own, (num_videos, dim) = videos.var(0, correction=0), videos.shape
     held = 1 - OPTIONS.unlabelled_covariance_share * num_videos / (num_videos + dim)
-    equal = 1 - num_videos / (num_videos + OPTIONS.variance_prior_samples)
+    equal = 1 - (1 - OPTIONS.equal_variance_share) * num_videos / (num_videos + OPTIONS.variance_prior_samples)
     expected = (
         own
         + held * equal * (own.mean() - own)
