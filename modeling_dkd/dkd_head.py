@@ -2,18 +2,31 @@
 
     head = DKDHead(DKDCLIPConfig(projection_dim=512))
     head.fit(domain_video_embeds, class_text_embeds)
-    logits = head(video_embeds, class_text_embeds).logits_per_video
+    output = head(video_embeds, class_text_embeds)
 
-What a domain is: class_mixture.py, a Gaussian per class text with a common covariance S. What it does to texts:
-text_frame.py; the text of a class moves along the score of its own component, so far that its cosine with a video is
-the posterior. A video x moves along the score of sum_k r_k N(x; mean_k, S), r being its posterior, by a strength that
-is small where its classes have little support and where the video is not typical of the domain. Frames of one clip and
-prompts of one class are particles, which move by SVGD (svgd.py).
+It knows nothing of encoders: embeddings go in, and come out moved, with their cosines as logits. Before a domain is
+fitted it is plain CLIP. What is fitted lives in buffers, is saved with the model or alone, and goes on learning from a
+stream.
+
+| | shape | |
+|---|---|---|
+| `video_embeds` | (B, D) or (B, T, D) | frames as particles |
+| `text_embeds` | (K, D) or (K, P, D) | prompts as particles |
+| `output.logits_per_video` | (B, K) | scale times cosine of the moved embeddings |
+| `output.video_embeds`, `output.text_embeds` | (B, D), (K, D) | moved, unit norm; the cosine serves search too |
+| `output.strength`, `output.known` | (B,) | how far a video went; whether it is of a class asked |
+
+A text moves along the score of its own component of the mixture (class_mixture.py) until its cosine with a video is
+the posterior (text_frame.py). A video x moves along the score of sum_k r_k N(x; mean_k, S), r being its posterior, by
+
+    strength = video_strength * sum_k r_k class_strength_k * min(1, D / |x - sum_k r_k mean_k|^2_S)
+
+Both by one step of SVGD (svgd.py). Whether x is of any class: known_classes.py.
 """
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +109,7 @@ BUFFER_AXES = {
     "prior_counts": "K",
     "sums": "KD",
     "second_moments": "DD",
-    "logit_sums": "4K",
+    "logit_sums": "3K",
 }
 
 NO_VIDEO = "video_embeds has no shard; give at least one video."
@@ -152,9 +165,11 @@ class DKDHead(nn.Module):
         config: `projection_dim`, `logit_scale`, `logit_bias`, `num_components` and the options of the movement;
             copied, for `fit` writes into it.
         options: Constants of the mixture; None: the defaults.
+        prior: What debiases the texts: from texts (K, D), `sum_logits` of the domain and the options to a `TextPrior`.
+            New classes at inference are scaled by their length, as without a domain.
         svgd_kernel: Kernel between particles as a function, see `svgd.kernel_and_slope`; None: the configuration's.
 
-    `options` and `svgd_kernel` are not saved: a head that is loaded is given them anew.
+    `options`, `prior` and `svgd_kernel` are not saved: a head that is loaded is given them anew.
     """
 
     logit_bias: Tensor
@@ -192,11 +207,16 @@ class DKDHead(nn.Module):
     logit_sums: Tensor
 
     def __init__(
-        self, config: DKDCLIPConfig, options: MixtureOptions | None = None, svgd_kernel: Kernel | None = None
+        self,
+        config: DKDCLIPConfig,
+        options: MixtureOptions | None = None,
+        prior: Callable[[Tensor, Tensor, MixtureOptions], TextPrior] = debias_texts,
+        svgd_kernel: Kernel | None = None,
     ) -> None:
         super().__init__()
         self.config = copy.deepcopy(config)
         self.options = options or MixtureOptions()
+        self.prior = prior
         self.svgd_kernel = svgd_kernel
         self.log_logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale), dtype=torch.float32).log())
         self.register_buffer("logit_bias", torch.tensor(float(config.logit_bias), dtype=torch.float32))
@@ -206,7 +226,7 @@ class DKDHead(nn.Module):
 
     def _buffer_shapes(self, num_components: int) -> dict[str, tuple[int, ...]]:
         """Every fitted buffer and its shape."""
-        sizes = {"K": num_components, "D": self.config.projection_dim, "4": 4}
+        sizes = {"K": num_components, "D": self.config.projection_dim, "3": 3}
         return {name: tuple(sizes[axis] for axis in axes) for name, axes in BUFFER_AXES.items()}
 
     def unfitted_values(self) -> dict[str, float]:
@@ -295,7 +315,7 @@ class DKDHead(nn.Module):
                 list or `EmbeddingShards` but no generator is: what is held besides the data does not grow with N.
             text_embeds: (K, D) or (K, P, D) with prompts as particles, one row per class; None: classes unknown.
             labels: (N,), int64, class of each video, -1 for unlabelled, one tensor for all shards; None: unlabelled.
-            num_components: Without texts, how many components; None: one per 16 samples, 1 to 64.
+            num_components: Without texts, how many components; None: the root of half of the samples.
             all_reduce: Sums a tensor over processes, each of which calls this with its own part of the videos and the
                 same texts, and gets the same head; None: all videos are here.
             class_names: One name a class, for messages and for the file of the domain; None: classes have numbers.
@@ -332,7 +352,7 @@ class DKDHead(nn.Module):
             logit_sums = total(own_sums)
             if not logit_sums[0, 0]:
                 raise ValueError(NO_VIDEO)
-            prior = debias_texts(texts, logit_sums, options)
+            prior = self.prior(texts, logit_sums, options)
             mixture, statistics, second_moments = fit_class_mixture(videos, prior, labels, scale, options, total)
             sample = spread_samples(videos, options.confidence_samples, int(logit_sums[0, 0]))
             self._store(texts, prior, mixture, logit_sums, statistics, second_moments, sample, total)
@@ -365,7 +385,7 @@ class DKDHead(nn.Module):
         scale, options, mixture = float(self.logit_scale), self.options, self._mixture()
         with torch.autocast(videos.device.type, enabled=False):
             logit_sums = self.logit_sums.double() + sum_logits(videos, self.fitted_texts, scale, options)
-            prior = debias_texts(self.fitted_texts, logit_sums, options)
+            prior = self.prior(self.fitted_texts, logit_sums, options)
             recent = self._recent_samples().followed_by(videos, mixture, prior, scale, options)
             if recent.is_due(options):
                 mixture, statistics, second_moments = fit_class_mixture(
@@ -576,8 +596,8 @@ class DKDHead(nn.Module):
             raise ValueError(NO_VIDEO)
         videos = torch.cat(shards)
         if num_components is None:
-            num_components = len(videos) // self.options.samples_per_component
-            num_components = min(max(1, num_components), self.options.largest_num_components)
+            # A rule of thumb (Mardia, Kent & Bibby 1979, "Multivariate Analysis", 13.1).
+            num_components = max(1, round((len(videos) / 2) ** 0.5))
         mixture, _ = fit_gaussian_mixture(videos, num_components)
         self._make_buffers(num_components)
         counts = mixture.weights * len(videos)
@@ -611,8 +631,7 @@ class DKDHead(nn.Module):
         self._set_buffers(fitted | vars(frame))
         # How far a video is moved does not depend on how confident the texts are, but confidence depends on it.
         moved, _ = self._move_videos(sample[:, None])
-        seen_share = statistics.seen_share(self.options).float()
-        given = (texts, prior, mixture, frame, seen_share, scale, self.options, sample, moved, all_reduce)
+        given = (texts, prior, mixture, frame, scale, self.options, sample, moved, all_reduce)
         self._set_buffers(fitted | vars(replace(frame, text_norm=common_norm(*given))))
 
     def _recent_samples(self) -> RecentSamples:
