@@ -77,10 +77,10 @@ CONSTANTS = (
     "temperature",
     "shared_classes",
     "unlabelled_covariance_share",
+    "equal_variance_share",
     "variance_prior_samples",
     "debiased_share",
     "unbiased_prior_classes",
-    "spread_prior_samples",
     "frequency_variance",
     "num_rounds",
 )

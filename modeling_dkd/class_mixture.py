@@ -16,8 +16,9 @@ With the logit scale s of the dual encoder,
 
     p(k | x) proportional to exp(s x.t~_k - b_k + w_k) N(x; mean_k, S)^(1/T)
 
-- t~_k and b_k: a text's logit has its own mean and its own spread over videos of other classes; a share of what
-  differs between classes (log scale for the spread), less with few classes, counts as bias and is removed.
+- t~_k and b_k: texts that lie farther from the mean text have logits that spread wider, and each text's logit has its
+  own mean over videos of other classes; a share of both (log scale for the spread), less with few classes, is bias and
+  is removed.
 - w_k: log frequency of class k beyond what the text prior says, maximum a posteriori under N(0, v).
 - mean_k: conjugate prior of `anchor_samples` pseudo-counts at the anchor, the text carried over to the cone of the
   videos by a shift and a scale; of more where few classes occur and class k has few videos, which then are mostly
@@ -218,34 +219,32 @@ def text_only_mixture(prior: TextPrior, options: MixtureOptions) -> ClassMixture
 
 
 def sum_logits(video_embeds: Videos, text_embeds: Tensor, logit_scale: float, options: MixtureOptions) -> Tensor:
-    """Sums that tell how the logits of a class look on samples of other classes, (4, K), float64; samples add up.
+    """Sums that tell how the logits of a class look on samples of other classes, (3, K), float64; samples add up.
 
-    Rows: number of samples; weight 1 - p(k | x) under the texts alone; weighted logit; weighted squared logit.
+    Rows: number of samples; weight 1 - p(k | x) under the texts alone; weighted logit.
     """
     offsets = _offsets(text_embeds)
-    directions = offsets * relative_length(offsets, offsets).pow(-options.debiased_share_of(len(offsets)))[:, None]
-    logit_sums = torch.zeros(4, len(offsets), dtype=torch.float64, device=text_embeds.device)
+    slope = logit_scale * offsets * text_scale(offsets, offsets, options)[:, None]
+    logit_sums = torch.zeros(3, len(offsets), dtype=torch.float64, device=text_embeds.device)
     for chunk in _chunks(video_embeds):
-        other = 1 - (logit_scale * chunk @ directions.T).softmax(1)
-        logits = logit_scale * chunk @ offsets.T
-        sums = (torch.ones_like(other), other, other * logits, other * logits.square())
+        logits = chunk @ slope.T
+        other = 1 - logits.softmax(1)
+        sums = (torch.ones_like(other), other, other * logits)
         logit_sums += torch.stack([values.sum(0, dtype=torch.float64) for values in sums])
     return logit_sums
 
 
 def debias_texts(text_embeds: Tensor, logit_sums: Tensor, options: MixtureOptions) -> TextPrior:
-    """Unit texts (K, D) with `debiased_share` of their bias removed, given `sum_logits` of the domain."""
-    offsets, share = _offsets(text_embeds), options.debiased_share_of(len(text_embeds))
-    num_samples, weight, first, second = logit_sums
-    mean = first / weight.clamp_min(1e-6)
-    variance = (second / weight.clamp_min(1e-6) - mean.square()).clamp_min(1e-12)
-    # Few samples say little about a spread: the length of the text's offset stands in for it.
-    expected = relative_length(offsets, offsets).double().square() * variance.mean()
-    held = options.spread_prior_samples
-    variance = (variance * num_samples + expected * held) / (num_samples + held)
-    scale = (variance.mean() / variance).pow(share / 2)
-    bias = share * mean * scale
-    return TextPrior(offsets, scale.float(), (bias - bias.mean()).float())
+    """Unit texts (K, D) with a share of their bias removed, given `sum_logits` of the domain."""
+    offsets = _offsets(text_embeds)
+    _, weight, total = logit_sums
+    bias = options.debiased_share_of(len(text_embeds)) * total / weight.clamp_min(1e-6)
+    return TextPrior(offsets, text_scale(offsets, offsets, options), (bias - bias.mean()).float())
+
+
+def text_scale(offsets: Tensor, fitted: Tensor, options: MixtureOptions) -> Tensor:
+    """Factor of offsets (J, D) among the fitted ones (K, D), (J,): the longer, the wider its logits spread."""
+    return relative_length(offsets, fitted).pow(-options.debiased_share_of(len(fitted)))
 
 
 def gather_statistics(
@@ -382,7 +381,7 @@ def _shrunk_covariance(statistics: DomainStatistics, scatter: Tensor, options: M
     num_samples, num_axes = statistics.num_samples, len(scatter)
     variances = scatter.diagonal().clamp_min(0)
     mean_variance = variances.mean()
-    trust = num_samples / (num_samples + options.variance_prior_samples)
+    trust = (1 - options.equal_variance_share) * num_samples / (num_samples + options.variance_prior_samples)
     held = trust * variances + (1 - trust) * mean_variance
     labelled = statistics.num_labelled / num_samples
     num_seen = num_samples * statistics.seen_share(options)

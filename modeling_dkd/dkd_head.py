@@ -26,7 +26,7 @@ Both by one step of SVGD (svgd.py). Whether x is of any class: known_classes.py.
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,14 @@ from .class_mixture import (
 )
 from .configuration_dkd import DKDCLIPConfig
 from .domain_file import DOMAIN_FILE, FORMAT_VERSION, check_tensors, no_domain, read_domain, write_domain
-from .embedding_inputs import PooledShards, as_particles, checked_labels, in_pieces
+from .embedding_inputs import (
+    PooledShards,
+    as_particles,
+    check_class_names,
+    checked_labels,
+    in_pieces,
+    tell_same_classes,
+)
 from .gaussian_mixture import fit_gaussian_mixture
 from .known_classes import background_and_classes, class_log_odds, fit_background, known_directions
 from .mixture_options import MixtureOptions
@@ -106,7 +113,7 @@ BUFFER_AXES = {
     "prior_counts": "K",
     "sums": "KD",
     "second_moments": "DD",
-    "logit_sums": "4K",
+    "logit_sums": "3K",
 }
 
 NO_VIDEO = "video_embeds has no shard; give at least one video."
@@ -227,7 +234,7 @@ class DKDHead(nn.Module):
 
     def _buffer_shapes(self, num_components: int) -> dict[str, tuple[int, ...]]:
         """Every fitted buffer and its shape."""
-        sizes = {"K": num_components, "D": self.config.projection_dim, "4": 4, "C": len(self.options.text_trusts)}
+        sizes = {"K": num_components, "D": self.config.projection_dim, "3": 3, "C": len(self.options.text_trusts)}
         return {name: tuple(sizes[axis] for axis in axes) for name, axes in BUFFER_AXES.items()}
 
     def unfitted_values(self) -> dict[str, float]:
@@ -302,6 +309,7 @@ class DKDHead(nn.Module):
         labels: Tensor | None = None,
         num_components: int | None = None,
         all_reduce: AllReduce | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> "DKDHead":
         """Learn a domain from its embeddings, from nothing: what was fitted before is forgotten.
 
@@ -318,13 +326,15 @@ class DKDHead(nn.Module):
             num_components: Without texts, how many components; None: the root of half of the samples.
             all_reduce: Sums a tensor over processes, each of which calls this with its own part of the videos and the
                 same texts, and gets the same head; None: all videos are here.
+            class_names: One name a class, for messages and for the file of the domain; None: classes have numbers.
 
         Returns:
             This head.
 
         Raises:
-            ValueError: Wrong shape or D, a value that is not finite, a zero embedding, no video, no class, or a label
-                out of range (the message names it).
+            ValueError: Wrong shape or D, a value that is not finite, a zero embedding, no video, no class, a label
+                out of range (the message names it), names that are not as many as the texts, or labels of two classes
+                whose texts are the same.
         """
         videos: Iterable[Tensor] = PooledShards(video_embeds, self._pooled)
         if isinstance(video_embeds, Tensor) and video_embeds.numel() <= KEPT_NUMBERS:
@@ -336,6 +346,7 @@ class DKDHead(nn.Module):
                 raise ValueError("processes can share a fit only with text_embeds; gather the videos in one of them.")
             return self._fit_unknown_classes(list(videos), num_components)
         texts = self._pooled(text_embeds, "text_embeds")
+        check_class_names(class_names, text_embeds.shape)
         if num_components not in (None, len(texts)):
             raise ValueError(
                 f"num_components is {num_components}, but there is one component for each of {len(texts)} texts."
@@ -345,6 +356,7 @@ class DKDHead(nn.Module):
             total = all_reduce or (lambda sums: sums)
             own_samples = sum(len(shard) for shard in videos)
             labels = checked_labels(labels, own_samples, len(texts)).to(texts.device)
+            tell_same_classes(texts, options.same_class_cosine, labels, class_names)
             num_samples = int(total(torch.tensor(own_samples, dtype=torch.float64, device=texts.device)))
             if not num_samples:
                 raise ValueError(NO_VIDEO)
@@ -354,7 +366,7 @@ class DKDHead(nn.Module):
         if isinstance(videos, list) and len(videos[0]) <= options.recent_samples and all_reduce is None:
             weight = float(self.num_samples)
             self._recent = RecentSamples(videos[0], labels, None, weight, weight)
-        self.class_names = None
+        self.class_names = None if class_names is None else list(class_names)
         return self
 
     @torch.no_grad()

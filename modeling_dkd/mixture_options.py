@@ -30,13 +30,13 @@ class MixtureOptions:
             as bias, with many classes, 0 to 1.
         unbiased_prior_classes: Number of classes with which it is half of that: with few, a difference says how alike
             a text is to just these.
-        spread_prior_samples: Samples below which the length of a text's offset says more about the spread of its
-            logits than they do.
         frequency_variance: Prior variance v of the log class frequencies, nats^2.
         unlabelled_covariance_share: Largest share of the samples' own covariance in S where no class is known: with
             guessed classes it contains differences between them, which S must not explain away.
-        variance_prior_samples: Pseudo-samples that hold the diagonal of S at equal variances: one sample has hardly
-            any variance on most axes. As many hold the effective dimension at D.
+        equal_variance_share: Share of the diagonal of S that is the same for all axes, with many samples: what is
+            known of the axes of the fitted classes is not all true of new ones.
+        variance_prior_samples: Pseudo-samples that hold the rest of the diagonal at equal variances: one sample
+            has hardly any variance on most axes. As many hold the effective dimension at D.
         relative_variance_floor: Added to all variances so that S can be inverted, relative to their mean.
         rounding_variance: What rounding of unit vectors may hide, added as well.
         overconfidence: By how much the posterior claims more than it knows, where each class has many samples: text
@@ -70,9 +70,9 @@ class MixtureOptions:
     trust_errors: float = 2.0
     debiased_share: float = 0.5
     unbiased_prior_classes: float = 6.0
-    spread_prior_samples: float = 1000.0
     frequency_variance: float = 0.2
     unlabelled_covariance_share: float = 0.25
+    equal_variance_share: float = 0.25
     variance_prior_samples: float = 2.0
     relative_variance_floor: float = 1e-3
     rounding_variance: float = 1e-6

@@ -32,7 +32,7 @@ from .class_mixture import (
     ClassMixture,
     TextPrior,
     bisect,
-    relative_length,
+    text_scale,
 )
 from .mixture_options import MixtureOptions
 
@@ -125,7 +125,7 @@ def common_norm(
 def place_new_texts(
     text_embeds: Tensor,
     fitted_texts: Tensor,
-    text_scale: Tensor,
+    fitted_scale: Tensor,
     text_trust: Tensor,
     mixture: ClassMixture,
     frame: TextFrame,
@@ -137,8 +137,8 @@ def place_new_texts(
     Args:
         text_embeds: (J, D), unit norm.
         fitted_texts: (K, D), unit norm.
-        text_scale: (K,), `TextPrior.scale` of the fitted ones.
-        text_trust: (), a of text_trust.py, which is in `text_scale` already.
+        fitted_scale: (K,), `TextPrior.scale` of the fitted ones.
+        text_trust: (), a of text_trust.py, which is in `fitted_scale` already.
         mixture: The fitted mixture.
         frame: The fitted frame.
         logit_scale: ().
@@ -149,10 +149,10 @@ def place_new_texts(
     """
     fitted_offsets, share = fitted_texts - fitted_texts.mean(0), options.debiased_share_of(len(fitted_texts))
     offsets = text_embeds - fitted_texts.mean(0)
-    scale = text_trust * relative_length(offsets, fitted_offsets).pow(-share)[:, None]
+    scale = text_trust * text_scale(offsets, fitted_offsets, options)[:, None]
     directions = offsets * scale
     # The mean logit on the domain stands for that on samples of other classes.
-    relative = directions - (fitted_offsets * text_scale[:, None]).mean(0)
+    relative = directions - (fitted_offsets * fitted_scale[:, None]).mean(0)
     bias = share * logit_scale * relative @ mixture.domain_mean
     means = mixture.domain_mean + options.new_class_anchor * (mixture.anchors(directions) - mixture.domain_mean)
     log_prior = options.new_class_log_prior - bias

@@ -218,6 +218,33 @@ def test_a_text_does_not_depend_on_which_others_are_asked(order, size):
     torch.testing.assert_close(part.logits_per_video, whole.logits_per_video[:, chosen], rtol=0, atol=SCALE * 1e-5)
 
 
+def test_classes_with_the_same_text_are_named_and_labels_must_not_split_them(caplog):
+    texts = TOY.texts.clone()
+    texts[4] = texts[1] + 1e-4
+    names = ["pour", "Brush Hair", "run", "jump", "BrushHair", "sit"]
+    make_head().fit(TOY.videos, TOY.texts, class_names=names)
+    assert not caplog.records
+    head = make_head().fit(TOY.videos, texts, class_names=names)
+    (told,) = caplog.records
+    assert "1 pairs of classes have the same text" in told.message
+    assert "'Brush Hair' and 'BrushHair'" in told.message
+    assert head.class_names == names
+    labels = torch.full((len(TOY.videos),), -1)
+    labels[:2] = torch.tensor([1, 0])
+    make_head().fit(TOY.videos, texts, labels)  # one of the two is labelled: nothing is split
+    labels[2] = 4
+    with pytest.raises(ValueError, match="'Brush Hair' and 'BrushHair' have the same text, and labels name both"):
+        make_head().fit(TOY.videos, texts, labels, class_names=names)
+    with pytest.raises(ValueError, match="class 1 and class 4 have the same text"):
+        make_head().fit(TOY.videos, texts, labels)
+
+
+def test_prompts_and_classes_in_each_others_place_are_caught_by_the_names():
+    prompts = spread(TOY.texts, 3).transpose(0, 1)
+    with pytest.raises(ValueError, match=r"6 entries for 3 classes; texts of \(3, 6, 24\) .* swap the first two axes"):
+        make_head().fit(TOY.videos, prompts, class_names=[f"c{k}" for k in range(NUM_CLASSES)])
+
+
 def test_identical_texts_take_positions_in_order():
     """Class 6 has the words of class 0, but samples of its own, which labels tell apart."""
     texts = torch.cat([TOY.texts, TOY.texts[:1]])
@@ -495,7 +522,7 @@ def test_a_prior_of_ones_own_takes_the_place_of_debiasing():
     """Texts as they are: what the default makes of them where no share of their differences counts as bias."""
 
     def as_they_are(texts, logit_sums, options):
-        assert logit_sums.shape == (4, len(texts))
+        assert logit_sums.shape == (3, len(texts))
         assert options.debiased_share == 0.5
         return TextPrior(texts - texts.mean(0), torch.ones(len(texts)), torch.zeros(len(texts)))
 
@@ -727,7 +754,7 @@ def test_confidence_of_moved_videos_rises_with_the_predictions_that_changed(vide
 def test_golden_logits():
     """Written by this code; a change here changes the results of every fitted model, so it must be meant."""
     output = fitted_head()(spread(TOY.videos[:2], 3), spread(TOY.texts[:4], 2))
-    expected = torch.tensor([[3.118, -6.350, 1.675, 0.113], [8.022, -3.960, 1.617, 1.947]])
+    expected = torch.tensor([[1.910, -7.438, 0.478, -1.059], [6.319, -5.512, -0.023, 0.315]])
     torch.testing.assert_close(output.logits_per_video, expected, rtol=0, atol=0.02)
 
 

@@ -305,13 +305,11 @@ def test_doubt_is_held_to_what_plain_texts_and_class_frequencies_allow(
         torch.testing.assert_close(held, end, rtol=1e-4, atol=1e-5)
 
 
-def test_the_cap_of_the_norm_rises_with_the_strength_of_the_classes():
-    """Where doubt would allow more: four videos a class say less about overconfidence than fifty."""
-    norms = []
-    for num_videos in (24, 300):
-        videos, texts, _ = toy_domain(num_videos, noise=0.8)
-        frame, *_, mixture = fit_confidence(videos, texts, 200.0)
-        strength = mixture.counts / mixture.counts.sum() @ mixture.class_strength
-        assert float(frame.text_norm) <= 1 + OPTIONS.overconfidence * float(strength) ** 2 + 1e-4
-        norms.append(float(frame.text_norm))
-    assert norms[0] < norms[1]
+@pytest.mark.parametrize("num_videos", [24, 300])
+def test_without_videos_to_compare_on_the_norm_is_the_cap_which_rises_with_the_strength_of_classes(num_videos):
+    videos, texts, _ = toy_domain(num_videos)
+    prior, mixture, frame = fit(videos, texts)
+    norm = common_norm(texts, prior, mixture, frame, SCALE, OPTIONS, videos[:0], videos[:0])
+    strength = float(mixture.counts / mixture.counts.sum() @ mixture.class_strength)
+    longest = float(posterior_texts(mixture, frame).norm(dim=1).max())
+    assert float(norm) == pytest.approx(max(longest, 1 + OPTIONS.overconfidence * strength**2), rel=1e-5)
