@@ -68,7 +68,7 @@ from .precision import full_precision, has_values
 from .recent_samples import RecentSamples
 from .svgd import Kernel, svgd
 from .text_frame import TextFrame, common_norm, filled, place_fitted_texts, place_new_texts, without_axis
-from .text_trust import Debias, TextTrust, TrustedFit, fit_best_trust
+from .text_trust import Debias, TrustChoice, TrustedFit, fit_best_trust
 
 
 # How many numbers of a tensor of videos are kept ready from round to round.
@@ -92,10 +92,8 @@ BUFFER_AXES = {
     "fitted_texts": "KD",
     "text_scale": "K",
     "text_bias": "K",
-    # How far they are trusted, and what the candidates gained; the fields of TextTrust.
+    # How far they are trusted (text_trust.py).
     "text_trust": "",
-    "trust_gain": "C",
-    "trust_error": "C",
     "class_strength": "K",
     "unit_axis": "D",
     "norm_axis": "D",
@@ -119,7 +117,6 @@ BUFFER_AXES = {
 NO_VIDEO = "video_embeds has no shard; give at least one video."
 # Named here, for torch.compile cannot look into a dataclass.
 MIXTURE_FIELDS = tuple(field.name for field in fields(ClassMixture))
-TRUST_FIELDS = tuple(field.name for field in fields(TextTrust))
 FRAME_FIELDS = tuple(field.name for field in fields(TextFrame))
 STATISTICS_FIELDS = tuple(field.name for field in fields(DomainStatistics))
 # Options of a configuration that are kept with a domain: all but the encoder's and what is fitted.
@@ -165,6 +162,8 @@ class DKDHead(nn.Module):
         counts: Samples per component, (K,).
         anchor_weights: Pseudo-samples at the anchor of each class, (K,).
         class_strength: Weight with which each fitted class's own samples moved its text, 0 to 1, (K,).
+        text_trust: Factor of the logit scale with which the domain's texts are trusted, (); `trust_choice` says why,
+            until the head is saved.
 
     Args:
         config: `projection_dim`, `logit_scale`, `logit_bias`, `num_components` and the options of the movement;
@@ -195,8 +194,6 @@ class DKDHead(nn.Module):
     text_scale: Tensor
     text_bias: Tensor
     text_trust: Tensor
-    trust_gain: Tensor
-    trust_error: Tensor
     unit_axis: Tensor
     norm_axis: Tensor
     text_centre: Tensor
@@ -229,12 +226,13 @@ class DKDHead(nn.Module):
         self.log_logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale), dtype=torch.float32).log())
         self.register_buffer("logit_bias", torch.tensor(float(config.logit_bias), dtype=torch.float32))
         self.class_names: list[str] | None = None
+        self.trust_choice: TrustChoice | None = None
         self._recent: RecentSamples | None = None
         self._make_buffers(config.num_components)
 
     def _buffer_shapes(self, num_components: int) -> dict[str, tuple[int, ...]]:
         """Every fitted buffer and its shape."""
-        sizes = {"K": num_components, "D": self.config.projection_dim, "3": 3, "C": len(self.options.text_trusts)}
+        sizes = {"K": num_components, "D": self.config.projection_dim, "3": 3}
         return {name: tuple(sizes[axis] for axis in axes) for name, axes in BUFFER_AXES.items()}
 
     def unfitted_values(self) -> dict[str, float]:
@@ -277,7 +275,7 @@ class DKDHead(nn.Module):
                 self._make_buffers(num_components)
             self.config.num_components = num_components
             self.class_names = None
-            self._recent = None  # samples of the domain before
+            self.trust_choice = self._recent = None  # of the domain before
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *found)
 
     def check_domain(self, tensors: dict[str, Tensor], source: str) -> int:
@@ -360,9 +358,10 @@ class DKDHead(nn.Module):
             num_samples = int(total(torch.tensor(own_samples, dtype=torch.float64, device=texts.device)))
             if not num_samples:
                 raise ValueError(NO_VIDEO)
-            trust, fitted = fit_best_trust(videos, labels, texts, num_samples, scale, options, self.prior, total)
+            choice, fitted = fit_best_trust(videos, labels, texts, num_samples, scale, options, self.prior, total)
             sample = spread_samples(videos, options.confidence_samples, num_samples)
-            self._store(texts, trust, fitted, sample, total)
+            self._store(texts, fitted, sample, total)
+        self.trust_choice = choice
         if isinstance(videos, list) and len(videos[0]) <= options.recent_samples and all_reduce is None:
             weight = float(self.num_samples)
             self._recent = RecentSamples(videos[0], labels, None, weight, weight)
@@ -391,18 +390,17 @@ class DKDHead(nn.Module):
         videos = self._pooled(video_embeds, "video_embeds")
         scale, options, mixture = float(self.logit_scale), self.options, self._mixture()
         with torch.autocast(videos.device.type, enabled=False):
-            trust, texts = self._trust(), self.fitted_texts
-            own_trust = float(trust.text_trust)
-            logit_sums = self.logit_sums.double() + sum_logits(videos, texts, own_trust * scale, options)
-            prior = self.prior(texts, logit_sums, options).trusted(own_trust)
+            choice, texts, trust = self.trust_choice, self.fitted_texts, float(self.text_trust)
+            logit_sums = self.logit_sums.double() + sum_logits(videos, texts, trust * scale, options)
+            prior = self.prior(texts, logit_sums, options).trusted(trust)
             recent = self._recent_samples().followed_by(videos, mixture, prior, scale, options)
             is_due, labels = recent.is_due(options), recent.labels
             if is_due and recent.older is None:
-                trust, fitted = fit_best_trust(recent.videos, labels, texts, len(labels), scale, options, self.prior)
+                choice, fitted = fit_best_trust(recent.videos, labels, texts, len(labels), scale, options, self.prior)
             elif is_due:
                 # What older samples left was gathered under this trust.
                 parts = fit_class_mixture(recent.videos, prior, labels, scale, options, older=recent.older)
-                fitted = TrustedFit(logit_sums, prior, *parts)
+                fitted = TrustedFit(trust, logit_sums, prior, *parts)
             else:
                 labels = torch.full((len(videos),), -1, device=videos.device)
                 statistics = self._statistics() + gather_statistics(mixture, prior, videos, labels, scale, options)
@@ -410,19 +408,20 @@ class DKDHead(nn.Module):
                 # S, whose factorisation is what costs, T and the frequencies wait for the next fit.
                 moved = maximise(mixture, prior, statistics, None, options)
                 mixture = replace(moved, log_frequency=mixture.log_frequency)
-                fitted = TrustedFit(logit_sums, prior, mixture, statistics, self.second_moments.double() + added)
+                second_moments = self.second_moments.double() + added
+                fitted = TrustedFit(trust, logit_sums, prior, mixture, statistics, second_moments)
             if is_due:
                 recent = replace(recent, num_fitted=recent.num_samples)
             sample = spread_samples(recent.videos, options.confidence_samples, len(recent.videos))
-            self._store(texts, trust, fitted, sample)
-        self._recent = recent
+            self._store(texts, fitted, sample)
+        self._recent, self.trust_choice = recent, choice
         return self
 
     def reset(self) -> "DKDHead":
         """Forget the domain: plain CLIP again."""
         self.config.num_components = 0
         self.class_names = None
-        self._recent = None
+        self.trust_choice = self._recent = None
         self._make_buffers(0)
         return self
 
@@ -621,15 +620,15 @@ class DKDHead(nn.Module):
     def _store(
         self,
         texts: Tensor,
-        trust: TextTrust,
         fit: TrustedFit,
         sample: Tensor | None,
         all_reduce: AllReduce = lambda sums: sums,
     ) -> None:
         """Write what was fitted, and place the class texts."""
         prior, mixture = fit.prior, fit.mixture
-        fitted = vars(mixture) | vars(fit.statistics) | vars(trust)
+        fitted = vars(mixture) | vars(fit.statistics)
         fitted |= {"logit_sums": fit.logit_sums, "second_moments": fit.second_moments}
+        fitted["text_trust"] = torch.tensor(fit.trust)
         fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.class_strength}
         fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias}
         fitted["anchored"] = torch.ones(())
@@ -662,17 +661,13 @@ class DKDHead(nn.Module):
         """The fitted mixture from the buffers."""
         return ClassMixture(*(self.get_buffer(name) for name in MIXTURE_FIELDS))
 
-    def _trust(self) -> TextTrust:
-        """How far texts are trusted, from the buffers."""
-        return TextTrust(*(self.get_buffer(name) for name in TRUST_FIELDS))
-
     def _frame(self) -> TextFrame:
         """The fitted frame of the texts from the buffers."""
         return TextFrame(*(self.get_buffer(name) for name in FRAME_FIELDS))
 
     def _set_buffers(self, tensors: dict[str, Tensor]) -> None:
         """Replace the fitted buffers, in float32 and on this head's device."""
-        self._recent = None
+        self.trust_choice = self._recent = None
         # A domain fitted under inference_mode can still take part in training.
         with torch.inference_mode(False):
             for name in self._buffer_shapes(0):

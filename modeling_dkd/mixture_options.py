@@ -25,7 +25,9 @@ class MixtureOptions:
             word stands.
         trust_samples: Samples on which they are compared.
         trust_rounds: EM rounds of the fits that are compared.
-        trust_errors: Standard errors by which another than 1 has to be better.
+        trust_errors: Standard errors by which another than 1 has to be better, and
+        trust_margin: nats a sample besides, for held-out likelihood is not accuracy.
+        trust_classes: By which factor the number of classes that occur may grow with less trust.
         debiased_share: Share of the classes' differences in the mean and the log spread of their logits that counts
             as bias, with many classes, 0 to 1.
         unbiased_prior_classes: Number of classes with which it is half of that: with few, a difference says how alike
@@ -64,10 +66,12 @@ class MixtureOptions:
     labelled_temperature: float = 100.0
     labelled_temperature_power: float = 1.65
     labelled_weight: float = 2.0
-    text_trusts: tuple[float, ...] = (0.5, 0.2, 0.1)
-    trust_samples: int = 2048
+    text_trusts: tuple[float, ...] = (0.2, 0.1)
+    trust_samples: int = 1024
     trust_rounds: int = 6
     trust_errors: float = 2.0
+    trust_margin: float = 1.0
+    trust_classes: float = 1.2
     debiased_share: float = 0.5
     unbiased_prior_classes: float = 6.0
     frequency_variance: float = 0.2

@@ -2,20 +2,20 @@
 
 The encoder's logit scale s says how sure its texts are. It may be far too sure; then no sample leaves the class that
 the texts gave it, whatever the mixture has found. A trust a, at most 1, makes s into a s. Candidates are compared by
-cross-validation: the domain is halved, the mixture of class_mixture.py is fitted to each half, and each half's fit has
-to foretell the samples of the other one, together with the classes that the other half's fit gives them:
+cross-validation: the mixture of class_mixture.py is fitted to a sample of the domain under each of them; then, with
+covariance S_a and prior held, to each half of the sample, and each half has to foretell the samples of the other one,
+together with the classes that the other half's fit gives them:
 
-    C(a) = mean over x of sum_k r_own(k | x) log [ p(k | x; a s) N(x; mean_k, S)^(1/T) ]
+    C(a) = mean over x of sum_k r_own(k | x) log [ p(k | x; a s) N(x; mean_k, S_a)^(1/T) ]
 
-with text prior p, mean_k and S of the half that x is not of, responsibilities r_own of the half that it is of, and T
-the same for all a. It is the held-out classification likelihood: where weak texts let the classes of the halves drift
-apart, or absent classes take a share of those that occur, density rises, but the halves no longer agree about which
-class is which. A labelled sample brings its own class.
+with text prior p and mean_k of the half that x is not of, responsibilities r_own of the half that it is of, and T the
+same for all a. It is the held-out classification likelihood: where weak texts let the classes of the halves drift
+apart, density rises, but the halves no longer agree about which class is which. A labelled sample brings its class.
 
-The encoder's word stands unless another is better beyond doubt: C(a) - C(1) has to exceed `trust_errors` times its
-standard error over the samples. Of those that do, the largest difference less so many errors wins. A half may fall
-into a worse optimum than the domain does, so that the median of what three ways to halve it choose is taken, unless
-the first one leaves no doubt that the encoder is right.
+The encoder's word stands unless another is better beyond doubt: C(a) - C(1) less `trust_errors` of its standard errors
+has to exceed `trust_margin`, and the classes that occur may not become many more, as they do where absent classes take
+a share of those that are there. Of those that remain the largest difference wins. A half may fall into a worse optimum
+than the domain does, so that a difference is the median of three ways to halve, unless the first leaves no doubt.
 """
 
 from collections.abc import Callable
@@ -34,8 +34,11 @@ from .class_mixture import (
     Videos,
     debias_texts,
     fit_class_mixture,
+    gather_statistics,
+    maximise,
     spread_samples,
     sum_logits,
+    text_only_mixture,
 )
 from .mixture_options import MixtureOptions
 
@@ -44,23 +47,23 @@ from .mixture_options import MixtureOptions
 Debias = Callable[[Tensor, Tensor, MixtureOptions], TextPrior]
 # Of the bins that halve a domain: far narrower than any domain, far wider than what rounding moves a sample by.
 BIN_WIDTH = 0.01
-# Nats a sample that are worth a change: where classes lie far apart, all candidates are equal but for rounding.
-LEAST_GAIN = 0.01
 
 
 @dataclass(frozen=True)
-class TextTrust:
+class TrustChoice:
     """What was chosen, and why; C candidates, those of `MixtureOptions.text_trusts`.
 
     Attributes:
-        text_trust: (), a, in (0, 1].
-        trust_gain: (C,), C(a) - C(1), nats a sample; 0 where the domain cannot be halved.
-        trust_error: (C,), its standard error.
+        trust: a, in (0, 1].
+        candidates: Those that were compared with 1.
+        gain: (C,), C(a) - C(1), nats a sample; 0 where the domain cannot be halved.
+        error: (C,), its standard error.
     """
 
-    text_trust: Tensor
-    trust_gain: Tensor
-    trust_error: Tensor
+    trust: float
+    candidates: tuple[float, ...]
+    gain: Tensor
+    error: Tensor
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,15 @@ class TrustedFit:
     """A domain as it is under a certain trust.
 
     Attributes:
-        logit_sums: `sum_logits` of its samples under this trust, (4, K), float64.
+        trust: a, in (0, 1].
+        logit_sums: `sum_logits` of its samples under this trust, (3, K), float64.
         prior: The texts debiased, with the trust in them.
         mixture: Fitted to them.
         statistics: What the mixture was made from.
         second_moments: The same, (D, D), float64.
     """
 
+    trust: float
     logit_sums: Tensor
     prior: TextPrior
     mixture: ClassMixture
@@ -96,7 +101,7 @@ def fit_under_trust(
     logit_sums = all_reduce(sum_logits(video_embeds, text_embeds, trust * logit_scale, options))
     prior = debias(text_embeds, logit_sums, options).trusted(trust)
     fitted = fit_class_mixture(video_embeds, prior, labels, logit_scale, options, all_reduce)
-    return TrustedFit(logit_sums, prior, *fitted)
+    return TrustedFit(trust, logit_sums, prior, *fitted)
 
 
 def fit_best_trust(
@@ -108,7 +113,7 @@ def fit_best_trust(
     options: MixtureOptions,
     debias: Debias = debias_texts,
     all_reduce: AllReduce = lambda sums: sums,
-) -> tuple[TextTrust, TrustedFit]:
+) -> tuple[TrustChoice, TrustedFit]:
     """The trust that the domain asks for, and the domain as it is under this.
 
     Args:
@@ -121,74 +126,81 @@ def fit_best_trust(
         debias: What makes a prior of the texts, as `DKDHead.prior`.
         all_reduce: Sums a tensor over processes that each hold a part of the samples.
     """
-    fitted = fit_under_trust(video_embeds, labels, text_embeds, 1.0, logit_scale, options, debias, all_reduce)
+    under = partial(
+        fit_under_trust, text_embeds=text_embeds, logit_scale=logit_scale, debias=debias, all_reduce=all_reduce
+    )
+    fitted = under(video_embeds, labels, trust=1.0, options=options)
+    if not options.text_trusts:
+        none = fitted.logit_sums.new_zeros(0)
+        return TrustChoice(1.0, (), none, none), fitted
     sample = spread_samples(video_embeds, options.trust_samples, num_samples)
     own_labels = spread_samples(labels, options.trust_samples, num_samples)
     if sample is None or own_labels is None:
         sample, own_labels = text_embeds[:0], labels[:0]
-    temperature = fitted.mixture.temperature
-    trust = choose_text_trust(sample, own_labels, text_embeds, temperature, logit_scale, options, debias, all_reduce)
-    if trust.text_trust < 1:
-        chosen = float(trust.text_trust)
-        fitted = fit_under_trust(video_embeds, labels, text_embeds, chosen, logit_scale, options, debias, all_reduce)
-    return trust, fitted
+    few_rounds = replace(options, num_rounds=min(options.num_rounds, options.trust_rounds))
+    candidates = [under(sample, own_labels, trust=trust, options=few_rounds) for trust in options.text_trusts]
+    choice = choose_text_trust(sample, own_labels, fitted, candidates, logit_scale, few_rounds, all_reduce)
+    if choice.trust < 1:
+        fitted = under(video_embeds, labels, trust=choice.trust, options=options)
+    return choice, fitted
 
 
 def choose_text_trust(
     sample: Tensor,
     labels: Tensor,
-    text_embeds: Tensor,
-    temperature: Tensor,
+    full: TrustedFit,
+    candidates: list[TrustedFit],
     logit_scale: float,
     options: MixtureOptions,
-    debias: Debias = debias_texts,
     all_reduce: AllReduce = lambda sums: sums,
-) -> TextTrust:
-    """The median of what up to three ways to halve a sample of the domain choose.
-
-    Two that agree are enough, and one is that finds all candidates worse than full trust beyond doubt.
+) -> TrustChoice:
+    """Which of `MixtureOptions.text_trusts` is better than full trust beyond doubt, if any is.
 
     Args:
         sample: (n, D), unit norm, float32; those of this process, perhaps none.
         labels: (n,), int64, -1 for unlabelled.
-        text_embeds: (K, D), unit norm.
-        temperature: T, of a fit to the whole domain under full trust.
+        full: The domain under full trust, whose T is taken for all.
+        candidates: The sample under each of the others.
         logit_scale: s.
-        options: Constants.
-        debias: What makes a prior of the texts, as `DKDHead.prior`.
+        options: Constants; `num_rounds` that each half gets.
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
-    options = replace(options, num_rounds=min(options.num_rounds, options.trust_rounds))
-    chosen: list[TextTrust] = []
-    for way in range(3):
-        halves = _halves(sample, way)
-        fixed = text_embeds, temperature, logit_scale, options, debias, all_reduce
-        scores = partial(_held_out_scores, sample, labels, halves, *fixed)
-        chosen.append(_choose(scores, halves, options, all_reduce))
-        highest = chosen[-1].trust_gain + options.trust_errors * chosen[-1].trust_error
-        if bool((highest <= 0).all()):
-            return chosen[-1]
-        chosen.sort(key=lambda trust: float(trust.text_trust))
-        if way and chosen[0].text_trust == chosen[1].text_trust:
+    ways: list[tuple[Tensor, Tensor]] = []
+    while len(ways) < 3:
+        halves = _halves(sample, len(ways))
+        scores = [
+            _held_out_scores(sample, labels, halves, fit, full.mixture.temperature, logit_scale, options, all_reduce)
+            for fit in (full, *candidates)
+        ]
+        sizes = all_reduce(torch.stack([half.sum(dtype=torch.float64) for half in halves]))
+        if not sizes.all():
+            none = sizes.new_zeros(len(candidates))
+            return TrustChoice(1.0, options.text_trusts, none, none)
+        ways.append(_mean_and_error(torch.stack(scores[1:]) - scores[0], sizes.sum(), all_reduce))
+        gain, error = ways[0]
+        if bool((gain + options.trust_errors * error <= 0).all()):
             break
-    return chosen[len(chosen) // 2]
+    # With one way, itself.
+    gains, errors = (torch.stack(values) for values in zip(*ways, strict=True))
+    middle = gains.median(0).indices[None]
+    gain, error = gains.gather(0, middle)[0], errors.gather(0, middle)[0]
+    num_classes = torch.stack([_classes_that_occur(fit.mixture) for fit in candidates])
+    sure = gain - options.trust_errors * error > options.trust_margin
+    sure &= num_classes <= options.trust_classes * _classes_that_occur(full.mixture)
+    best = options.text_trusts[int(gain.where(sure, -torch.inf).argmax())] if bool(sure.any()) else 1.0
+    return TrustChoice(best, options.text_trusts, gain, error)
 
 
-def _choose(
-    scores: Callable[[float], Tensor], halves: list[Tensor], options: MixtureOptions, all_reduce: AllReduce
-) -> TextTrust:
-    """The best trust by its `scores` (n,), if it is better than full trust beyond doubt."""
-    sizes = all_reduce(torch.stack([half.sum(dtype=torch.float64) for half in halves]))
-    none = sizes.new_zeros(len(options.text_trusts))
-    if not len(none) or not bool(sizes.all()):
-        return TextTrust(sizes.new_ones(()), none, none)
-    full, num_samples = scores(1.0), sizes.sum()
-    gains = torch.stack([scores(trust) - full for trust in options.text_trusts])
+def _mean_and_error(gains: Tensor, num_samples: Tensor, all_reduce: AllReduce) -> tuple[Tensor, Tensor]:
+    """Mean of (C, n) over the samples of all processes, and its standard error, both (C,)."""
     gain = all_reduce(gains.sum(1)) / num_samples
-    error = (all_reduce((gains - gain[:, None]).square().sum(1)) / (num_samples - 1) / num_samples).sqrt()
-    sure = gain - options.trust_errors * error
-    best = options.text_trusts[int(sure.argmax())] if bool((sure > LEAST_GAIN).any()) else 1.0
-    return TextTrust(sizes.new_tensor(best), gain, error)
+    variance = all_reduce((gains - gain[:, None]).square().sum(1)) / (num_samples - 1)
+    return gain, (variance / num_samples).sqrt()
+
+
+def _classes_that_occur(mixture: ClassMixture) -> Tensor:
+    """Perplexity of the class frequencies, (): how many classes occur, if they are equally frequent."""
+    return torch.special.entr(mixture.counts / mixture.counts.sum()).sum().exp()
 
 
 def _halves(sample: Tensor, way: int) -> list[Tensor]:
@@ -206,20 +218,16 @@ def _held_out_scores(
     sample: Tensor,
     labels: Tensor,
     halves: list[Tensor],
-    text_embeds: Tensor,
+    whole: TrustedFit,
     temperature: Tensor,
     logit_scale: float,
     options: MixtureOptions,
-    debias: Debias,
     all_reduce: AllReduce,
-    trust: float,
 ) -> Tensor:
     """What C is the mean of, (n,), float64."""
-    fits = [
-        fit_under_trust(sample[half], labels[half], text_embeds, trust, logit_scale, options, debias, all_reduce)
-        for half in halves
-    ]
-    joints = [_joint_log_density(sample, fit, temperature, logit_scale) for fit in fits]
+    given = whole, temperature, logit_scale
+    fits = [_fit_half(sample[half], labels[half], *given, options, all_reduce) for half in halves]
+    joints = [_joint_log_density(sample, fit, *given) for fit in fits]
     scores = sample.new_zeros(len(sample), dtype=torch.float64)
     for half, own, other in zip(halves, joints, joints[::-1], strict=True):
         assigned, known = own[half].softmax(1), labels[half] >= 0
@@ -228,9 +236,29 @@ def _held_out_scores(
     return scores
 
 
-def _joint_log_density(sample: Tensor, fit: TrustedFit, temperature: Tensor, logit_scale: float) -> Tensor:
+def _fit_half(
+    half: Tensor,
+    labels: Tensor,
+    whole: TrustedFit,
+    temperature: Tensor,
+    logit_scale: float,
+    options: MixtureOptions,
+    all_reduce: AllReduce,
+) -> ClassMixture:
+    """The mixture of samples (n, D) with the prior and S of `whole`, and this T: no covariance is factorised."""
+    mixture, held = text_only_mixture(whole.prior, options), {"temperature": temperature}
+    held |= {name: getattr(whole.mixture, name) for name in ("variances", "whitening")}
+    for _ in range(options.num_rounds):
+        statistics = gather_statistics(mixture, whole.prior, half, labels, logit_scale, options, all_reduce)
+        mixture = replace(maximise(mixture, whole.prior, statistics, None, options), **held)
+    return mixture
+
+
+def _joint_log_density(
+    sample: Tensor, mixture: ClassMixture, whole: TrustedFit, temperature: Tensor, logit_scale: float
+) -> Tensor:
     """Logarithm of p(k | x) N(x; mean_k, S)^(1/T), (n, K), float64, up to a constant of D and T."""
-    prior, mixture = fit.prior, fit.mixture
+    prior = whole.prior
     by_text = torch.addmm(mixture.log_frequency - prior.bias, sample, (logit_scale * prior.directions).T)
     # W is triangular, and its diagonal has the determinant.
     log_density = mixture.whitening.diagonal().log().sum() - 0.5 * mixture.squared_distances(sample)

@@ -290,9 +290,12 @@ def _look_at_clips(head: DKDHead, video_embeds: Tensor, text_embeds: Tensor) -> 
 
 
 def _trust_curve(head: DKDHead) -> list[TrustCandidate]:
-    """The encoder's own scale and what else was tried."""
-    tried = zip(head.options.text_trusts, head.trust_gain.tolist(), head.trust_error.tolist(), strict=True)
-    return sorted([TrustCandidate(1.0, 0.0, 0.0), *(TrustCandidate(*one) for one in tried)], key=lambda c: -c.trust)
+    """The encoder's own scale and what else was tried; a head that was loaded does not know it."""
+    curve, choice = [TrustCandidate(1.0, 0.0, 0.0)], head.trust_choice
+    if choice is not None:
+        tried = zip(choice.candidates, choice.gain.tolist(), choice.error.tolist(), strict=True)
+        curve += [TrustCandidate(*one) for one in tried]
+    return sorted(curve, key=lambda candidate: -candidate.trust)
 
 
 def _offsets(texts: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ def write_explanation(folder: str | os.PathLike, name: str, explanation: Explana
 def _trust_curve(e: Explanation) -> str:
     """Gains with their standard errors, the encoder's own scale left out."""
     tried = [f"{c.trust:g}: {c.gain:+.2f} ± {c.error:.2f}" for c in e.trust_curve if c.trust < 1]
-    return ", ".join(tried) or "none was tried"
+    return ", ".join(tried) or "not known"
 
 
 def _class_table(classes: Sequence[ClassExplanation]) -> str:
