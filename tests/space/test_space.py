@@ -8,9 +8,10 @@ from packaging.requirements import Requirement
 
 from modeling_dkd.cli import main
 from modeling_dkd.space.app import export_space
-from modeling_dkd.space.example_clips import NUM_DOMAIN, NUM_SHOWN, make_examples
+from modeling_dkd.space.example_clips import NUM_DOMAIN, NUM_JOINED, NUM_SHOWN, TIMES_EACH, make_examples
 from modeling_dkd.synthetic.checkpoint import CHECKPOINT, HUB_CONFIGS, shipped_code
-from modeling_dkd.synthetic.clips import ACTIONS
+from modeling_dkd.synthetic.clips import ACTIONS, NUM_FRAMES
+from modeling_dkd.video_frames import read_frames
 
 
 REPOSITORY = HUB_CONFIGS.parent
@@ -59,6 +60,8 @@ def test_examples_are_clips_of_one_domain_to_pick_and_to_fit(tmp_path):
     assert examples.labels == list(ACTIONS)
     assert {action for _, action in examples.shown} <= set(ACTIONS)
     assert all(path.is_file() for path in examples.domain)
+    joined = read_frames(examples.long_video, 1)
+    assert joined.total_frames == NUM_JOINED * TIMES_EACH * NUM_FRAMES
 
 
 def test_a_model_that_is_not_there_is_told_in_one_sentence(tmp_path, capsys):
