@@ -48,13 +48,12 @@ def make_examples(folder: Path) -> ExampleClips:
 def join_clips(paths: Sequence[Path], path: Path, times: int = TIMES_EACH) -> Path:
     """Write one video of clips that follow each other, each shown some times, as browsers play it."""
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    clips = [read_frames(clip, NUM_FRAMES).pixels.permute(0, 2, 3, 1).numpy() for clip in paths]
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=FRAME_RATE)
+        stream.height, stream.width = clips[0].shape[1:3]
         stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        for clip in paths:
-            frames = read_frames(clip, NUM_FRAMES).pixels.permute(0, 2, 3, 1).numpy()
-            stream.height, stream.width = frames.shape[1:3]
-            for frame in [*frames] * times:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for frame in (frame for clip in clips for _ in range(times) for frame in clip):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return path
