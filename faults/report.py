@@ -17,10 +17,11 @@ HEADER = ("fault", "tried", "survived", "lost", "wrong message", "seconds")
 PAGE = """# Faults, done on purpose
 
 `make faults` ({command}, seed {seed}) damages what the commands read, kills them, takes disk, memory and open files
-away, and counts what becomes of it. *Survived*: the right result, or a refusal in one sentence that names the file,
-option or value. *Lost*: a result that was or should be there is gone or different. *Wrong message*: a traceback, a
-crash, a hang, or a sentence that does not say where to look. Each trial runs in a process of its own; a resumed run is
-compared bit by bit with one that nothing happened to.
+away, and counts what becomes of it; films of every container and codec that PyAV writes, late, trimmed, mirrored, cut
+and with holes, are read beside the ffmpeg program where it is installed. *Survived*: the right result, or a refusal in
+one sentence that names the file, option or value. *Lost*: a result that was or should be there is gone or different.
+*Wrong message*: a traceback, a crash, a hang, or a sentence that does not say where to look. Each trial runs in a
+process of its own; a resumed run is compared bit by bit with one that nothing happened to.
 
 {table}
 {notes}

@@ -12,7 +12,11 @@ DATA = Path(os.environ.get("DKD_DATA", Path(__file__).resolve().parents[2] / "sh
 
 
 # Of the common tests of transformers, see test_common_of_transformers.py.
-MARKERS_OF_TRANSFORMERS = ("accelerate_tests", "torch_compile_test", *(f"flash_attn{n}_test" for n in ("", "_3", "_4")))
+MARKERS_OF_TRANSFORMERS = (
+    "accelerate_tests",
+    "torch_compile_test",
+    *(f"flash_attn{n}_test" for n in ("", "_3", "_4")),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

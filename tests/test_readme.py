@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import DEFAULT_TARGET, generate_clips
 from modeling_dkd.synthetic.demo import CLIP_SEED, NUM_CLIPS
 

@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..domain_file import give_usual_mode
+
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a file in one go: a reader sees the old one or the whole new one, never a part, even after a power cut.
@@ -27,6 +29,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             unfinished,
             dict(metadata or {}),
         )
+        give_usual_mode(unfinished)
         sort_metadata(unfinished)
         flush(unfinished)
         os.replace(unfinished, path)

@@ -195,7 +195,8 @@ def recognise_embedded(
         )
     elif use.adapt:
         head = DKDHead(plain.config).eval()
-        head.fit(clips.video_embeds, question.text_embeds, clips.labels if (clips.labels >= 0).any() else None)
+        labels = clips.labels if (clips.labels >= 0).any() else None
+        head.fit(clips.video_embeds, question.text_embeds, labels, class_names=question.class_names)
         domain = SavedDomain(head, question.class_names, question.prompts, encoder, encoder_key)
         domain = domain.learned_from(clips.identities)
         num_fitted = len(clips.names)

@@ -39,6 +39,8 @@ from .window_embedding import pooled
 
 # Rows that are read at once.
 CHUNK = 8192
+# Every new clip or class makes a new index; of the old ones so many stay.
+KEPT_INDEXES = 8
 EMBEDS_FILE, FACTS_FILE = "embeds.npy", "index.json"
 
 
@@ -171,20 +173,24 @@ def search_index(
     if moments is not None:
         check_chain_options(*moments, None)
     folder = cache.folder / "search" / _digest(clips, moments, use)
-    if not (folder / FACTS_FILE).is_file():
-        pool = (
-            ClipEmbeddings(cache, clips, batch_size, num_workers)
-            if moments is None
-            else WindowEmbeddings(cache, clips, *moments)
-        )
-        if not pool.rows:
-            raise none_readable(pool.damaged)
-        head = use.stored.head if use.stored else use.encoder.new_head()
-        if use.stored is None and use.question is not None:
-            head.fit(pool, use.question.text_embeds)
-        write_index(folder, pool, head)
     prompts = load_templates(os.fspath(templates)) if templates is not None else list(use.encoder.templates)
-    return read_index(folder, use.encoder, query_embedder(use.encoder, use.question, prompts))
+    embed_query = query_embedder(use.encoder, use.question, prompts)
+    try:
+        return read_index(folder, use.encoder, embed_query)
+    except ValueError:  # there is none, or one that is damaged or of another version
+        pass
+    pool = (
+        ClipEmbeddings(cache, clips, batch_size, num_workers)
+        if moments is None
+        else WindowEmbeddings(cache, clips, *moments)
+    )
+    if not pool.rows:
+        raise none_readable(pool.damaged)
+    head = use.stored.head if use.stored else use.encoder.new_head()
+    if use.stored is None and use.question is not None:
+        head.fit(pool, use.question.text_embeds)
+    write_index(folder, pool, head)
+    return read_index(folder, use.encoder, embed_query)
 
 
 class ClipEmbeddings:
@@ -230,25 +236,23 @@ def write_index(folder: Path, pool: ClipEmbeddings | WindowEmbeddings, head: DKD
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
     try:
-        dim = head.config.projection_dim
-        embeds = np.lib.format.open_memmap(
-            unfinished / EMBEDS_FILE, mode="w+", dtype=np.float32, shape=(len(pool.rows), dim)
-        )
-        done = 0
-        with torch.inference_mode():
+        shape = (len(pool.rows), head.config.projection_dim)
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        # Written as a file, not through a map of it, which a full disk would end the process in.
+        with (unfinished / EMBEDS_FILE).open("wb") as file, torch.inference_mode():
+            np.lib.format.write_array_header_1_0(file, header)
             for chunk in pool:
                 # The text does not matter for how videos are moved.
-                moved = head(chunk, chunk[:1]).video_embeds
-                embeds[done : done + len(moved)] = moved.numpy()
-                done += len(moved)
-        embeds.flush()
-        del embeds
+                file.write(head(chunk, chunk[:1]).video_embeds.numpy().tobytes())
         if head.is_fitted:
             head.save_pretrained(unfinished)
         facts = {"rows": [list(row) for row in pool.rows], "damaged": pool.damaged}
         (unfinished / FACTS_FILE).write_text(json.dumps(facts), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(unfinished, folder)
+        made = sorted(folder.parent.glob(f"*/{FACTS_FILE}"), key=os.path.getmtime)
+        for old in made[:-KEPT_INDEXES]:
+            shutil.rmtree(old.parent, ignore_errors=True)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -257,7 +261,7 @@ def read_index(folder: Path, encoder: Encoder, embed_query: Callable[[str], Tens
     """An index that `write_index` wrote; its embeddings stay on the disk until they are looked at.
 
     Raises:
-        ValueError: It is damaged.
+        ValueError: There is none, it is damaged, or of another version.
     """
     try:
         facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
@@ -269,7 +273,7 @@ def read_index(folder: Path, encoder: Encoder, embed_query: Callable[[str], Tens
         if any(folder.glob("*.safetensors")):
             head = type(head).from_pretrained(folder).eval()
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"the index in {folder} is damaged ({error}); delete this folder and search again") from error
+        raise ValueError(f"the index in {folder} cannot be read: {error}") from error
     return SearchIndex(rows, embeds, head, embed_query, facts["damaged"])
 
 

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..dkd_head import BUFFER_AXES, DKDHead
+from ..domain_file import give_usual_mode
 from ..embedding.tensor_files import flush
 from .parameters import MovingAverage
 from .sharding import share_like, whole
@@ -117,6 +118,7 @@ class Checkpoints:
             unfinished.mkdir(parents=True)
             for name, tensors in files.items():
                 save_file(tensors, unfinished / f"{name}.safetensors")
+                give_usual_mode(unfinished / f"{name}.safetensors")
             written = asdict(progress) | {"scaler": self.accelerator.scaler and self.accelerator.scaler.state_dict()}
             (unfinished / "progress.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
             for path in (*unfinished.iterdir(), unfinished):

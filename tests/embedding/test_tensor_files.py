@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import resource
 
 import pytest
@@ -40,3 +41,14 @@ def test_a_disk_that_is_full_is_told_of_with_the_file_and_the_old_one_stays(tmp_
     assert "File too large" in said
     assert list(tmp_path.iterdir()) == [path]
     assert load_file(path)["x"].equal(torch.zeros(3))
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_file_can_be_read_by_whom_the_umask_lets(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_tensors(tmp_path / "cache.safetensors", {"a": torch.ones(2)})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "cache.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert len(list(tmp_path.iterdir())) == 1

@@ -87,13 +87,27 @@ def test_a_damaged_clip_is_told_and_an_index_of_none_refused(clips, tmp_path):
         index.search("red", 0)
 
 
-def test_a_damaged_index_says_what_to_do(clips, tmp_path):
+def test_an_index_that_cannot_be_read_is_made_again(clips, tmp_path):
     options = {"cache_dir": tmp_path / "cache", "num_workers": 0}
-    search_index([clips], None, OWN, **options)
-    (embeds,) = (tmp_path / "cache").rglob("embeds.npy")
-    embeds.write_bytes(embeds.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"is damaged .*; delete this folder and search again"):
-        search_index([clips], None, OWN, **options)
+    before = search("blue", [clips], COLOURS, OWN, **options)
+    for name in ("embeds.npy", "index.json", "dkd_domain.safetensors"):
+        (file,) = (tmp_path / "cache").rglob(name)
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        assert search("blue", [clips], COLOURS, OWN, **options) == before
+        (file,) = (tmp_path / "cache").rglob(name)
+        assert len(file.read_bytes()) == len(whole)
+    assert not list((tmp_path / "cache").rglob(".unfinished-*"))
+
+
+def test_of_old_indexes_a_few_stay(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(clip_search, "KEPT_INDEXES", 2)
+    encoder = load_encoder(OWN)
+    for colour in COLOURS:
+        search("blue", [clips], [colour, "white"], encoder, cache_dir=tmp_path / "cache", num_workers=0)
+    assert len(list((tmp_path / "cache").rglob("index.json"))) == 2
+    monkeypatch.setattr(clip_search, "ClipEmbeddings", lambda *_: pytest.fail("the last one is gone"))
+    search("blue", [clips], ["blue", "white"], encoder, cache_dir=tmp_path / "cache", num_workers=0)
 
 
 @pytest.mark.slow

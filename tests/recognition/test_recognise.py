@@ -1,6 +1,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from modeling_dkd.recognition.saved_domain import load_domain
 from .colour_clips import COLOURS, write_clip, write_clips
 
 
+ROOT = Path(__file__).resolve().parents[2]
 OWN = f"{Path(__file__).with_name('own_encoder.py')}:ColourEncoder"
 
 
@@ -242,3 +245,16 @@ def test_embeddings_of_some_classes_and_labels_by_name(data_dir):
     assert found.class_names == names[3:6]
     with pytest.raises(ValueError, match="has no texts of 'flying'"):
         recognise_embeddings(file, ["flying"])
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_one_writes(tmp_path):
+    arguments = ["recognise", "clips", "--classes", "red,green,blue", "--model", OWN, "--batch-size", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--main_process_port", "0", "-m", "modeling_dkd", *arguments, "--num-workers", "0"]
+    done = subprocess.run([sys.executable, *launch], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.stdout.count("18 clips recognised with colours, 18 of them embedded now") == 1, done.stderr
+    together = rows()
+    run("clips", "--classes", "red,green,blue", "--cache-dir", "another")
+    assert rows() == together
