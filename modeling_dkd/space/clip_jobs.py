@@ -113,13 +113,20 @@ def recognise_clips(model: ModelChoice, folder: Path, names: Sequence[str], labe
 
 
 def follow_video(
-    model: ModelChoice, folder: Path, names: Sequence[str], labels: Sequence[str], window: float
+    model: ModelChoice, folder: Path, names: Sequence[str], labels: Sequence[str], window: float, reject_below: float
 ) -> Found:
     """The page with the coloured bar; captions, tables and this page to keep."""
     path = folder / CLIPS / names[0]
     refuse_long(path)
     with contextlib.chdir(folder / CLIPS):
-        run = timeline(names[:1], labels, _encoder(model), window=window, cache_dir=folder / "cache")
+        run = timeline(
+            names[:1],
+            labels,
+            _encoder(model),
+            window=window,
+            reject_below=reject_below,
+            cache_dir=folder / "cache",
+        )
     (found,) = run.timelines
     results = _results(folder)
     texts = {

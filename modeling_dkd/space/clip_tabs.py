@@ -57,15 +57,18 @@ def timeline_tab(jobs: ClipJobs, folders: ClipFolders, examples: ExampleClips) -
             folder = clips_input(folders, "timeline", "A video", [examples.long_video], "an example video")
             labels = _labels_box(examples, "timeline-labels")
             window = gr.Slider(1, 10, 4, step=0.5, label="Length of a window, seconds", elem_id="timeline-window")
+            reject_below = gr.Slider(
+                0, 0.9, 0, step=0.1, label="None of the classes where known is below", elem_id="timeline-reject"
+            )
             button = gr.Button("Make the timeline", variant="primary", elem_id="timeline")
         with gr.Column(min_width=280, scale=3):
             result, files = _result("timeline")
 
-    def run(folder: Path | None, labels: str, window: float) -> Found:
-        clips = folders.clips(folder)
-        return jobs(follow_video, _folder(folders, folder), clips, parse_labels(labels), float(window))
+    def run(folder: Path | None, labels: str, window: float, reject_below: float) -> Found:
+        clips, options = folders.clips(folder), (float(window), float(reject_below))
+        return jobs(follow_video, _folder(folders, folder), clips, parse_labels(labels), *options)
 
-    button.click(_told(run), [folder, labels, window], [result, files], **WITH_MODEL)
+    button.click(_told(run), [folder, labels, window, reject_below], [result, files], **WITH_MODEL)
 
 
 def search_tab(jobs: ClipJobs, folders: ClipFolders, examples: ExampleClips) -> None:
@@ -143,7 +146,8 @@ def clips_input(folders: ClipFolders, name: str, label: str, examples: Sequence[
 def _clips_note(names: Sequence[str], left_out: Sequence[str]) -> str:
     """Which clips there are, and which were left out."""
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    found = f"{len(names)} clips: {', '.join(names[:MAX_NAMES])}{more}." if names else NO_CLIPS
+    clips = "1 clip" if len(names) == 1 else f"{len(names)} clips"
+    found = f"{clips}: {', '.join(names[:MAX_NAMES])}{more}." if names else NO_CLIPS
     return note(" ".join([found, *(f"Left out: {reason}." for reason in left_out)]), is_error=bool(left_out))
 
 

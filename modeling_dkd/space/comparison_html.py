@@ -29,9 +29,9 @@ CSS = """
 .dkd .frames { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 0.4rem; max-width: 30rem; }
 .dkd figure { margin: 0; text-align: center; font-size: 0.8em; }
 .dkd figure img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: #000; }
-.dkd .clips th, .dkd .clips td { overflow-wrap: anywhere;
-  border-bottom: 1px solid var(--border-color-primary) !important; }
-.dkd .clips th:first-child { width: 30%; }
+.dkd .clips { table-layout: auto; }
+.dkd .clips th, .dkd .clips td { border-bottom: 1px solid var(--border-color-primary) !important; }
+.dkd .clips tbody th, .dkd .clips .error { overflow-wrap: anywhere; }
 .dkd .clips .changed td:last-child { text-decoration: line-through; }
 .dkd .frames.matches { grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); max-width: none; }
 .dkd .matches figcaption { overflow-wrap: anywhere; }
@@ -48,6 +48,8 @@ CSS = """
   .dkd .moved { width: 3.6rem; }
   .dkd .label { width: 30%; }
   .dkd .clips { font-size: 0.8rem; }
+  .dkd .clips th:nth-child(n+2), .dkd .clips td { padding: 0.3rem 0.1rem; max-width: 5rem; overflow-wrap: break-word; }
+  .tab-container button { padding: 0 0.5rem !important; font-size: 0.9rem; }
 }
 """
 

@@ -13,7 +13,7 @@ from ..video_frames import read_frames
 
 NUM_SHOWN = 6
 NUM_DOMAIN = 60
-NUM_JOINED, TIMES_EACH = 12, 3
+NUM_JOINED, TIMES_EACH = 24, 4
 
 
 @dataclass(frozen=True)

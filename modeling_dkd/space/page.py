@@ -41,9 +41,9 @@ def build_page(
             INTRODUCTION.format(model=f"`{comparer.encoder.name}`", minutes=KEEP_SECONDS // 60),
             elem_id="introduction",
         )
-        with gr.Tab("One clip"):
+        with gr.Tab("Compare"):
             comparison_tab(comparer, examples, template)
-        with gr.Tab("Several clips"):
+        with gr.Tab("Recognise"):
             recognise_tab(jobs, folders, examples)
         with gr.Tab("Timeline"):
             timeline_tab(jobs, folders, examples)

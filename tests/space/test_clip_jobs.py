@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import signal
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_several_clips_become_a_table_and_a_report(folder):
 
 
 def test_a_video_becomes_a_timeline(folder):
-    found = follow_video(MODEL, folder, ["1.mp4"], LABELS, 1.0)
+    found = follow_video(MODEL, folder, ["1.mp4"], LABELS, 1.0, 0.0)
     assert found.html.startswith("<iframe")
     assert 'sandbox="allow-scripts"' in found.html
     assert "data:video/mp4" in found.html
@@ -67,6 +68,9 @@ def test_a_video_becomes_a_timeline(folder):
     assert sorted(written) == [f"1.{ending}" for ending in ("csv", "html", "json", "srt", "vtt")]
     assert 'src="1.mp4"' in written["1.html"]
     assert str(folder) not in "".join(written.values()) + found.html
+    assert all(segment["label"] in LABELS for segment in json.loads(written["1.json"])["segments"])
+    rejected = follow_video(MODEL, folder, ["1.mp4"], LABELS, 1.0, 0.999)
+    assert not any(segment["label"] for segment in json.loads(texts(rejected.files)["1.json"])["segments"])
 
 
 def test_a_text_finds_clips_with_and_without_a_domain(folder):
@@ -94,7 +98,7 @@ def test_jobs_are_done_elsewhere_and_can_be_given_up(folder):
         jobs = ClipJobs(MODEL, process)
         found = jobs(recognise_clips, folder, NAMES, LABELS)
         assert found == recognise_clips(MODEL, folder, NAMES, LABELS)
-        with pytest.raises(ValueError, match="^none of the 1 clips can be read; .*'broken.mp4'") as error:
+        with pytest.raises(ValueError, match=r"^none of the 1 clips can be read; .*'broken\.mp4'") as error:
             jobs(recognise_clips, folder, ["broken.mp4"], LABELS)
         assert str(folder) not in str(error.value)
         jobs.max_seconds = 0.5

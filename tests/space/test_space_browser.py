@@ -255,6 +255,13 @@ def downloaded(page, name: str, file: str, folder: Path) -> str:
     return (folder / file).read_text(encoding="utf-8")
 
 
+@pytest.fixture(autouse=True)
+def no_kept_files(address) -> None:
+    """What an earlier test left, because it failed, is no matter of the next."""
+    for path in kept_files(address[1]):
+        path.unlink()
+
+
 def kept_files(folder: Path) -> list[Path]:
     """Files of several clips that are kept for further questions."""
     return [path for path in folder.glob("dkd-space-*/clips/**/*") if path.is_file()]
@@ -262,7 +269,7 @@ def kept_files(folder: Path) -> list[Path]:
 
 def test_several_clips_are_recognised_with_a_report(page, address, clip_files, tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"this is no video" * 100)
-    open_tab(page, "Several clips")
+    open_tab(page, "Recognise")
     page.locator("#recognise").click()
     page.locator("#recognise-result").get_by_text("drop clips first").wait_for()
     upload(page, "recognise-upload", [*clip_files, tmp_path / "broken.mp4"])
@@ -272,7 +279,7 @@ def test_several_clips_are_recognised_with_a_report(page, address, clip_files, t
     rows = page.locator("#recognise-result tbody tr")
     page.locator("#recognise-result table").wait_for()
     assert rows.count() == 13
-    assert "clip &0.mp4" in rows.all_inner_texts()[-1] + rows.all_inner_texts()[0]
+    assert any(text.startswith("clip &0.mp4") for text in rows.all_inner_texts())
     assert re.search(r"broken\.mp4\s+\S", page.locator("#recognise-result tr:has(.error)").inner_text())
     assert "fitted to these 12 clips" in page.locator("#recognise-result").inner_text()
     assert str(address[1]) not in page.locator("#recognise-result").inner_text()
@@ -287,7 +294,7 @@ def test_several_clips_are_recognised_with_a_report(page, address, clip_files, t
     page.locator("#recognise").click()
     page.locator("#recognise-result").get_by_text("<img src=x onerror=alert(1)> ${1+1}").first.wait_for()
     assert page.locator("#recognise-result img").count() == 0
-    assert kept_files(address[1])
+    assert any(path.name == "clip_1.mp4" for path in kept_files(address[1]))
     page.locator("#recognise-remove").click()
     page.locator("#recognise-clips").get_by_text("No clips yet").wait_for()
     assert not kept_files(address[1])
@@ -296,7 +303,7 @@ def test_several_clips_are_recognised_with_a_report(page, address, clip_files, t
 def test_a_video_gets_a_timeline_that_plays(page, address, tmp_path):
     open_tab(page, "Timeline")
     page.locator("#timeline-examples").click()
-    page.locator("#timeline-clips").get_by_text("1 clips: long video.mp4").wait_for()
+    page.locator("#timeline-clips").get_by_text("1 clip: long video.mp4").wait_for()
     page.locator("#timeline").click()
     player = page.frame_locator("#timeline-result iframe")
     player.locator("#list tr").first.wait_for()
@@ -342,13 +349,13 @@ def test_all_tabs_fit_a_telephone(browser, address):
         page.set_default_timeout(SECONDS * 1000)
         page.goto(address[0])
         for tab, name, shown in (
-            ("Several clips", "recognise", "table"),
+            ("Recognise", "recognise", "table"),
             ("Timeline", "timeline", "iframe"),
             ("Search", "search", "figure"),
         ):
             open_tab(page, tab)
             page.locator(f"#{name}-examples").click()
-            page.locator(f"#{name}-clips").get_by_text("clips:").wait_for()
+            page.locator(f"#{name}-clips").get_by_text(re.compile("^(1 clip|60 clips): ")).wait_for()
             page.locator(f"#{name}").click()
             page.locator(f"#{name}-result {shown}").first.wait_for()
             page.wait_for_timeout(300)
