@@ -156,10 +156,9 @@ def _labels_box(examples: ExampleClips, elem_id: str, label: str = "Classes, one
 
 
 def _result(name: str) -> tuple[gr.HTML, gr.File]:
-    """Where a result is shown, and files to keep."""
-    shown = gr.HTML(elem_id=f"{name}-result")
+    """Where a result is shown, and above it files to keep."""
     files = gr.File(label="To keep", file_count="multiple", interactive=False, visible=False, elem_id=f"{name}-files")
-    return shown, files
+    return gr.HTML(elem_id=f"{name}-result"), files
 
 
 def _told(run: Callable[..., Found]) -> Callable[..., Outputs]:

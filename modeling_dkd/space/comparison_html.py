@@ -31,7 +31,9 @@ CSS = """
 .dkd figure img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: #000; }
 .dkd .clips { table-layout: auto; }
 .dkd .clips th, .dkd .clips td { border-bottom: 1px solid var(--border-color-primary) !important; }
+.dkd .clips th:first-child { width: 40%; }
 .dkd .clips tbody th, .dkd .clips .error { overflow-wrap: anywhere; }
+.dkd .clips td del { display: none; }
 .dkd .clips .changed td:last-child { text-decoration: line-through; }
 .dkd .frames.matches { grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); max-width: none; }
 .dkd .matches figcaption { overflow-wrap: anywhere; }
@@ -48,8 +50,10 @@ CSS = """
   .dkd .moved { width: 3.6rem; }
   .dkd .label { width: 30%; }
   .dkd .clips { font-size: 0.8rem; }
-  .dkd .clips th:nth-child(n+2), .dkd .clips td { padding: 0.3rem 0.1rem; max-width: 5rem; overflow-wrap: break-word; }
-  .tab-container button { padding: 0 0.5rem !important; font-size: 0.9rem; }
+  .dkd .clips th:nth-child(5), .dkd .clips td:nth-child(5) { display: none; }
+  .dkd .clips td del { display: block; }
+  .gradio-container .app { padding-left: 1rem !important; padding-right: 1rem !important; }
+  .tab-container button { padding: 0 0.25rem !important; font-size: 0.85rem; }
 }
 """
 

@@ -24,7 +24,9 @@ def predictions_html(found: Recognition) -> str:
         f"{len(found.read)} clips, {len(found.damaged)} that cannot be read; domain: {found.described}; "
         f"{changed} labels differ from plain zero-shot."
     )
-    notes = "".join(f'<p class="note" role="note">{escaped(doubt)}</p>' for doubt in found.doubts)
+    # What there is to do follows in terms of the command.
+    doubts = [doubt.partition(";")[0] for doubt in found.doubts]
+    notes = "".join(f'<p class="note" role="note">{escaped(doubt)}.</p>' for doubt in doubts)
     head = "<th>clip</th><th>label</th><th>confidence</th><th>known</th><th>zero-shot</th>"
     rows = "".join(map(_row, found.predictions))
     return (
@@ -43,6 +45,8 @@ def _row(prediction: Prediction) -> str:
         for value in (prediction.confidence, prediction.known)
     )
     label, plain = escaped(prediction.label or ""), escaped(prediction.zero_shot_label or "")
+    if prediction.is_changed:
+        label += f"<del>{plain}</del>"  # where there is no room for the last column
     return f"<tr{kind}>{name}<td>{label}</td>{shares}<td>{plain}</td></tr>"
 
 

@@ -353,12 +353,11 @@ def test_all_tabs_fit_a_telephone(browser, address):
             ("Timeline", "timeline", "iframe"),
             ("Search", "search", "figure"),
         ):
-            open_tab(page, tab)
+            open_tab(page, tab)  # none is hidden in a menu
             page.locator(f"#{name}-examples").click()
             page.locator(f"#{name}-clips").get_by_text(re.compile("^(1 clip|60 clips): ")).wait_for()
             page.locator(f"#{name}").click()
             page.locator(f"#{name}-result {shown}").first.wait_for()
-            page.wait_for_timeout(300)
             screenshot(page, f"telephone-{name}")
             assert page.evaluate("document.documentElement.scrollWidth") <= 375, name
             box = page.locator(f"#{name}-result {shown}").first.bounding_box()
