@@ -1,5 +1,6 @@
 """Clips that visitors leave for as long as they ask about them: a folder for each set, deleted before long."""
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -15,17 +16,19 @@ KEEP_SECONDS = 600
 CHECK_EVERY_SECONDS = 30
 MAX_CLIPS = 60
 MAX_BYTES_TOGETHER = 200_000_000
+MAX_FOLDERS = 30
 CLIPS = "clips"
 
 
 class ClipFolders:
-    """Folders of clips below one folder; each is deleted once it has not been used for a while.
+    """Folders of clips below one folder; each is deleted once it has not been used for a while, or others need room.
 
     Args:
         root: Where they are; made if need be.
         keep_seconds: How long a folder stays after it was last used.
         max_clips: Clips in one folder.
         max_bytes: Bytes of all clips in one folder.
+        max_folders: Folders of all visitors together; where there are more, those go first that were used longest ago.
     """
 
     def __init__(
@@ -34,11 +37,13 @@ class ClipFolders:
         keep_seconds: float = KEEP_SECONDS,
         max_clips: int = MAX_CLIPS,
         max_bytes: int = MAX_BYTES_TOGETHER,
+        max_folders: int = MAX_FOLDERS,
     ) -> None:
         self.root = root
         self.keep_seconds = keep_seconds
         self.max_clips = max_clips
         self.max_bytes = max_bytes
+        self.max_folders = max_folders
         root.mkdir(parents=True, exist_ok=True)
 
     def put(self, paths: Sequence[str | os.PathLike[str]], copies: bool = False) -> tuple[Path | None, list[str]]:
@@ -53,6 +58,7 @@ class ClipFolders:
         """
         folder = Path(tempfile.mkdtemp(dir=self.root))
         (folder / CLIPS).mkdir()
+        self.forget_old()
         left_out, size = [], 0
         names: set[str] = set()
         for given in paths:
@@ -88,15 +94,16 @@ class ClipFolders:
             shutil.rmtree(folder, ignore_errors=True)
 
     def forget_old(self) -> None:
-        """Delete the folders that have not been used for a while."""
-        oldest = time.time() - self.keep_seconds
+        """Delete the folders that have not been used for a while, or for which there is no room."""
+        used = []
         for entry in os.scandir(self.root):
-            try:
-                is_old = entry.stat().st_mtime < oldest
-            except FileNotFoundError:  # forgotten by its visitor meanwhile
-                continue
-            if is_old:
-                self.forget(Path(entry.path))
+            with contextlib.suppress(FileNotFoundError):  # forgotten by its visitor meanwhile
+                used.append((entry.stat().st_mtime, entry.path))
+        used.sort(reverse=True)
+        oldest = time.time() - self.keep_seconds
+        for place, (seconds, path) in enumerate(used):
+            if seconds < oldest or place >= self.max_folders:
+                self.forget(Path(path))
 
     def watch(self) -> None:
         """Do so every now and then, for as long as there is a root."""

@@ -64,3 +64,13 @@ def test_what_is_not_used_for_a_while_is_deleted(folders, tmp_path):
     folders.forget_old()
     assert folders.clips(old) == []
     assert folders.clips(used) == ["b.mp4"]
+
+
+def test_the_folder_that_was_used_longest_ago_makes_room(folders, tmp_path):
+    folders.max_folders = 2
+    kept = []
+    for number in range(3):
+        folder, _ = folders.put(files(tmp_path / str(number), {"a.mp4": 1}))
+        os.utime(folder, (time.time() - 30 + number,) * 2)
+        kept.append(folder)
+    assert [len(folders.clips(folder)) for folder in kept] == [0, 1, 1]
