@@ -83,6 +83,14 @@ class OpenVideo:
         damaged = self._damaged_frames(total)
         return self._assemble([kept[index] for index in indices.tolist()], indices, times, damaged)
 
+    def first_frame(self) -> Any:
+        """The first frame, decoded; what is decoded afterwards begins with it again."""
+        frame = next(self._frames(), None)
+        if frame is None:
+            raise unreadable(self.path, "none of its frames can be decoded")
+        self._rewind()
+        return frame
+
     def _read_by_timestamp(self, indices: ArrayOfInt) -> dict[int, Any] | None:
         """The wanted frames by index, without decoding frames that are unwanted and that no other frame refers to.
 
@@ -164,10 +172,10 @@ class OpenVideo:
         arrays = {id(frame): frame for frame in frames}
         rgb = {key: convert(frame) for key, frame in arrays.items()}
         pixels = torch.from_numpy(np.stack([rgb[id(frame)] for frame in frames])).permute(0, 3, 1, 2)
-        times = self._times(timestamps)[indices]
+        times = self.times(timestamps)[indices]
         return VideoFrames(pixels, indices, times, len(timestamps), damaged, self.packets.missing_bytes)
 
-    def _times(self, timestamps: list[int | None]) -> ArrayOfFloat:
+    def times(self, timestamps: list[int | None]) -> ArrayOfFloat:
         """Seconds since the first frame; NaN where there is no timestamp."""
         first = timestamps[0]
         second = float(self.stream.time_base or 0)
@@ -175,7 +183,7 @@ class OpenVideo:
 
     def windows(self, num_frames: int, window_seconds: float, stride: float) -> Iterator[VideoWindow]:
         """Windows in order of their start, each given as soon as its last frame is decoded."""
-        times = self._times(self.timestamps)
+        times = self.times(self.timestamps)
         if np.isnan(times).any():
             raise unreadable(self.path, "its frames carry no times; take frames by number instead")
         spacing = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
@@ -223,7 +231,7 @@ class OpenVideo:
         start, end, indices = window
         if 2 * sum(index in lost for index in indices.tolist()) <= len(indices):
             pixels = torch.from_numpy(np.stack([kept[index] for index in indices.tolist()])).permute(0, 3, 1, 2)
-            times, total = self._times(self.timestamps)[indices], len(self.timestamps)
+            times, total = self.times(self.timestamps)[indices], len(self.timestamps)
             frames = VideoFrames(pixels, indices, times, total, self.corrupt_frames, self.packets.missing_bytes)
             yield VideoWindow(start, end, frames)
         needed.subtract(indices.tolist())
