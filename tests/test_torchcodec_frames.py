@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 from modeling_dkd import torchcodec_frames
+from modeling_dkd.frame_sampling import Views
 from modeling_dkd.video_frames import VideoReadError, read_frames
+from modeling_dkd.video_inputs import frames_of
 
 
 FILMS = {
@@ -96,6 +98,15 @@ def test_a_generator_moves_the_same_frames(film, stand_in):
         for backend in ("pyav", "torchcodec")
     )
     assert np.array_equal(found.indices, expected.indices)
+
+
+def test_files_in_other_forms_are_read_by_it_too(film, stand_in, monkeypatch):
+    used = []
+    monkeypatch.setattr(stand_in, "get_frames_at", lambda *asked: used.append(asked) or StandIn.get_frames_at(*asked))
+    views = Views(3, 1, 2)
+    for video in (film, film.read_bytes()):
+        assert torch.equal(frames_of(video, views, 8)[0], frames_of(video, views, 8, "torchcodec")[0])
+    assert len(used) == 2
 
 
 def fewer(self):
