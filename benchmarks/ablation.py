@@ -62,7 +62,7 @@ SETS = {
 PARTS: dict[str, dict[str, Any]] = {
     "no mixture: debiased texts only": {"temperature": 1e9},
     "no debiasing of texts": {"debiased_share": 0.0},
-    "no class frequencies": {"frequency_variance": 1e-9, "frequency_prior_classes": 1e9},
+    "no class frequencies": {"frequency_variance": 1e-9},
     "no anchors: own means only": {"anchor_samples": 1e-2, "doubtful_size": 0.0},
     "no doubt about small classes": {"doubtful_size": 0.0},
     "T = 1 with plenty of samples": {"temperature": 1.0},
@@ -76,15 +76,12 @@ CONSTANTS = (
     "doubtful_power",
     "temperature",
     "shared_classes",
-    "covariance_prior_samples",
     "unlabelled_covariance_share",
     "equal_variance_share",
     "variance_prior_samples",
     "debiased_share",
     "unbiased_prior_classes",
-    "spread_prior_samples",
     "frequency_variance",
-    "frequency_prior_classes",
     "num_rounds",
 )
 

@@ -1,26 +1,31 @@
-"""The class-anchored mixture of a domain: one Gaussian per class text, fitted to unlabelled (or labelled) embeddings.
+"""The mixture of a domain whose classes have names: one Gaussian per class text, fitted to its video embeddings.
 
-The model of a video embedding x of the domain, given unit class texts t_k and the logit scale s of the dual encoder:
+Videos need no labels; they are shared out among the classes by what the texts say and by where the other videos of a
+class lie. All classes have one covariance, so that the posterior is linear in the video. A class without videos stays
+where its text is, and the fewer videos there are, the less the mixture is trusted against the texts.
+
+| | shape | |
+|---|---|---|
+| x, t | (N, D), (K, D) | unit embeddings of videos and of class texts |
+| `directions` t~, `bias` b | (K, D), (K,) | the texts debiased, `TextPrior` |
+| `log_frequency` w, `counts`, `means` | (K,), (K,), (K, D) | of the classes |
+| `whitening` W, `temperature` T | (D, D), () | W W^T = S^-1, shared by the classes |
+| `DomainStatistics` | (), (K,), (K, D) | sums over videos, all that a round of EM keeps |
+
+With the logit scale s of the dual encoder,
 
     p(k | x) proportional to exp(s x.t~_k - b_k + w_k) N(x; mean_k, S)^(1/T)
 
-- t~_k and b_k: the class texts debiased. CLIP's logit s x.t_k has its own mean and its own spread over samples that
-  are not of class k; up to half of what differs between classes (log scale for the spread), the less the fewer classes
-  there are, counts as bias and is removed.
-- w_k: log frequency of class k in the domain, beyond what the text prior says; maximum a posteriori under N(0, v), v
-  estimated over the classes. Absent classes lose weight; present ones need not be equally frequent.
-- mean_k: conjugate prior of at least `anchor_samples` pseudo-samples at the anchor, the class text carried over to
-  the cone of the videos by a shift and a scale. A class without samples keeps its anchor, one with many has its mean.
-  Where few of the classes occur, those with few samples are held more: these are mostly samples of other classes.
-- S: one covariance around the means, shared by all classes, so that the posterior is linear in x. Without labels or
-  with few samples per dimension it is held near its own diagonal, and that near a multiple of the identity. Axes that
-  vary together are thus not counted as so many pieces of evidence; without this, a class whose samples spread along
-  such axes is split among its absent neighbours.
-- T: what S still misses (classes are no Gaussians, responsibilities are no truths) makes the likelihood overconfident,
-  and the more so the fewer samples a class has: its mean is unsure on each of the dimensions along which samples vary.
-
-It is fitted by expectation-maximisation on additive statistics: samples pass in chunks, nothing of size N x K is kept
-(the second moments that S needs are summed once), and statistics of several processes may be summed.
+- t~_k and b_k: texts that lie farther from the mean text have logits that spread wider, and each text's logit has its
+  own mean over videos of other classes; a share of both (log scale for the spread), less with few classes, is bias and
+  is removed.
+- w_k: log frequency of class k beyond what the text prior says, maximum a posteriori under N(0, v).
+- mean_k: conjugate prior of `anchor_samples` pseudo-counts at the anchor, the text carried over to the cone of the
+  videos by a shift and a scale; of more where few classes occur and class k has few videos, which then are mostly
+  those of other classes.
+- S: shrunk toward its diagonal. Axes that vary together are thus not counted as so many pieces of evidence.
+- T: classes are no Gaussians, responsibilities are no truths, and a mean of few videos is unsure along each of the
+  axes on which videos vary.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -203,34 +208,32 @@ def text_only_mixture(prior: TextPrior, options: MixtureOptions) -> ClassMixture
 
 
 def sum_logits(video_embeds: Videos, text_embeds: Tensor, logit_scale: float, options: MixtureOptions) -> Tensor:
-    """Sums that tell how the logits of a class look on samples of other classes, (4, K), float64; samples add up.
+    """Sums that tell how the logits of a class look on samples of other classes, (3, K), float64; samples add up.
 
-    Rows: number of samples; weight 1 - p(k | x) under the texts alone; weighted logit; weighted squared logit.
+    Rows: number of samples; weight 1 - p(k | x) under the texts alone; weighted logit.
     """
     offsets = _offsets(text_embeds)
-    directions = offsets * relative_length(offsets, offsets).pow(-options.debiased_share_of(len(offsets)))[:, None]
-    logit_sums = torch.zeros(4, len(offsets), dtype=torch.float64, device=text_embeds.device)
+    slope = logit_scale * offsets * text_scale(offsets, offsets, options)[:, None]
+    logit_sums = torch.zeros(3, len(offsets), dtype=torch.float64, device=text_embeds.device)
     for chunk in _chunks(video_embeds):
-        other = 1 - (logit_scale * chunk @ directions.T).softmax(1)
-        logits = logit_scale * chunk @ offsets.T
-        sums = (torch.ones_like(other), other, other * logits, other * logits.square())
+        logits = chunk @ slope.T
+        other = 1 - logits.softmax(1)
+        sums = (torch.ones_like(other), other, other * logits)
         logit_sums += torch.stack([values.sum(0, dtype=torch.float64) for values in sums])
     return logit_sums
 
 
 def debias_texts(text_embeds: Tensor, logit_sums: Tensor, options: MixtureOptions) -> TextPrior:
-    """Unit texts (K, D) with `debiased_share` of their bias removed, given `sum_logits` of the domain."""
-    offsets, share = _offsets(text_embeds), options.debiased_share_of(len(text_embeds))
-    num_samples, weight, first, second = logit_sums
-    mean = first / weight.clamp_min(1e-6)
-    variance = (second / weight.clamp_min(1e-6) - mean.square()).clamp_min(1e-12)
-    # Few samples say little about a spread: the length of the text's offset stands in for it.
-    expected = relative_length(offsets, offsets).double().square() * variance.mean()
-    held = options.spread_prior_samples
-    variance = (variance * num_samples + expected * held) / (num_samples + held)
-    scale = (variance.mean() / variance).pow(share / 2)
-    bias = share * mean * scale
-    return TextPrior(offsets, scale.float(), (bias - bias.mean()).float())
+    """Unit texts (K, D) with a share of their bias removed, given `sum_logits` of the domain."""
+    offsets = _offsets(text_embeds)
+    _, weight, total = logit_sums
+    bias = options.debiased_share_of(len(text_embeds)) * total / weight.clamp_min(1e-6)
+    return TextPrior(offsets, text_scale(offsets, offsets, options), (bias - bias.mean()).float())
+
+
+def text_scale(offsets: Tensor, fitted: Tensor, options: MixtureOptions) -> Tensor:
+    """Factor of offsets (J, D) among the fitted ones (K, D), (J,): the longer, the wider its logits spread."""
+    return relative_length(offsets, fitted).pow(-options.debiased_share_of(len(fitted)))
 
 
 def gather_statistics(
@@ -289,7 +292,7 @@ def maximise(
     scale = (
         frequency @ (video_spread * text_spread).sum(1) / (frequency @ text_spread.square().sum(1)).clamp_min(1e-12)
     )
-    scale = scale.clamp(options.least_anchor_scale, options.largest_anchor_scale)
+    scale = scale.clamp_min(0)
     anchors = domain_mean + scale * text_spread
     # Means and their common covariance.
     labelled = statistics.num_labelled / num_samples
@@ -363,7 +366,7 @@ def _effective_dimension(statistics: DomainStatistics, scatter: Tensor, options:
 
 
 def _shrunk_covariance(statistics: DomainStatistics, scatter: Tensor, options: MixtureOptions) -> Tensor:
-    """S, (D, D): the scatter held near its diagonal, and that near equal variances."""
+    """S, (D, D): the scatter held near its diagonal by a pseudo-sample per axis, and that near equal variances."""
     num_samples, num_axes = statistics.num_samples, len(scatter)
     variances = scatter.diagonal().clamp_min(0)
     mean_variance = variances.mean()
@@ -371,7 +374,7 @@ def _shrunk_covariance(statistics: DomainStatistics, scatter: Tensor, options: M
     held = trust * variances + (1 - trust) * mean_variance
     labelled = statistics.num_labelled / num_samples
     num_seen = num_samples * statistics.seen_share(options)
-    own_share = num_seen / (num_seen + options.covariance_prior_samples * num_axes)
+    own_share = num_seen / (num_seen + num_axes)
     own_share = own_share * (labelled + (1 - labelled) * options.unlabelled_covariance_share)
     floor = options.relative_variance_floor * mean_variance + options.rounding_variance
     return own_share * scatter + torch.diag((1 - own_share) * held + floor)
@@ -384,7 +387,7 @@ def _log_frequency(before: Tensor, counts: Tensor, prior_counts: Tensor, options
     w ~ N(0, v) one term for each class: counts * w - prior_counts * exp(w - before) - w^2 / (2 v). Its derivative is
     zero between 0 and where v does not matter.
     """
-    variance = _frequency_variance(before, prior_counts, options)
+    variance = options.frequency_variance
     # Nothing in an empty class: its logarithm stays finite.
     counts, prior_counts = counts.clamp_min(1e-8), prior_counts.clamp_min(1e-8)
     unhindered = before + (counts / prior_counts).log()
@@ -400,17 +403,6 @@ def bisect(is_above: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> t
         above = is_above(middle)
         low, high = torch.where(above, middle, low), torch.where(above, high, middle)
     return low, high
-
-
-def _frequency_variance(log_frequency: Tensor, prior_counts: Tensor, options: MixtureOptions) -> Tensor:
-    """Empirical Bayes estimate of v, (): w^2 plus w's own uncertainty, averaged over the classes and the prior's."""
-    held = options.frequency_prior_classes
-    variance = torch.full_like(prior_counts.sum(), options.frequency_variance)
-    for _ in range(10):
-        squares = log_frequency.square() + 1 / (prior_counts + 1 / variance)
-        total = held * options.frequency_variance + squares.sum()
-        variance = total / (held + len(log_frequency))
-    return variance
 
 
 def _offsets(text_embeds: Tensor) -> Tensor:

@@ -2,18 +2,31 @@
 
     head = DKDHead(DKDCLIPConfig(projection_dim=512))
     head.fit(domain_video_embeds, class_text_embeds)
-    logits = head(video_embeds, class_text_embeds).logits_per_video
+    output = head(video_embeds, class_text_embeds)
 
-What a domain is: class_mixture.py, a Gaussian per class text with a common covariance S. What it does to texts:
-text_frame.py; the text of a class moves along the score of its own component, so far that its cosine with a video is
-the posterior. A video x moves along the score of sum_k r_k N(x; mean_k, S), r being its posterior, by a strength that
-is small where its classes have little support and where the video is not typical of the domain. Frames of one clip and
-prompts of one class are particles, which move by SVGD (svgd.py).
+It knows nothing of encoders: embeddings go in, and come out moved, with their cosines as logits. Before a domain is
+fitted it is plain CLIP. What is fitted lives in buffers, is saved with the model or alone, and goes on learning from a
+stream.
+
+| | shape | |
+|---|---|---|
+| `video_embeds` | (B, D) or (B, T, D) | frames as particles |
+| `text_embeds` | (K, D) or (K, P, D) | prompts as particles |
+| `output.logits_per_video` | (B, K) | scale times cosine of the moved embeddings |
+| `output.video_embeds`, `output.text_embeds` | (B, D), (K, D) | moved, unit norm; the cosine serves search too |
+| `output.strength`, `output.known` | (B,) | how far a video went; whether it is of a class asked |
+
+A text moves along the score of its own component of the mixture (class_mixture.py) until its cosine with a video is
+the posterior (text_frame.py). A video x moves along the score of sum_k r_k N(x; mean_k, S), r being its posterior, by
+
+    strength = video_strength * sum_k r_k class_strength_k * min(1, D / |x - sum_k r_k mean_k|^2_S)
+
+Both by one step of SVGD (svgd.py). Whether x is of any class: known_classes.py.
 """
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +54,14 @@ from .class_mixture import (
 )
 from .configuration_dkd import DKDCLIPConfig
 from .domain_file import DOMAIN_FILE, FORMAT_VERSION, check_tensors, no_domain, read_domain, write_domain
-from .embedding_inputs import PooledShards, as_particles, checked_labels, in_pieces
+from .embedding_inputs import (
+    PooledShards,
+    as_particles,
+    check_class_names,
+    checked_labels,
+    in_pieces,
+    tell_same_classes,
+)
 from .gaussian_mixture import fit_gaussian_mixture
 from .known_classes import background_and_classes, class_log_odds, fit_background, known_directions
 from .mixture_options import MixtureOptions
@@ -89,7 +109,7 @@ BUFFER_AXES = {
     "prior_counts": "K",
     "sums": "KD",
     "second_moments": "DD",
-    "logit_sums": "4K",
+    "logit_sums": "3K",
 }
 
 NO_VIDEO = "video_embeds has no shard; give at least one video."
@@ -145,9 +165,11 @@ class DKDHead(nn.Module):
         config: `projection_dim`, `logit_scale`, `logit_bias`, `num_components` and the options of the movement;
             copied, for `fit` writes into it.
         options: Constants of the mixture; None: the defaults.
+        prior: What debiases the texts: from texts (K, D), `sum_logits` of the domain and the options to a `TextPrior`.
+            New classes at inference are scaled by their length, as without a domain.
         svgd_kernel: Kernel between particles as a function, see `svgd.kernel_and_slope`; None: the configuration's.
 
-    `options` and `svgd_kernel` are not saved: a head that is loaded is given them anew.
+    `options`, `prior` and `svgd_kernel` are not saved: a head that is loaded is given them anew.
     """
 
     logit_bias: Tensor
@@ -185,11 +207,16 @@ class DKDHead(nn.Module):
     logit_sums: Tensor
 
     def __init__(
-        self, config: DKDCLIPConfig, options: MixtureOptions | None = None, svgd_kernel: Kernel | None = None
+        self,
+        config: DKDCLIPConfig,
+        options: MixtureOptions | None = None,
+        prior: Callable[[Tensor, Tensor, MixtureOptions], TextPrior] = debias_texts,
+        svgd_kernel: Kernel | None = None,
     ) -> None:
         super().__init__()
         self.config = copy.deepcopy(config)
         self.options = options or MixtureOptions()
+        self.prior = prior
         self.svgd_kernel = svgd_kernel
         self.log_logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale), dtype=torch.float32).log())
         self.register_buffer("logit_bias", torch.tensor(float(config.logit_bias), dtype=torch.float32))
@@ -199,7 +226,7 @@ class DKDHead(nn.Module):
 
     def _buffer_shapes(self, num_components: int) -> dict[str, tuple[int, ...]]:
         """Every fitted buffer and its shape."""
-        sizes = {"K": num_components, "D": self.config.projection_dim, "4": 4}
+        sizes = {"K": num_components, "D": self.config.projection_dim, "3": 3}
         return {name: tuple(sizes[axis] for axis in axes) for name, axes in BUFFER_AXES.items()}
 
     def unfitted_values(self) -> dict[str, float]:
@@ -274,6 +301,7 @@ class DKDHead(nn.Module):
         labels: Tensor | None = None,
         num_components: int | None = None,
         all_reduce: AllReduce | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> "DKDHead":
         """Learn a domain from its embeddings, from nothing: what was fitted before is forgotten.
 
@@ -287,16 +315,18 @@ class DKDHead(nn.Module):
                 list or `EmbeddingShards` but no generator is: what is held besides the data does not grow with N.
             text_embeds: (K, D) or (K, P, D) with prompts as particles, one row per class; None: classes unknown.
             labels: (N,), int64, class of each video, -1 for unlabelled, one tensor for all shards; None: unlabelled.
-            num_components: Without texts, how many components; None: one per 16 samples, 1 to 64.
+            num_components: Without texts, how many components; None: the root of half of the samples.
             all_reduce: Sums a tensor over processes, each of which calls this with its own part of the videos and the
                 same texts, and gets the same head; None: all videos are here.
+            class_names: One name a class, for messages and for the file of the domain; None: classes have numbers.
 
         Returns:
             This head.
 
         Raises:
-            ValueError: Wrong shape or D, a value that is not finite, a zero embedding, no video, no class, or a label
-                out of range (the message names it).
+            ValueError: Wrong shape or D, a value that is not finite, a zero embedding, no video, no class, a label
+                out of range (the message names it), names that are not as many as the texts, or labels of two classes
+                whose texts are the same.
         """
         videos: Iterable[Tensor] = PooledShards(video_embeds, self._pooled)
         if isinstance(video_embeds, Tensor) and video_embeds.numel() <= KEPT_NUMBERS:
@@ -308,6 +338,7 @@ class DKDHead(nn.Module):
                 raise ValueError("processes can share a fit only with text_embeds; gather the videos in one of them.")
             return self._fit_unknown_classes(list(videos), num_components)
         texts = self._pooled(text_embeds, "text_embeds")
+        check_class_names(class_names, text_embeds.shape)
         if num_components not in (None, len(texts)):
             raise ValueError(
                 f"num_components is {num_components}, but there is one component for each of {len(texts)} texts."
@@ -317,17 +348,18 @@ class DKDHead(nn.Module):
             total = all_reduce or (lambda sums: sums)
             own_sums = sum_logits(videos, texts, scale, options)
             labels = checked_labels(labels, int(own_sums[0, 0]), len(texts)).to(texts.device)
+            tell_same_classes(texts, options.same_class_cosine, labels, class_names)
             logit_sums = total(own_sums)
             if not logit_sums[0, 0]:
                 raise ValueError(NO_VIDEO)
-            prior = debias_texts(texts, logit_sums, options)
+            prior = self.prior(texts, logit_sums, options)
             mixture, statistics, second_moments = fit_class_mixture(videos, prior, labels, scale, options, total)
             sample = spread_samples(videos, options.confidence_samples, int(logit_sums[0, 0]))
             self._store(texts, prior, mixture, logit_sums, statistics, second_moments, sample, total)
         if isinstance(videos, list) and len(videos[0]) <= options.recent_samples and all_reduce is None:
             num_samples = float(self.num_samples)
             self._recent = RecentSamples(videos[0], labels, None, num_samples, num_samples)
-        self.class_names = None
+        self.class_names = None if class_names is None else list(class_names)
         return self
 
     @torch.no_grad()
@@ -353,7 +385,7 @@ class DKDHead(nn.Module):
         scale, options, mixture = float(self.logit_scale), self.options, self._mixture()
         with torch.autocast(videos.device.type, enabled=False):
             logit_sums = self.logit_sums.double() + sum_logits(videos, self.fitted_texts, scale, options)
-            prior = debias_texts(self.fitted_texts, logit_sums, options)
+            prior = self.prior(self.fitted_texts, logit_sums, options)
             recent = self._recent_samples().followed_by(videos, mixture, prior, scale, options)
             if recent.is_due(options):
                 mixture, statistics, second_moments = fit_class_mixture(
@@ -564,8 +596,8 @@ class DKDHead(nn.Module):
             raise ValueError(NO_VIDEO)
         videos = torch.cat(shards)
         if num_components is None:
-            num_components = len(videos) // self.options.samples_per_component
-            num_components = min(max(1, num_components), self.options.largest_num_components)
+            # A rule of thumb (Mardia, Kent & Bibby 1979, "Multivariate Analysis", 13.1).
+            num_components = max(1, round((len(videos) / 2) ** 0.5))
         mixture, _ = fit_gaussian_mixture(videos, num_components)
         self._make_buffers(num_components)
         counts = mixture.weights * len(videos)
@@ -599,8 +631,7 @@ class DKDHead(nn.Module):
         self._set_buffers(fitted | vars(frame))
         # How far a video is moved does not depend on how confident the texts are, but confidence depends on it.
         moved, _ = self._move_videos(sample[:, None])
-        seen_share = statistics.seen_share(self.options).float()
-        given = (texts, prior, mixture, frame, seen_share, scale, self.options, sample, moved, all_reduce)
+        given = (texts, prior, mixture, frame, scale, self.options, sample, moved, all_reduce)
         self._set_buffers(fitted | vars(replace(frame, text_norm=common_norm(*given))))
 
     def _recent_samples(self) -> RecentSamples:

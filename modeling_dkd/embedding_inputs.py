@@ -1,15 +1,17 @@
 """What a head is given, checked: embeddings as particles, shards of them, labels."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from transformers.utils import logging
 
 from .class_mixture import Videos
 from .precision import has_values
 
 
+logger = logging.get_logger(__name__)
 # Numbers of a tensor that are made ready at once: more leave the processor's caches, and take memory.
 NUMBERS_AT_ONCE = 2**20
 
@@ -91,3 +93,44 @@ def checked_labels(labels: Tensor | None, num_videos: int, num_classes: int) -> 
         index = int(wrong[0])
         raise ValueError(f"labels[{index}] is {int(labels[index])}, but must be -1 (unlabelled) to {num_classes - 1}.")
     return labels
+
+
+def check_class_names(class_names: Sequence[str] | None, shape: Sequence[int]) -> None:
+    """Refuse names that are not as many as the classes of texts (K, D), (K, P, D) or tokens (K, P, L)."""
+    if class_names is None:
+        return
+    if isinstance(class_names, str) or len(class_names) != shape[0]:
+        count = 1 if isinstance(class_names, str) else len(class_names)
+        swapped = (
+            f"; texts of {tuple(shape)} are {shape[0]} classes with {shape[1]} prompts each: swap the first two axes"
+        )
+        is_swapped = len(shape) == 3 and count == shape[1]
+        remedy = swapped if is_swapped else "; give a list with one name a class"
+        raise ValueError(f"class_names has {count} entries for {shape[0]} classes{remedy}")
+
+
+def tell_same_classes(texts: Tensor, cosine: float, labels: Tensor, class_names: Sequence[str] | None) -> None:
+    """Warn of classes whose unit texts (K, D) are nearer than `cosine`; labels that tell them apart are refused.
+
+    Videos cannot be told apart by texts that are the same, and fall to either.
+    """
+    pairs = [
+        (start + row, column)
+        for start in range(0, len(texts), 256)
+        for row, column in (texts[start : start + 256] @ texts.T > cosine).nonzero().tolist()
+        if start + row < column
+    ]
+    if not pairs:
+        return
+    called = [f"class {k}" for k in range(len(texts))] if class_names is None else [repr(name) for name in class_names]
+    named = ", ".join(f"{called[i]} and {called[j]}" for i, j in pairs[:5]) + (" ..." if len(pairs) > 5 else "")
+    labelled = set(labels.unique().tolist())
+    if split := next((pair for pair in pairs if labelled.issuperset(pair)), None):
+        raise ValueError(
+            f"{called[split[0]]} and {called[split[1]]} have the same text, and labels name both: what is known of "
+            "one class would be split; give them one label, or different prompts."
+        )
+    logger.warning_once(
+        f"{len(pairs)} pairs of classes have the same text for this encoder and cannot be told apart: {named}; "
+        "write them differently, or leave one out"
+    )

@@ -25,37 +25,26 @@ class MixtureOptions:
             as bias, with many classes, 0 to 1.
         unbiased_prior_classes: Number of classes with which it is half of that: with few, a difference says how alike
             a text is to just these.
-        spread_prior_samples: Samples below which the length of a text's offset says more about the spread of its
-            logits than they do.
-        frequency_variance: Of the log class frequencies, nats^2, before the domain is known.
-        frequency_prior_classes: How many classes that is worth when the variance is estimated.
-        least_anchor_scale: Least scale from text offsets to video offsets.
-        largest_anchor_scale: The largest.
-        covariance_prior_samples: Pseudo-samples per dimension that hold S at a diagonal.
+        frequency_variance: Prior variance v of the log class frequencies, nats^2.
         unlabelled_covariance_share: Largest share of the samples' own covariance in S where no class is known: with
             guessed classes it contains differences between them, which S must not explain away.
-        equal_variance_share: Share of that diagonal that is the same for all axes, with many samples.
-        variance_prior_samples: Pseudo-samples by which the rest is held there too: one sample has hardly any variance
-            on most axes. As many hold the effective dimension at D.
+        equal_variance_share: Share of the diagonal of S that is the same for all axes, with many samples: what is
+            known of the axes of the fitted classes is not all true of new ones.
+        variance_prior_samples: Pseudo-samples that hold the rest of the diagonal at equal variances: one sample
+            has hardly any variance on most axes. As many hold the effective dimension at D.
         relative_variance_floor: Added to all variances so that S can be inverted, relative to their mean.
         rounding_variance: What rounding of unit vectors may hide, added as well.
-        largest_norm: The common norm is at most this where plain texts turn out to be too sure of themselves.
         overconfidence: By how much the posterior claims more than it knows, where each class has many samples: text
             and mixture are two readings of one embedding, and what they say is added up as if they were independent.
-            It goes with the cube of the classes' strength: with few samples a class, a temperature that is high for
+            It goes with the square of the classes' strength: with few samples a class, a temperature that is high for
             their sake has divided most of it already.
         expected_gain: Share of the changed predictions that is expected to be gained by the change: the least that
             confidence rises by.
-        left_out: Share of an unlabelled video's weight that is left out of the class means when its confidence is
-            looked at: videos that were fitted look surer than new ones. All of it would be right for new ones,
-            nothing for the domain's own.
         confidence_samples: Videos on which the confidence of texts is compared.
         new_class_anchor: Share of the way from the domain's mean to its anchor that the mean of a class that was not
             fitted is taken to go.
         new_class_log_prior: Its log prior, nats, which makes up for fitted classes whose means are known better.
         same_class_cosine: Texts nearer than this are the same class.
-        samples_per_component: Where the classes are unknown, one component for so many samples.
-        largest_num_components: At most so many then.
         recent_samples: The last samples of a stream that are kept, to be looked at again.
         refit_growth: A fit to all recent samples is made when there are so many more, relative to those of the fit
             before. In between new samples are added to its statistics, which costs little.
@@ -72,27 +61,18 @@ class MixtureOptions:
     labelled_weight: float = 2.0
     debiased_share: float = 0.5
     unbiased_prior_classes: float = 6.0
-    spread_prior_samples: float = 1000.0
     frequency_variance: float = 0.2
-    frequency_prior_classes: float = 10.0
-    least_anchor_scale: float = 0.2
-    largest_anchor_scale: float = 3.0
-    covariance_prior_samples: float = 1.0
     unlabelled_covariance_share: float = 0.25
     equal_variance_share: float = 0.25
     variance_prior_samples: float = 2.0
     relative_variance_floor: float = 1e-3
     rounding_variance: float = 1e-6
-    largest_norm: float = 10.0
     overconfidence: float = 4.0
     expected_gain: float = 0.5
-    left_out: float = 1 / 3
     confidence_samples: int = 1024
     new_class_anchor: float = 0.5
     new_class_log_prior: float = 1.0
     same_class_cosine: float = 0.999
-    samples_per_component: int = 16
-    largest_num_components: int = 64
     recent_samples: int = 4096
     refit_growth: float = 1 / 8
 

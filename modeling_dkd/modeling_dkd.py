@@ -29,6 +29,7 @@ from .dual_encoder import (
     similarity_of,
     token_embedder_of,
 )
+from .embedding_inputs import check_class_names
 from .precision import has_values
 from .temporal_transformer import TemporalTransformer
 from .video_pipelines import CUSTOM_PIPELINES
@@ -451,13 +452,13 @@ class DKDCLIPModel(PreTrainedModel):
             raise ValueError("give input_ids or text_embeds, not both")
         classes = input_ids if input_ids is not None else text_embeds
         num_classes = None if classes is None else len(classes)
-        _check_class_names(class_names, num_classes)
+        _require_class_names(class_names, None if classes is None else classes.shape)
         video_embeds = self._embeds_of(pixel_values, video_embeds)
         if input_ids is not None:
             num_prompts = input_ids.shape[1] if input_ids.dim() == 3 else 1
             inputs = (input_ids, attention_mask, token_type_ids)
             text_embeds = self._encode(self.get_text_features, TEXTS_PER_CHUNK // max(1, num_prompts), *inputs)
-        self.head.fit(video_embeds, text_embeds, labels, num_components)
+        self.head.fit(video_embeds, text_embeds, labels, num_components, class_names=class_names)
         if num_classes is not None:
             self._name_classes(class_names, num_classes)
         return self
@@ -569,17 +570,13 @@ def _check_labels(labels: Tensor, num_videos: int, num_classes: int) -> None:
         raise ValueError(f"labels[{index}] is {int(labels[index])}, but the classes are 0 to {num_classes - 1}")
 
 
-def _check_class_names(class_names: Sequence[str] | None, num_classes: int | None) -> None:
-    """Refuse names that do not fit the classes one to one."""
+def _require_class_names(class_names: Sequence[str] | None, shape: Sequence[int] | None) -> None:
+    """Refuse names that do not fit the classes, texts or tokens of this shape, one to one."""
     if class_names is None:
         return
-    if num_classes is None:
+    if shape is None:
         raise ValueError("class_names need input_ids or text_embeds that say what the classes are")
-    if isinstance(class_names, str) or len(class_names) != num_classes:
-        count = 1 if isinstance(class_names, str) else len(class_names)
-        raise ValueError(
-            f"class_names has {count} entries for {num_classes} classes; give a list with one name a class"
-        )
+    check_class_names(class_names, shape)
     first_index: dict[str, int] = {}
     for index, name in enumerate(class_names):
         if first_index.setdefault(name, index) != index:

@@ -1,14 +1,24 @@
 """Class texts as unit vectors whose cosine with a video is the posterior of the class-anchored mixture.
 
-With one covariance S for all classes, the log posterior of class k is linear in the video embedding x,
+The posterior is linear in the video, so each text can carry its own part of it. All texts get the same norm, along an
+axis on which moved videos have no coordinate; it divides the log posterior and so says how sure the texts are. A text
+that was not fitted is placed by what is known of the domain, without looking at the others that are asked.
+
+| | shape | |
+|---|---|---|
+| `text_embeds` | (K, D) | unit class texts |
+| `text_bases`, `text_targets` | (K, D) | between them a class's text goes, by `class_strength` (K,) |
+| `unit_axis`, `norm_axis`, `text_centre` | (D,) | the axes, and what all texts had in common |
+| `text_norm` | () | the common norm |
+
+With one covariance S for all classes,
 
     log p(k | x) = s x.t~_k + log_prior_k + log N(x; mean_k, S) / T + terms that are the same for all classes
                  = s x.[ t~_k + g_k / (T s) ] + constant_k,      g_k = S^-1 (mean_k - domain_mean),
 
-g_k being the score of component k at the domain's mean: the text moves along it. Two things are left to make it a
-cosine. The constants go along `unit_axis`, on which all videos of the domain have about the coordinate 1. And all
-texts get the same norm by what they have along `norm_axis`, on which moved videos have the coordinate 0. So the cosine
-is the log posterior divided by s times the common norm, and ranks classes for a video and videos for a class alike.
+g_k being the score of component k at the domain's mean: the text moves along it. The constants go along `unit_axis`,
+on which all videos of the domain have about the coordinate 1. So the cosine is the log posterior divided by s times
+the common norm, and ranks classes for a video and videos for a class alike.
 """
 
 from dataclasses import dataclass
@@ -22,7 +32,7 @@ from .class_mixture import (
     ClassMixture,
     TextPrior,
     bisect,
-    relative_length,
+    text_scale,
 )
 from .mixture_options import MixtureOptions
 
@@ -83,7 +93,6 @@ def common_norm(
     prior: TextPrior,
     mixture: ClassMixture,
     frame: TextFrame,
-    seen_share: Tensor,
     logit_scale: float,
     options: MixtureOptions,
     sample: Tensor,
@@ -97,7 +106,6 @@ def common_norm(
         prior: The same debiased.
         mixture: The fitted mixture.
         frame: Where the texts stand.
-        seen_share: Of the `DomainStatistics` that the mixture was made from.
         logit_scale: s.
         options: Constants.
         sample: Videos of the domain, (n, D), on which confidence is compared; n is 0 where this process has none.
@@ -105,23 +113,19 @@ def common_norm(
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
     placed = frame.text_bases + mixture.class_strength[:, None] * (frame.text_targets - frame.text_bases)
-    counts = seen_share * mixture.counts
-    strength = (mixture.counts / mixture.counts.sum()) @ (counts / (counts + mixture.anchor_weights))
     least = placed.square().sum(1).max().sqrt().clamp_min(1e-6)
-    most = torch.maximum(least, 1 + options.overconfidence * strength.pow(3))
+    strength = mixture.counts / mixture.counts.sum() @ mixture.class_strength
+    most = torch.maximum(least, 1 + options.overconfidence * strength.square())
     plain, logits = logit_scale * sample @ text_embeds.T, logit_scale * moved_sample @ placed.T
-    penalty = _squared_distances(mixture, sample).mul_(-0.5 / mixture.temperature)
-    apart = _without_own_share_(penalty.clone(), logits.softmax(1), mixture, options)
     log_prior = mixture.log_frequency - prior.bias
     by_text = torch.addmm(log_prior, sample, (logit_scale * prior.directions).T)
-    apart = logits + apart - penalty
-    return _norm_as_confident_as(plain, by_text, logits, apart, least, most, options, all_reduce)
+    return _norm_as_confident_as(plain, by_text, logits, least, most, options, all_reduce)
 
 
 def place_new_texts(
     text_embeds: Tensor,
     fitted_texts: Tensor,
-    text_scale: Tensor,
+    fitted_scale: Tensor,
     mixture: ClassMixture,
     frame: TextFrame,
     logit_scale: Tensor,
@@ -132,7 +136,7 @@ def place_new_texts(
     Args:
         text_embeds: (J, D), unit norm.
         fitted_texts: (K, D), unit norm.
-        text_scale: (K,), `TextPrior.scale` of the fitted ones.
+        fitted_scale: (K,), `TextPrior.scale` of the fitted ones.
         mixture: The fitted mixture.
         frame: The fitted frame.
         logit_scale: ().
@@ -143,10 +147,10 @@ def place_new_texts(
     """
     fitted_offsets, share = fitted_texts - fitted_texts.mean(0), options.debiased_share_of(len(fitted_texts))
     offsets = text_embeds - fitted_texts.mean(0)
-    scale = relative_length(offsets, fitted_offsets).pow(-share)[:, None]
+    scale = text_scale(offsets, fitted_offsets, options)[:, None]
     directions = offsets * scale
     # The mean logit on the domain stands for that on samples of other classes.
-    relative = directions - (fitted_offsets * text_scale[:, None]).mean(0)
+    relative = directions - (fitted_offsets * fitted_scale[:, None]).mean(0)
     bias = share * logit_scale * relative @ mixture.domain_mean
     means = mixture.domain_mean + options.new_class_anchor * (mixture.anchors(directions) - mixture.domain_mean)
     log_prior = options.new_class_log_prior - bias
@@ -169,21 +173,18 @@ def _norm_as_confident_as(
     plain: Tensor,
     by_text: Tensor,
     logits: Tensor,
-    apart: Tensor,
     least: Tensor,
     most: Tensor,
     options: MixtureOptions,
     all_reduce: AllReduce,
 ) -> Tensor:
-    """Largest norm up to `most` with which the logits `apart` (n, K) / norm doubt no more than is allowed.
+    """Largest norm, from `least` to `most`, with which the logits (n, K) / norm doubt no more than is allowed.
 
-    Doubt, one minus the confidence, may be plain zero-shot's less what the changed predictions are expected to gain,
-    but not more than that of `by_text`, logits of debiased texts and class frequencies without the mixture: to know
-    that few classes occur removes most doubt. Where more predictions changed than one of these doubted, it was too
-    sure of itself: the share that changed is allowed then. If that is plain zero-shot, all that is made of the texts
-    is too sure, and neither `by_text` nor `most` counts.
-
-    `logits` are those of the fitted texts, `apart` the same as if less of each video had been fitted.
+    Doubt, one minus the confidence, may be that of plain zero-shot, or that of `by_text`, logits of debiased texts and
+    class frequencies without the mixture, if it is less: to know that few classes occur removes most doubt. It may not
+    be so much less, for some of the predictions changed, and a share of these is expected to be right now. Where more
+    changed than one of the two doubted, it was too sure of itself, and the share that changed is allowed. If that is
+    plain zero-shot, all that is made of the texts is too sure, and neither `by_text` nor `most` counts.
     """
 
     def total(per_sample: Tensor) -> Tensor:
@@ -192,35 +193,17 @@ def _norm_as_confident_as(
     def doubt(logits: Tensor) -> Tensor:
         return total(1 - logits.softmax(1).amax(1))
 
-    def allowed_by(reference: Tensor, expected_gain: float) -> Tensor:
+    def allowed_by(reference: Tensor) -> Tensor:
         doubted, changed = doubt(reference), total(reference.argmax(1) != logits.argmax(1))
         unexplained = doubted - changed
-        return doubted - torch.minimum(unexplained, expected_gain * torch.minimum(changed, unexplained))
+        return doubted - torch.minimum(unexplained, options.expected_gain * torch.minimum(changed, unexplained))
 
-    allowed = allowed_by(plain, options.expected_gain)
+    allowed = allowed_by(plain)
     too_sure = allowed > doubt(plain)
-    allowed = torch.where(too_sure, allowed, torch.minimum(allowed, allowed_by(by_text, 0.0)))
-    most = torch.where(too_sure, least.clamp_min(options.largest_norm), most)
-    return bisect(lambda norm: doubt(apart / norm) <= allowed, least, most)[0]
-
-
-def _squared_distances(mixture: ClassMixture, points: Tensor) -> Tensor:
-    """Squared Mahalanobis distance of points (N, D) from each mean, (N, K)."""
-    centred = (points - mixture.domain_mean) @ mixture.whitening
-    means = (mixture.means - mixture.domain_mean) @ mixture.whitening
-    distances = torch.addmm(means.square().sum(1), centred, means.T, alpha=-2)
-    return distances.add_(centred.square().sum(1, keepdim=True)).clamp_min_(0)
-
-
-def _without_own_share_(penalty: Tensor, assigned: Tensor, mixture: ClassMixture, options: MixtureOptions) -> Tensor:
-    """Multiples of squared distances (N, K) to class means without `left_out` of each sample's share in them.
-
-    They lie further away, by R / (R - z) with R the samples and pseudo-samples in the mean and z what is left out, at
-    most the samples: responsibilities may have grown since they were counted. Both tensors are overwritten.
-    """
-    weight = mixture.counts + mixture.anchor_weights
-    remaining = assigned.mul_(-options.left_out / weight).add_(1).clamp_(min=mixture.anchor_weights / weight)
-    return penalty.div_(remaining.square_())
+    allowed = torch.where(too_sure, allowed, torch.minimum(allowed, allowed_by(by_text)))
+    # With a norm of a thousand times the longest text every class is as likely as another.
+    most = torch.where(too_sure, 1000 * least, most)
+    return bisect(lambda norm: doubt(logits / norm) <= allowed, least, most)[0]
 
 
 def _orthogonal_direction(vector: Tensor, mean: Tensor) -> Tensor:

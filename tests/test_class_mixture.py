@@ -15,7 +15,6 @@ from modeling_dkd.class_mixture import (
     fit_class_mixture,
     gather_statistics,
     maximise,
-    relative_length,
     sum_logits,
     sum_second_moments,
     text_only_mixture,
@@ -71,11 +70,13 @@ def naive_posteriors(mixture, prior, videos, labels):
     return torch.stack(assigned), torch.stack(expected)
 
 
-def naive_log_frequency(before, counts, prior_counts, variance):
-    """Where counts - prior_counts exp(w - before) - w / variance is zero, class by class, by a bracketing solver."""
+def naive_log_frequency(before, counts, prior_counts):
+    """Where counts - prior_counts exp(w - before) - w / v is zero, class by class, by a bracketing solver."""
     return torch.tensor(
         [
-            brentq(lambda w, b=b, c=c, e=e: c - e * math.exp(w - b) - w / variance, -60, 60, xtol=1e-12)
+            brentq(
+                lambda w, b=b, c=c, e=e: c - e * math.exp(w - b) - w / OPTIONS.frequency_variance, -60, 60, xtol=1e-12
+            )
             for b, c, e in zip(before.tolist(), counts.tolist(), prior_counts.tolist(), strict=True)
         ],
         dtype=torch.float64,
@@ -109,7 +110,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
         f * (o - domain_mean) @ (d - mean_direction) for f, o, d in zip(frequency, own, directions, strict=True)
     )
     length = sum(f * ((d - mean_direction) ** 2).sum() for f, d in zip(frequency, directions, strict=True))
-    scale = (along / length).clamp(OPTIONS.least_anchor_scale, OPTIONS.largest_anchor_scale)
+    scale = (along / length).clamp_min(0)
     anchors = domain_mean + scale * (directions - mean_direction)
     anchor_weights = naive_anchor_weights(counts.tolist(), float((labels >= 0).double().mean()))
     held = anchor_weights[:, None]
@@ -124,22 +125,17 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     eigenvalues = torch.linalg.eigvalsh(covariance)
     dimension = 1 / max(1 / dim, (eigenvalues**2).sum() / eigenvalues.sum() ** 2 - 1 / num_seen)
     dimension += (dim - dimension) * OPTIONS.variance_prior_samples / (num_seen + OPTIONS.variance_prior_samples)
-    trust = num_seen / (num_seen + OPTIONS.covariance_prior_samples * dim)
+    trust = num_seen / (num_seen + dim)
     trust = trust * (labelled + (1 - labelled) * OPTIONS.unlabelled_covariance_share)
     covariance = trust * covariance + (1 - trust) * held
     covariance += (OPTIONS.relative_variance_floor * own.mean() + OPTIONS.rounding_variance) * torch.eye(dim)
     prior_counts, log_frequency = expected.sum(0), mixture.log_frequency.double()
-    variance = OPTIONS.frequency_variance
-    for _ in range(200):
-        observed = sum(float(w**2 + 1 / (n + 1 / variance)) for w, n in zip(log_frequency, prior_counts, strict=True))
-        variance = OPTIONS.frequency_prior_classes * OPTIONS.frequency_variance + observed
-        variance = variance / (OPTIONS.frequency_prior_classes + len(counts))
     unlabelled_temperature = OPTIONS.temperature + dimension * (len(counts) + OPTIONS.shared_classes) / num_samples
     per_sample = OPTIONS.labelled_weight * len(counts) / num_samples
     labelled_temperature = max(1, OPTIONS.labelled_temperature * per_sample**OPTIONS.labelled_temperature_power)
     labelled = (labels >= 0).double().mean()
     return {
-        "log_frequency": naive_log_frequency(log_frequency, counts, prior_counts, variance),
+        "log_frequency": naive_log_frequency(log_frequency, counts, prior_counts),
         "domain_mean": domain_mean,
         "mean_direction": mean_direction,
         "anchor_scale": scale,
@@ -197,8 +193,7 @@ def test_a_class_the_texts_hardly_expect_gets_no_frequency_that_overshoots():
     before = torch.zeros(3, dtype=torch.float64)
     counts, prior_counts = torch.tensor([1000.0, 10.0, 0.0]).double(), torch.tensor([10.0, 500.0, 500.0]).double()
     now = class_mixture._log_frequency(before, counts, prior_counts, OPTIONS)
-    variance = float(class_mixture._frequency_variance(before, prior_counts, OPTIONS))
-    torch.testing.assert_close(now, naive_log_frequency(before, counts, prior_counts, variance), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(now, naive_log_frequency(before, counts, prior_counts), rtol=1e-5, atol=1e-5)
     assert 0 < now[0] < math.log(100)
     assert now[2] < now[1] < 0
 
@@ -214,16 +209,16 @@ def test_the_first_round_knows_the_texts_only():
     torch.testing.assert_close(statistics.prior_counts, statistics.counts)
 
 
-def test_moments_equal_a_loop_over_samples():
+def test_sums_of_logits_equal_a_loop_over_samples():
     videos, texts, _ = toy_domain(60)
     offsets = texts.double() - texts.double().mean(0)
     typical = offsets.square().sum(1).mean().sqrt()
     directions = offsets * (offsets.norm(dim=1, keepdim=True) / typical) ** -OPTIONS.debiased_share_of(len(texts))
-    expected = torch.zeros(4, len(texts), dtype=torch.float64)
+    expected = torch.zeros(3, len(texts), dtype=torch.float64)
     for video in videos.double():
-        weight = 1 - (SCALE * directions @ video).softmax(0)
-        logits = SCALE * offsets @ video
-        expected += torch.stack([torch.ones_like(weight), weight, weight * logits, weight * logits**2])
+        logits = SCALE * directions @ video
+        weight = 1 - logits.softmax(0)
+        expected += torch.stack([torch.ones_like(weight), weight, weight * logits])
     torch.testing.assert_close(sum_logits(videos, texts, SCALE, OPTIONS), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -234,29 +229,13 @@ def test_more_classes_tell_more_about_the_bias_of_a_text():
     assert 0.98 * OPTIONS.debiased_share < OPTIONS.debiased_share_of(500) < OPTIONS.debiased_share
 
 
-def test_debiasing_takes_a_share_of_the_differences_in_mean_and_log_spread():
-    """The formula itself, with so many samples that the prior on the spread does not count."""
+def test_debiasing_takes_a_share_of_the_differences_in_length_and_in_mean():
     texts, share = toy_domain().texts, OPTIONS.debiased_share_of(6)
-    weight = torch.full((6,), 1e9, dtype=torch.float64)
-    mean, spread = torch.arange(6.0).double(), torch.tensor([1.0, 2.0, 0.5, 1.0, 4.0, 1.0]).double()
-    moments = torch.stack([weight, weight, weight * mean, weight * (spread**2 + mean**2)])
-    prior = debias_texts(texts, moments, OPTIONS)
-    ratio = prior.scale / prior.scale[0]
-    torch.testing.assert_close(ratio, (spread / spread[0]).pow(-share).float(), rtol=1e-4, atol=0)
-    bias = share * mean * prior.scale
-    torch.testing.assert_close(prior.bias, (bias - bias.mean()).float(), rtol=1e-4, atol=1e-5)
-    assert float(prior.bias.mean()) == pytest.approx(0, abs=1e-5)
-
-
-def test_with_few_samples_the_length_of_a_text_stands_in_for_its_spread():
-    texts = toy_domain().texts
-    mean_variance = torch.tensor([1.0, 2.0, 0.5, 1.0, 4.0, 1.0]).double()
-    moments = torch.stack([torch.full((6,), 1e-3).double(), torch.ones(6).double(), torch.zeros(6), mean_variance])
-    assert OPTIONS.spread_prior_samples > 1
-    offsets = texts - texts.mean(0)
-    scale = debias_texts(texts, moments, OPTIONS).scale
-    expected = relative_length(offsets, offsets) ** -OPTIONS.debiased_share_of(len(texts))
-    torch.testing.assert_close(scale / scale[0], expected / expected[0], rtol=1e-4, atol=0)
+    weight, mean = torch.full((6,), 40.0, dtype=torch.float64), torch.arange(6.0).double()
+    prior = debias_texts(texts, torch.stack([weight, weight, weight * mean]), OPTIONS)
+    lengths = (texts - texts.mean(0)).norm(dim=1)
+    torch.testing.assert_close(prior.scale / prior.scale[0], (lengths / lengths[0]).pow(-share))
+    torch.testing.assert_close(prior.bias, (share * (mean - mean.mean())).float(), rtol=1e-4, atol=1e-5)
 
 
 def test_texts_that_lie_equally_are_not_biased():
@@ -276,7 +255,7 @@ def test_statistics_of_shards_add_up(labelled_domain, monkeypatch):
     parts = [
         gather_statistics(mixture, prior, videos[p], labels[p], SCALE, OPTIONS) for p in (slice(25), slice(25, None))
     ]
-    moments = sum_logits(videos, texts, SCALE, OPTIONS)
+    logit_sums = sum_logits(videos, texts, SCALE, OPTIONS)
     summed = sum_logits(videos[:25], texts, SCALE, OPTIONS) + sum_logits(videos[25:], texts, SCALE, OPTIONS)
     monkeypatch.setattr(class_mixture, "CHUNK_SIZE", 7)
     chunked = gather_statistics(mixture, prior, videos, labels, SCALE, OPTIONS)
@@ -284,8 +263,8 @@ def test_statistics_of_shards_add_up(labelled_domain, monkeypatch):
     for name, value in vars(whole).items():
         torch.testing.assert_close(getattr(parts[0] + parts[1], name), value, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(getattr(chunked, name), value, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(summed, moments, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(sum_logits(videos, texts, SCALE, OPTIONS), moments, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(summed, logit_sums, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sum_logits(videos, texts, SCALE, OPTIONS), logit_sums, rtol=1e-5, atol=1e-5)
     outer = sum(
         (OPTIONS.labelled_weight if label >= 0 else 1) * torch.outer(video, video)
         for video, label in zip(videos.double(), labels, strict=True)
@@ -475,7 +454,7 @@ def test_one_class():
     assert float(mixture.counts) == pytest.approx(len(videos), rel=1e-5)
     torch.testing.assert_close(mixture.means[0], videos.mean(0))
     own, (num_videos, dim) = videos.var(0, correction=0), videos.shape
-    held = 1 - OPTIONS.unlabelled_covariance_share * num_videos / (num_videos + OPTIONS.covariance_prior_samples * dim)
+    held = 1 - OPTIONS.unlabelled_covariance_share * num_videos / (num_videos + dim)
     equal = 1 - (1 - OPTIONS.equal_variance_share) * num_videos / (num_videos + OPTIONS.variance_prior_samples)
     expected = (
         own

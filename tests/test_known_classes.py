@@ -110,7 +110,7 @@ def test_videos_of_classes_that_are_not_asked_are_told_apart():
     head = fitted_head(TEXTS[:4])
     asked = LABELS < 4
     by_cosine = (VIDEOS @ TEXTS[:4].T).amax(1)
-    assert share_in_order(head(VIDEOS, TEXTS[:4]).known, asked) > share_in_order(by_cosine, asked) + 0.05
+    assert share_in_order(head(VIDEOS, TEXTS[:4]).known, asked) > share_in_order(by_cosine, asked) + 0.01
     assert share_in_order(head(VIDEOS, TEXTS[4:]).known, ~asked) > 0.6
 
 

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..embedding_inputs import check_class_names
 from .cache_arrays import ARRAYS, FLAGS
 from .tensor_files import write_tensors
 
@@ -86,8 +87,7 @@ class EmbeddingSet:
                 f"so labels go from 0 to {num_classes - 1}"
             )
         names = self.metadata.get("class_names")
-        if names is not None and len(names) != num_classes:
-            raise ValueError(f"{len(names)} class names for {num_classes} class texts: give one name a class")
+        check_class_names(names, text_embeds.shape)
 
     @property
     def class_names(self) -> list[str]:

@@ -174,7 +174,10 @@ def tasks(test_set: EmbeddingSet, domain_set: EmbeddingSet | None, plan: Plan) -
         asked = split.asked
         if asked is not None and known is not None:  # a label of a class that is not asked says nothing
             known = torch.where(torch.isin(known, asked), torch.searchsorted(asked, known), -1)
-        task = Task(domain_videos[split.domain], videos[test], texts if asked is None else texts[asked], known, scale)
+        chosen_classes = range(len(texts)) if asked is None else asked.tolist()
+        names = tuple(test_set.class_names[k] for k in chosen_classes)
+        chosen_texts = texts if asked is None else texts[asked]
+        task = Task(domain_videos[split.domain], videos[test], chosen_texts, known, scale, class_names=names)
         yield Split(split.protocol, split.seed, split.domain, test, asked), task, labels[test]
 
 

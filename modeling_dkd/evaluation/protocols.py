@@ -5,7 +5,7 @@ for split in splits(labels, num_classes, PROTOCOLS, num_seeds=5):
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class Task:
         logit_scale: Factor before the cosine, the backbone's own.
         queries: Unit-norm class texts (Q, D) or (Q, P, D) to answer for; None: those of `text`. A method that returns
             embeddings learns with `text` and returns those of `queries`.
+        class_names: Name of each class of `text`; None: not known.
     """
 
     domain: Tensor
@@ -52,6 +53,7 @@ class Task:
     domain_labels: Tensor | None = None
     logit_scale: float = 100.0
     queries: Tensor | None = None
+    class_names: tuple[str, ...] | None = None
 
     @property
     def asked(self) -> Tensor:
@@ -62,7 +64,7 @@ class Task:
         """The same task with frames and prompts averaged: (N, D), (M, D) and (K, D), unit-norm."""
         queries = None if self.queries is None else pool(self.queries)
         texts = pool(self.text)
-        return Task(pool(self.domain), pool(self.test), texts, self.domain_labels, self.logit_scale, queries)
+        return replace(self, domain=pool(self.domain), test=pool(self.test), text=texts, queries=queries)
 
     def text_logits(self, videos: Tensor) -> Tensor:
         """Plain CLIP's logits (n, K) of pooled videos (n, D) of a pooled task."""

@@ -1,43 +1,17 @@
 """Where evaluate.py takes its sets from: files of embeddings, or videos that it embeds first."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..embedding.cache_arrays import Source, split_pair
 from ..embedding.embedding_cache import FLAGS, EmbeddingSet, array_names, read_embeddings, read_with_texts
 from .names import DEFAULT_PROTOCOLS
 from .videos import embed_for_evaluation
 
 
-# What arrays of a file are called, behind its path: FILE:video_embeds=image_f,text_embeds=text_avg
-ARRAYS_OF_FILE = re.compile(r":(\w+=[^,=+]+(?:,\w+=[^,=+]+)*)$")
 OF_EMBEDDINGS = ("text_embeddings", "domain", "video_key", "label_key", "text_key", "logit_scale")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file of --embeddings, --text_embeddings or --domain as it was typed.
-
-    Attributes:
-        path: The file.
-        arrays: What its arrays are called, as `read_embeddings` takes it.
-        title: What rows call it, where the user says so.
-    """
-
-    path: Path
-    arrays: dict[str, str]
-    title: str | None = None
-
-    @classmethod
-    def parse(cls, given: str) -> "Source":
-        """FILE or FILE:NAME=ARRAY,...; a file that is really called so is meant as it stands."""
-        found = None if Path(given).is_file() else ARRAYS_OF_FILE.search(given)
-        if found is None:
-            return cls(Path(given), {})
-        arrays = dict(pair.split("=") for pair in found[1].split(","))
-        return cls(Path(given[: found.start()]), arrays, arrays.pop("title", None))
 
 
 @dataclass(frozen=True)
@@ -77,7 +51,7 @@ def load_sources(args: argparse.Namespace) -> Sources | None:
     sets: dict[str, EmbeddingSet] = {}
     files: dict[Path, None] = {}
     for given in args.embeddings:
-        clips, texts = _split_pair(given, args.text_embeddings)
+        clips, texts = split_pair(given, args.text_embeddings)
         name = clips.title or (clips.path.stem if texts is None else f"{clips.path.stem}+{texts.path.stem}")
         if name in sets and clips.title is None:
             name = f"{clips.path.absolute().parent.name}-{name}"
@@ -115,7 +89,7 @@ def _load_domain(args: argparse.Namespace) -> EmbeddingSet | None:
         raise ValueError("--protocols chooses the domain from --embeddings, and --domain gives it: leave one out")
     if len(args.embeddings) > 1:
         raise ValueError(f"--domain goes with one --embeddings file, and {len(args.embeddings)} are given")
-    clips, texts = Source.parse(args.domain), _split_pair(args.embeddings[0], args.text_embeddings)[1]
+    clips, texts = Source.parse(args.domain), split_pair(args.embeddings[0], args.text_embeddings)[1]
     if texts is None and "text_embeds" not in clips.arrays and args.text_key not in array_names(clips.path):
         # The domain's own class texts are not used, so it need not have those that the test has.
         return _read(clips, None, argparse.Namespace(**vars(args) | {"text_key": None}))
@@ -139,15 +113,3 @@ def _with_scale(found: EmbeddingSet, logit_scale: float | None) -> EmbeddingSet:
     if logit_scale is None:
         return found
     return replace(found, metadata=found.metadata | {"logit_scale": logit_scale})
-
-
-def _split_pair(given: str, text_embeddings: str | None) -> tuple[Source, Source | None]:
-    """FILE+TEXTFILE into both, FILE alone with --text_embeddings; a plus in the name of an existing file is kept."""
-    everywhere = None if text_embeddings is None else Source.parse(text_embeddings)
-    whole = Source.parse(given)
-    if whole.path.is_file() or "+" not in given:
-        return whole, everywhere
-    cuts = [(given[:i], given[i + 1 :]) for i, letter in enumerate(given) if letter == "+"]
-    pairs = [(Source.parse(before), Source.parse(after)) for before, after in cuts]
-    fitting = [pair for pair in pairs if all(source.path.is_file() for source in pair)]
-    return (fitting or pairs)[0]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..configuration_dkd import DKDCLIPConfig
 from ..dkd_head import DKDHead
+from ..embedding.cache_arrays import split_pair
 from ..embedding.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts
 from ..embedding.worker_processes import shared_accelerator, start_server
 from .classes import read_classes, read_labels
@@ -195,7 +196,8 @@ def recognise_embedded(
         )
     elif use.adapt:
         head = DKDHead(plain.config).eval()
-        head.fit(clips.video_embeds, question.text_embeds, clips.labels if (clips.labels >= 0).any() else None)
+        labels = clips.labels if (clips.labels >= 0).any() else None
+        head.fit(clips.video_embeds, question.text_embeds, labels, class_names=question.class_names)
         domain = SavedDomain(head, question.class_names, question.prompts, encoder, encoder_key)
         domain = domain.learned_from(clips.identities)
         num_fitted = len(clips.names)
@@ -247,8 +249,8 @@ def recognise_embeddings(
     """Recognise clips whose embeddings are in a file; nothing is decoded or encoded.
 
     Args:
-        file: A cache (.safetensors) or .npz with class texts, or FILE+TEXTFILE, as evaluate.py takes them. Labels in
-            it are not looked at.
+        file: A cache (.safetensors) or .npz with class texts, or FILE+TEXTFILE, with :NAME=ARRAY,... behind a file
+            whose arrays have other names, as evaluate.py takes them. Labels in it are not looked at.
         classes: Some of the file's classes, as in `recognise`; None: all.
         use: Which domain is used; `labelled` names clips as the file does.
 
@@ -282,11 +284,11 @@ def recognise_embeddings(
 
 
 def _read(file: str) -> EmbeddingSet:
-    """Embeddings of FILE or FILE+TEXTFILE."""
-    if os.path.exists(file) or "+" not in file:
-        return read_embeddings(file)
-    videos, _, texts = file.rpartition("+")
-    return read_with_texts(videos, texts)
+    """Embeddings of FILE or FILE+TEXTFILE, either with the names of its arrays behind it."""
+    clips, texts = split_pair(file)
+    if texts is None:
+        return read_embeddings(clips.path, **clips.arrays)
+    return read_with_texts(clips.path, texts.path, clips.arrays, texts.arrays)
 
 
 def reason(error: str, path: str) -> str:

@@ -236,19 +236,14 @@ def write_index(folder: Path, pool: ClipEmbeddings | WindowEmbeddings, head: DKD
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
     try:
-        dim = head.config.projection_dim
-        embeds = np.lib.format.open_memmap(
-            unfinished / EMBEDS_FILE, mode="w+", dtype=np.float32, shape=(len(pool.rows), dim)
-        )
-        done = 0
-        with torch.inference_mode():
+        shape = (len(pool.rows), head.config.projection_dim)
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        # Written as a file, not through a map of it, which a full disk would end the process in.
+        with (unfinished / EMBEDS_FILE).open("wb") as file, torch.inference_mode():
+            np.lib.format.write_array_header_1_0(file, header)
             for chunk in pool:
                 # The text does not matter for how videos are moved.
-                moved = head(chunk, chunk[:1]).video_embeds
-                embeds[done : done + len(moved)] = moved.numpy()
-                done += len(moved)
-        embeds.flush()
-        del embeds
+                file.write(head(chunk, chunk[:1]).video_embeds.numpy().tobytes())
         if head.is_fitted:
             head.save_pretrained(unfinished)
         facts = {"rows": [list(row) for row in pool.rows], "damaged": pool.damaged}

@@ -143,9 +143,11 @@ class _Watcher:
             for (name, changed, size), was_read in self.log.done.items()
             if was_read
         ]
-        if self.domain is not None and not float(self.domain.head.num_labelled):
-            before = [identity for identity in known if digest(identity) in self.domain.learned]
-            if len(before) == len(self.domain.learned):
+        domain = self.domain
+        same_classes = domain is not None and domain.class_names == self.question.class_names
+        if domain is not None and same_classes and not float(domain.head.num_labelled):
+            before = [identity for identity in known if digest(identity) in domain.learned]
+            if len(before) == len(domain.learned):
                 # All of them are still here: fitted anew it is what it was, while from a file only its sums go on.
                 self.domain = None
                 done = [*dict.fromkeys([*before, *done])]

@@ -47,6 +47,7 @@ examples
     accelerate launch --num_processes 4 -m modeling_dkd recognise clips --classes classes.txt
   embeddings that are there already, as evaluate.py takes them
     dkd recognise --embeddings ucf101_val.safetensors --output labels.csv
+    dkd recognise --embeddings clips.npz:video_embeds=image_f+texts.npz:text_embeds=text_avg
 
 """
     + OWN_ENCODER

@@ -85,7 +85,7 @@ class Run:
         with gathered(self.recognizer):
             share = self.embed(records, "embedding the domain")
             labels = share.labels(records) if self.config.domain.use_labels else None
-            fit_domain_of(self.recognizer, share, labels, self.accelerator)
+            fit_domain_of(self.recognizer, share, labels, self.index.class_names, self.accelerator)
 
 
 def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> None:

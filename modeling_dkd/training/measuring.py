@@ -78,7 +78,7 @@ def test_rows(
     own = embed_share(recognizer, domain.records, plain_views, accelerator, *sizes, f"{title}: domain clips")
     refuse_damaged(own, accelerator, allow_missing)
     labels = own.labels(domain.records) if config.domain.use_labels else None
-    fit_domain_of(recognizer, own, labels, accelerator)
+    fit_domain_of(recognizer, own, labels, index.class_names, accelerator)
     domain_clips = gather_clips(own)
     test_share = embed_share(recognizer, test.records, encoder.reader, accelerator, *sizes, f"{title}: test clips")
     test_clips = gather_clips(refuse_damaged(test_share, accelerator, allow_missing))

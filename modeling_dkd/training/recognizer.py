@@ -185,7 +185,11 @@ def gather_clips(share: EmbeddedClips) -> EmbeddedClips:
 
 @torch.no_grad()
 def fit_domain_of(
-    recognizer: Recognizer, share: EmbeddedClips, labels: Tensor | None, accelerator: Accelerator
+    recognizer: Recognizer,
+    share: EmbeddedClips,
+    labels: Tensor | None,
+    class_names: Sequence[str],
+    accelerator: Accelerator,
 ) -> None:
     """Fit the head to the training clips of all processes together; each gives its share and gets the same head."""
     device = accelerator.device
@@ -195,6 +199,7 @@ def fit_domain_of(
         recognizer.texts(),
         labels,
         all_reduce=(lambda sums: accelerator.reduce(sums, "sum")) if several else None,
+        class_names=class_names,
     )
 
 

@@ -147,6 +147,23 @@ def test_labelled_clips_take_part_in_the_fit(capsys):
     assert float(found.domain.head.num_labelled) > 0
 
 
+def test_clips_of_none_of_the_classes_get_no_label(capsys):
+    assert run("clips", "--classes", "red,green,blue") == 1
+    known = [float(row["known"]) for row in rows() if not row["error"]]
+    assert all(0 <= value <= 1 for value in known)
+    middle = sorted(known)[len(known) // 2]
+    assert run("clips", "--classes", "red,green,blue", "--reject-below", middle) == 1
+    sound = [row for row in rows() if not row["error"]]
+    assert {row["clip"] for row in sound if not row["label"]} == {
+        row["clip"] for row in sound if float(row["known"]) < round(middle, 6)
+    }
+    assert all(row["confidence"] and row["zero_shot_label"] for row in sound)
+    capsys.readouterr()
+    assert run("clips", "--classes", "red,green,blue", "--reject-below", "1") == 1
+    assert not any(row["label"] for row in rows())
+    assert "all 18 clips are rejected" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -226,8 +243,9 @@ def test_odd_names_stand_in_the_table_as_they_are():
 
 def test_embeddings_give_the_figures_of_evaluate(data_dir):
     file = data_dir / "features/whurs19_clip_vit-b-32.npz"
-    truth = read_embeddings(file)
-    found = recognise_embeddings(file)
+    arrays = {"video_embeds": "image_f", "text_embeds": "text_avg", "class_names": "classnames"}
+    truth = read_embeddings(file, **arrays)
+    found = recognise_embeddings(f"{file}:video_embeds=image_f,text_embeds=text_avg,class_names=classnames")
     head = DKDHead(DKDCLIPConfig(projection_dim=512)).fit(truth.video_embeds, truth.text_embeds)
     expected = head(truth.video_embeds, truth.text_embeds).logits_per_video.argmax(1)
     number = {name: k for k, name in enumerate(found.class_names)}
@@ -239,7 +257,9 @@ def test_embeddings_give_the_figures_of_evaluate(data_dir):
 
 
 def test_embeddings_of_some_classes_and_labels_by_name(data_dir):
-    file = f"{data_dir}/features/ucf101_openai_vitb32_dev.npz+{data_dir}/features/ucf101_object_prompts_vitb32.npz"
+    arrays = "video_embeds=val_f,labels=val_l,class_names=classnames,names=val_names"
+    file = f"{data_dir}/features/ucf101_openai_vitb32_dev.npz:{arrays}"
+    file += f"+{data_dir}/features/ucf101_object_prompts_vitb32.npz:text_embeds=text,class_names=class_name"
     names = recognise_embeddings(file, use=DomainUse(adapt=False)).class_names
     found = recognise_embeddings(file, names[3:6])
     assert found.class_names == names[3:6]

@@ -77,6 +77,15 @@ def test_the_domain_learns_from_each_clip_once_and_is_what_one_run_would_make():
     assert whole.head.means.allclose(after.head.means, atol=0.05)
 
 
+def test_a_domain_of_more_classes_than_are_asked_keeps_them():
+    write_clips(Path("clips"), 6)
+    run("--classes", "red,green,blue", "--domain", "domain")
+    write_clip(Path("clips/red.avi"), "red", 40)
+    run("--classes", "red,blue", "--domain", "domain")
+    assert load_domain("domain").class_names == ["red", "green", "blue"]
+    assert len(load_domain("domain").learned) == 7
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_a_line_that_was_cut_off_is_taken_off_and_its_clip_done_again(suffix):
     write_clips(Path("clips"), 6)

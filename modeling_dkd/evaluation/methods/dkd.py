@@ -15,7 +15,9 @@ def dkd(task: Task, **options: Any) -> DKDHeadOutput:
 
 def fitted_head(task: Task, **options: Any) -> DKDHead:
     """A head fitted on the domain of a task, options as in `unfitted_head`."""
-    return unfitted_head(task, **options).fit(task.domain, task.text, labels=task.domain_labels)
+    return unfitted_head(task, **options).fit(
+        task.domain, task.text, labels=task.domain_labels, class_names=task.class_names
+    )
 
 
 def unfitted_head(task: Task, mixture_options: MixtureOptions | None = None, **options: Any) -> DKDHead:
