@@ -1,7 +1,7 @@
 """Frames of MP4, QuickTime, Matroska and WebM files by torchcodec, which decodes only what leads to the wanted ones.
 
 Packets are counted and the track is chosen as for PyAV; torchcodec gives the pictures. Files of which it would give
-other ones are refused. Damage inside packets goes unseen, for it is told only by decoding them all.
+other ones are refused. Damage to the pictures inside of packets goes unseen: only decoding them all tells it.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .frame_sampling import ArrayOfFloat, ArrayOfInt
+from .h26x_packets import PacketUnits
 from .rgb_frames import RgbConverter, is_only_turned
 from .video_decoding import OpenVideo
 from .video_results import VideoFrames, unreadable
@@ -77,7 +78,8 @@ def _unsafe_kind(video: OpenVideo) -> str:
         return f"{codec}, of which a packet may hold no picture or several"
     if packets.starts_without_key:
         return "files without a key frame at the start, which it passes over without a word"
-    if packets.missing_frames or packets.missing_bytes or packets.incomplete or packets.unread:
+    signs = packets.missing_frames or packets.missing_bytes or packets.incomplete or packets.unread
+    if signs or _has_broken_packets(video):
         return "damaged files, whose loss it does not tell"
     if None in video.timestamps or len(set(video.timestamps)) < len(video.timestamps):
         return "files whose frames have no times of their own"
@@ -85,6 +87,13 @@ def _unsafe_kind(video: OpenVideo) -> str:
     if pixel_format not in PIXEL_FORMATS or cut_chroma:
         return f"pixels of {stream.width} x {stream.height} {pixel_format}, whose colours it rounds otherwise"
     return ""
+
+
+def _has_broken_packets(video: OpenVideo) -> bool:
+    """Whether a packet of H.264 or H.265 is no whole row of units, one of them with a picture."""
+    units = PacketUnits.of(video.decoder.name, video.decoder.extradata)
+    packets = (packet for packet in video.packets if packet is not None and packet.size)
+    return units is not None and any(units.is_reference(memoryview(packet)) is None for packet in packets)
 
 
 def _decode(video: OpenVideo, indices: list[int]) -> tuple[torch.Tensor, ArrayOfFloat]:

@@ -41,7 +41,7 @@ def read_frames(
         generator: Jitters the frames inside their segments; None takes the centres.
         backend: "pyav", or "torchcodec" where that is installed: faster in long H.264, H.265, VP9 and AV1 films in
             MP4, QuickTime, Matroska and WebM, of which it decodes only what leads to the frames asked for, so that
-            damage inside packets goes unseen. The frames are the same; files of which they would not be are refused.
+            damage inside of packets can go unseen. The frames are the same; a file of which they are not is refused.
 
     Returns:
         num_clips * num_frames frames, clip after clip.
