@@ -48,7 +48,10 @@ def measure() -> list[Row]:
 def read_set(folder: Path, name: str) -> tuple[Tensor, Tensor, Tensor]:
     """Unit embeddings of clips (N, D), labels (N,) and unit class texts (K, D)."""
     video_file, video_key, label_key, text_file, text_key = SETS[name]
-    with np.load(folder / f"{video_file}.npz") as videos, np.load(folder / f"{text_file}.npz") as texts:
+    with (
+        np.load(folder / f"{video_file}.npz", allow_pickle=False) as videos,
+        np.load(folder / f"{text_file}.npz", allow_pickle=False) as texts,
+    ):
         embeds, labels, text_embeds = (
             a.astype(np.float32) for a in (videos[video_key], videos[label_key], texts[text_key])
         )

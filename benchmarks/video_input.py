@@ -7,11 +7,13 @@ says so (pip install decord2 "torchcodec==0.13.*").
 """
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -37,6 +39,8 @@ PIXEL_SETTINGS: dict[str, Any] = {
 
 CLIPS_A_ROUND = 98  # about; fewer would mostly show how workers begin and end
 WORKER_BATCH = 4  # clips that a worker hands over at once
+
+LOOPED = "originals/other_formats/mmaction2__demo.mp4"  # 280 frames of H.264
 
 NUM_FRAMES, WORKERS, ROUNDS = 8, 2, 3
 SMALL_CLIPS = 96  # of UCF101, spread over its classes
@@ -237,14 +241,43 @@ def torchcodec() -> Decode:
     return decode
 
 
+def torchcodec_backend() -> Decode:
+    """Our own frames by torchcodec; fails as `torchcodec` does."""
+    torchcodec()
+    return lambda path: read_frames(path, NUM_FRAMES, backend="torchcodec")
+
+
 def decoder_rows(paths: list[Path], data: str) -> list[Row]:
     """Decoding alone beside decord2 and torchcodec, each on the clips that it reads."""
-    return [decoder_row(make, paths, data) for make in (decord2, torchcodec)]
+    return [decoder_row(make, paths, f"{data} clips") for make in (decord2, torchcodec)]
+
+
+def backend_rows(originals: list[Path]) -> list[Row]:
+    """Our frames by PyAV beside the same by torchcodec, on clips of seconds and a film of minutes."""
+    clips = [path for path in originals if path.suffix in (".mp4", ".mkv")]
+    return [decoder_row(torchcodec_backend, clips, "MP4 and MKV original clips"), long_film_row()]
+
+
+def long_film_row() -> Row:
+    """Our use of torchcodec on a film of minutes, of which a few frames are asked for: an original, 20 times over."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        with av.open(str(data_dir() / LOOPED)) as clip, av.open(str(path), "w") as film:
+            track, copied = clip.streams.video[0], film.add_stream_from_template(clip.streams.video[0])
+            packets: list[Any] = [packet for packet in clip.demux(track) if packet.size]
+            stamps = [(packet.dts, packet.pts) for packet in packets]
+            length = max(pts for _, pts in stamps) - min(dts for dts, _ in stamps) + packets[-1].duration
+            for turn in range(20):
+                for packet, (dts, pts) in zip(packets, stamps, strict=True):
+                    packet.stream, packet.time_base = copied, track.time_base
+                    packet.dts, packet.pts = dts + turn * length, pts + turn * length
+                    film.mux(packet)
+        return decoder_row(torchcodec_backend, [path], "H.264 film of 3 minutes")
 
 
 def decoder_row(make: Callable[[], Decode], paths: list[Path], data: str) -> Row:
     """One other decoder; a row without its figure where it does not import or reads nothing."""
-    what = f"decode, {data} clips x {NUM_FRAMES} frames"
+    what = f"decode, {data} x {NUM_FRAMES} frames"
     try:
         decode = make()
     except ModuleNotFoundError:
@@ -271,7 +304,7 @@ def decoder_row(make: Callable[[], Decode], paths: list[Path], data: str) -> Row
         for side, total in seconds.items():
             rates[side].append(len(readable) / total)
     return compare(
-        f"decode, {len(readable)} {data} clips x {NUM_FRAMES} frames",
+        f"decode, {len(readable)} {data} x {NUM_FRAMES} frames",
         rates["ours"],
         make.__name__,
         rates["other"],
@@ -322,6 +355,7 @@ def measure() -> list[Row]:
         return [
             *data_rows(originals, "original"),
             *data_rows(small_clips(SMALL_CLIPS), "UCF101"),
+            *backend_rows(originals),
             pixel_row([originals[-1], originals[0]]),
         ]
     finally:

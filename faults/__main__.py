@@ -1,10 +1,12 @@
 """The command: run the campaign, print the table, write docs/faults.json and docs/faults.md."""
 
 import argparse
+import shlex
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +14,7 @@ from tqdm import tqdm
 
 from modeling_dkd.evaluation.report import environment
 
-from .report import table, write_report
+from .report import run_of, table, write_report
 from .trials import Tally, run_trials
 
 
@@ -117,19 +119,21 @@ CLASSES: dict[str, Run] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the campaign; 0 when nothing was lost and no message was wrong."""
+    argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
     torch.set_num_threads(1)  # no thread of torch may be running where children are forked
     tqdm.monitor_interval = 0
     tqdm.set_lock(threading.RLock())  # its own is shared with the children, which are killed while they hold it
     tallies: list[Tally] = []
-    described = environment(["faults"], [])  # before the first report is written: the folder may be under git
+    # Before the first report is written: the folder may be under git.
+    run = run_of(shlex.join(["python", "-m", "faults", *argv]), environment(["faults"], []))
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         for name in args.only or CLASSES:
             folder = Path(scratch) / name
             folder.mkdir()
-            tallies += CLASSES[name](args.scale, args.seed, folder)
+            tallies += [replace(tally, run=run) for tally in CLASSES[name](args.scale, args.seed, folder)]
             if args.output:  # of what is done so far: the whole may take long
-                write_report(args.output, tallies, described | {"seed": args.seed, "scale": args.scale})
+                write_report(args.output, tallies)
     print(table(tallies))
     return int(any(tally.lost or tally.wrong_message for tally in tallies))
 

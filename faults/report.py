@@ -2,10 +2,8 @@
 
 import json
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ HEADER = ("fault", "tried", "survived", "lost", "wrong message", "seconds")
 
 PAGE = """# Faults, done on purpose
 
-`make faults` ({command}, seed {seed}) damages what the commands read, kills them, takes disk, memory and open files
+`make faults` (`python -m faults`) damages what the commands read, kills them, takes disk, memory and open files
 away, and counts what becomes of it; films of every container and codec that PyAV writes, late, trimmed, mirrored, cut
 and with holes, are read beside the ffmpeg program where it is installed. *Survived*: the right result, or a refusal in
 one sentence that names the file, option or value. *Lost*: a result that was or should be there is gone or different.
@@ -25,7 +23,11 @@ process of its own; a resumed run is compared bit by bit with one that nothing h
 
 {table}
 {notes}
-{seconds:.0f} seconds on {cpus} cores, Python {python}, {date}. The counts are in [faults.json](faults.json).
+Rows come from these runs, the latest of each row:
+
+{runs}
+
+The counts are in [faults.json](faults.json).
 """
 
 
@@ -52,24 +54,30 @@ def merged(before: Mapping[str, Any], now: Sequence[Tally]) -> list[Tally]:
     return list(rows.values())
 
 
-def write_report(folder: Path, tallies: Sequence[Tally], described: Mapping[str, Any]) -> None:
-    """Write both files, given environment, seed and scale; rows of faults not tried now stay as they were."""
+def run_of(command: str, described: Mapping[str, Any]) -> str:
+    """By which command, when, where and from which commit rows are made, given `environment`."""
+    commit = str(described["commit"] or "no commit")
+    short = commit.replace(commit.partition("-")[0], commit[:12], 1)
+    python = described["versions"]["python"]
+    return f"`{command}`, {described['date'][:10]}, commit {short}, Python {python}, {os.cpu_count()} cores"
+
+
+def runs(tallies: Sequence[Tally]) -> str:
+    """Markdown, one line a run: what it was, how long it took and which rows it made."""
+    lines = []
+    for run in dict.fromkeys(tally.run for tally in tallies):
+        made = [tally for tally in tallies if tally.run == run]
+        lines.append(f"- {run}, {sum(t.seconds for t in made):.0f} seconds: {', '.join(t.fault for t in made)}.")
+    return "\n".join(lines)
+
+
+def write_report(folder: Path, tallies: Sequence[Tally]) -> None:
+    """Write both files; rows of faults not tried now stay as they were."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "faults.json"
     tallies = merged(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, tallies)
-    seconds = sum(tally.seconds for tally in tallies)
-    command = "python -m faults" + (f" --scale {described['scale']:g}" if described["scale"] != 1 else "")
-    notes = "".join(f"\n{t.fault}: {t.note}.\n" for t in tallies if t.note)
-    contents = {"environment": {**described, "seconds": round(seconds, 1)}, "faults": [asdict(t) for t in tallies]}
+    contents = {"faults": [asdict(tally) for tally in tallies]}
     path.write_text(json.dumps(contents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page = PAGE.format(
-        command=f"`{command}`",
-        seed=described["seed"],
-        table=table(tallies),
-        notes=notes,
-        seconds=seconds,
-        cpus=os.cpu_count(),
-        python=platform.python_version(),
-        date=datetime.now(UTC).date().isoformat(),
-    )
+    notes = "".join(f"\n{t.fault}: {t.note}.\n" for t in tallies if t.note)
+    page = PAGE.format(table=table(tallies), notes=notes, runs=runs(tallies))
     (folder / "faults.md").write_text(page, encoding="utf-8")

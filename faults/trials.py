@@ -52,7 +52,7 @@ class Ended(NamedTuple):
 
 @dataclass
 class Tally:
-    """Counts of one class of fault."""
+    """Counts of one class of fault; `run` says by which command, when and from which commit they were made."""
 
     fault: str
     tried: int = 0
@@ -61,6 +61,7 @@ class Tally:
     wrong_message: int = 0
     seconds: float = 0.0
     note: str = ""
+    run: str = ""
     failures: list[str] = field(default_factory=list)
 
     def count(self, name: str, verdict: Verdict) -> None:

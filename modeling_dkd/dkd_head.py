@@ -331,8 +331,7 @@ class DKDHead(nn.Module):
 
         Raises:
             ValueError: Wrong shape or D, a value that is not finite, a zero embedding, no video, no class, a label
-                out of range (the message names it), names that are not as many as the texts, or labels of two classes
-                whose texts are the same.
+                out of range (the message names it), or names that are not as many as the texts.
         """
         videos: Iterable[Tensor] = PooledShards(video_embeds, self._pooled)
         if isinstance(video_embeds, Tensor) and video_embeds.numel() <= KEPT_NUMBERS:
@@ -354,7 +353,7 @@ class DKDHead(nn.Module):
             total = all_reduce or (lambda sums: sums)
             own_samples = sum(len(shard) for shard in videos)
             labels = checked_labels(labels, own_samples, len(texts)).to(texts.device)
-            tell_same_classes(texts, options.same_class_cosine, labels, class_names)
+            tell_same_classes(texts, options.same_class_cosine, class_names)
             num_samples = int(total(torch.tensor(own_samples, dtype=torch.float64, device=texts.device)))
             if not num_samples:
                 raise ValueError(NO_VIDEO)

@@ -109,11 +109,8 @@ def check_class_names(class_names: Sequence[str] | None, shape: Sequence[int]) -
         raise ValueError(f"class_names has {count} entries for {shape[0]} classes{remedy}")
 
 
-def tell_same_classes(texts: Tensor, cosine: float, labels: Tensor, class_names: Sequence[str] | None) -> None:
-    """Warn of classes whose unit texts (K, D) are nearer than `cosine`; labels that tell them apart are refused.
-
-    Videos cannot be told apart by texts that are the same, and fall to either.
-    """
+def tell_same_classes(texts: Tensor, cosine: float, class_names: Sequence[str] | None) -> None:
+    """Warn of classes whose unit texts (K, D) are nearer than `cosine`: only labels can tell their videos apart."""
     pairs = [
         (start + row, column)
         for start in range(0, len(texts), 256)
@@ -124,13 +121,7 @@ def tell_same_classes(texts: Tensor, cosine: float, labels: Tensor, class_names:
         return
     called = [f"class {k}" for k in range(len(texts))] if class_names is None else [repr(name) for name in class_names]
     named = ", ".join(f"{called[i]} and {called[j]}" for i, j in pairs[:5]) + (" ..." if len(pairs) > 5 else "")
-    labelled = set(labels.unique().tolist())
-    if split := next((pair for pair in pairs if labelled.issuperset(pair)), None):
-        raise ValueError(
-            f"{called[split[0]]} and {called[split[1]]} have the same text, and labels name both: what is known of "
-            "one class would be split; give them one label, or different prompts."
-        )
     logger.warning_once(
-        f"{len(pairs)} pairs of classes have the same text for this encoder and cannot be told apart: {named}; "
+        f"{len(pairs)} pairs of classes have the same text for this encoder and cannot be told apart without labels: {named}; "
         "write them differently, or leave one out"
     )

@@ -1,6 +1,7 @@
 """Which frames of a video to take."""
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,3 +77,27 @@ def indices_at(positions: ArrayOfFloat, total_frames: int) -> ArrayOfInt:
     """Indices at positions of `segment_positions` in a video of `total_frames`, int64, shape of `positions`."""
     indices = np.floor(positions * total_frames / positions.size).astype(np.int64)
     return np.minimum(indices, total_frames - 1)
+
+
+def window_indices(
+    times: ArrayOfFloat,
+    duration: float,
+    num_frames: int,
+    window_seconds: float,
+    stride: float,
+) -> deque[tuple[float, float, ArrayOfInt]]:
+    """Start, end and frame indices of each window, in order of start; windows without any frame are left out.
+
+    The frames are those that are to be seen at the centres of `num_frames` equal parts of the window.
+    """
+    latest = max(0.0, duration - window_seconds)
+    count = int(np.ceil(latest / stride - 1e-9)) + 1
+    windows: deque[tuple[float, float, ArrayOfInt]] = deque()
+    for start in np.minimum(np.arange(count) * stride, latest):
+        end = min(float(start) + window_seconds, duration)
+        low, high = np.searchsorted(times, [start - 1e-9, end - 1e-9])
+        if high > low:
+            centres = start + segment_positions(num_frames)[0] * ((end - start) / num_frames)
+            shown = np.searchsorted(times, centres + 1e-9, side="right") - 1
+            windows.append((float(start), end, np.maximum(shown, low)))
+    return windows

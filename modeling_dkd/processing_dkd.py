@@ -34,7 +34,7 @@ TEXT_OPTIONS = (
     "truncation",
     "verbose",
 )
-VIDEO_OPTIONS = (*IMAGE_OPTIONS, "num_frames", "views")
+VIDEO_OPTIONS = (*IMAGE_OPTIONS, "num_frames", "views", "backend")
 OPTIONS = {
     "text_kwargs": TEXT_OPTIONS,
     "images_kwargs": IMAGE_OPTIONS,
@@ -124,11 +124,12 @@ class DKDCLIPProcessor(ProcessorMixin):
             views: Instead of `num_frames`, "FRAMESxCROPSxCLIPS" such as "16x3x5".
             text_kwargs: Options for the text, as below.
             images_kwargs: Options for the frames, as below.
-            videos_kwargs: The same, or `num_frames` and `views`.
+            videos_kwargs: The same, or `num_frames`, `views` and `backend`.
             common_kwargs: `return_tensors`.
             **options: For the text `padding`, `truncation`, `max_length` and others of the tokenizer, over the
-                processor's own; for the frames the settings of the image processor, in this call alone; and
-                `return_tensors`, "pt" (default) or "np".
+                processor's own; for the frames the settings of the image processor, in this call alone; for video
+                files `backend`, "pyav" (default) or "torchcodec", see `read_frames`; and `return_tensors`, "pt"
+                (default) or "np".
 
         Returns:
             `pixel_values` (B, T, 3, H, W) float32, or (B * clips * crops, T, 3, H, W) with `views`, the views of a
@@ -161,15 +162,17 @@ class DKDCLIPProcessor(ProcessorMixin):
         if videos is not None:
             settings = {name: given[name] for name in IMAGE_OPTIONS if name in given}
             wanted = _views(given.get("num_frames"), given.get("views"))
-            data["pixel_values"] = self._pixel_values(list_of_videos(videos), wanted, settings)
+            data["pixel_values"] = self._pixel_values(list_of_videos(videos), wanted, settings, given.get("backend"))
         return BatchFeature(data, tensor_type=given.get("return_tensors", "pt"))
 
-    def _pixel_values(self, videos: list[Any], views: Views | None, settings: dict[str, Any]) -> torch.Tensor:
+    def _pixel_values(
+        self, videos: list[Any], views: Views | None, settings: dict[str, Any], backend: str | None
+    ) -> torch.Tensor:
         if not videos:
             raise ValueError("the list of videos is empty")
         clips = []
         for video in videos:
-            frames = frames_of(video, views, self.num_frames)
+            frames = frames_of(video, views, self.num_frames, backend)
             if views is None or views.num_clips == 1:
                 clips.append(frames)
             else:

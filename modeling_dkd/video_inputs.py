@@ -62,22 +62,26 @@ def list_of_videos(videos: Any) -> list[Any]:
     return list(videos)
 
 
-def frames_of(video: Any, views: Views | None, num_frames: int) -> list[torch.Tensor]:
+def frames_of(video: Any, views: Views | None, num_frames: int, backend: str | None = None) -> list[torch.Tensor]:
     """Frames of one video as (n, 3, H, W) uint8 tensors in order, neighbours of one size joined.
 
     Args:
         video: In any of the forms.
         views: Which frames; None: all frames of a video in memory, `num_frames` of any other.
         num_frames: At the centres of as many equal segments.
+        backend: What decodes a file, see `read_frames`; None: as there.
 
     Raises:
-        ValueError: It is no video.
+        ValueError: It is no video, or a backend is given for what is no file.
         VideoReadError: It cannot be read (a ValueError that names it).
     """
     sampled = views or Views(num_frames)
     with file_of(video) as found:
         if isinstance(found, str | os.PathLike):
-            return [read_frames(found, sampled.num_frames, sampled.num_clips).pixels]
+            chosen = backend or "pyav"
+            return [read_frames(found, sampled.num_frames, sampled.num_clips, backend=chosen).pixels]
+        if backend is not None:
+            raise ValueError("backend is an option for files, but these frames are decoded already or by a decoder")
         if is_decoder(found):
             return frame_tensors(_decoded(found, sampled))
         return frame_tensors(found, views)

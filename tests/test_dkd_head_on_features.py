@@ -69,6 +69,7 @@ def test_full(name, data):
     assert dkd(videos, texts, videos, labels) >= max(zero_shot, reference) - 0.5
 
 
+@torch.no_grad()
 def search(protocols, videos, labels, texts, fitted, asked):
     """Mean average precision of a head that is fitted with some of the texts and asked some, and of plain CLIP."""
     output = make_head(videos).fit(videos, texts[fitted])(videos, texts[asked])

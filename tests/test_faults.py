@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from faults.trials import LOST, SURVIVED, WRONG_MESSAGE, Verdict, explained, in_child, read_or_refused, run_trials
+from faults.report import run_of, write_report
+from faults.trials import (
+    LOST,
+    SURVIVED,
+    WRONG_MESSAGE,
+    Tally,
+    Verdict,
+    explained,
+    in_child,
+    read_or_refused,
+    run_trials,
+)
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,3 +83,18 @@ def fail(error):
 def test_what_counts_as_explained(error, kind):
     assert read_or_refused(lambda: fail(error), "a.yaml").kind == kind
     assert explained(in_child(lambda: fail(error)), "a.yaml").kind == kind
+
+
+def test_a_row_names_the_run_that_made_it(tmp_path):
+    described = {
+        "commit": "0123456789abcdef" * 2 + "-dirty",
+        "date": "2026-11-28T07:03:50",
+        "versions": {"python": "3.11"},
+    }
+    whole, part = (run_of(f"python -m faults{more}", described) for more in ("", " --only readings --scale 0.3"))
+    write_report(tmp_path, [Tally("texts", 9, 9, run=whole), Tally("films", 90, 90, seconds=5, run=whole)])
+    write_report(tmp_path, [Tally("films", 30, 30, seconds=2, run=part)])
+    page = (tmp_path / "faults.md").read_text()
+    assert "- `python -m faults`, 2026-11-28, commit 0123456789ab-dirty, Python 3.11, " in page
+    assert page.index("0 seconds: texts.") < page.index("`python -m faults --only readings --scale 0.3`")
+    assert "2 seconds: films." in page

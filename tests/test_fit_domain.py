@@ -25,7 +25,7 @@ def fit_calls(monkeypatch):
     """Arguments of every call of the head's `fit`, which does nothing."""
     calls = []
 
-    def record(self, video_embeds, text_embeds=None, labels=None, num_components=None):
+    def record(self, video_embeds, text_embeds=None, labels=None, num_components=None, class_names=None):
         calls.append((video_embeds, text_embeds, labels, num_components))
         return self
 

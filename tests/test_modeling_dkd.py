@@ -96,9 +96,9 @@ GOLDEN_LOGITS = [[-0.860550, -1.126807, -0.890319, -0.407615], [-0.945598, -1.12
 def test_outputs_can_come_as_a_tuple():
     model, videos, input_ids = make_model(), make_videos(), make_texts(4)
     output, as_tuple = model(videos, input_ids), model(videos, input_ids, return_dict=False)
-    assert list(output) == ["logits_per_video", "logits_per_text", "video_embeds", "text_embeds", "strength"]
+    assert list(output) == ["logits_per_video", "logits_per_text", "video_embeds", "text_embeds", "strength", "known"]
     assert torch.equal(as_tuple[0], output.logits_per_video)
-    assert len(as_tuple) == 5
+    assert len(as_tuple) == 6
 
 
 def test_loss_is_the_cross_entropy_with_the_classes_that_were_given():

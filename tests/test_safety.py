@@ -191,7 +191,7 @@ def test_a_list_cannot_lead_out_of_its_folder(inside, outside, path):
 
 def test_links_in_a_folder_cannot_lead_out_of_it(inside, outside):
     (inside / "run/b.mp4").symlink_to(inside / "run/a.mp4")
-    assert len(folder_index(inside).records) == 2
+    assert "count once" in folder_index(inside).notes[0]
     link = inside / "run/c.mp4"
     link.symlink_to(outside / "secret.mp4")
     with pytest.raises(ValueError, match=r"c\.mp4 leads to .*secret\.mp4, out of the folder"):
@@ -257,7 +257,7 @@ def test_a_pipe_is_not_waited_for(inside, tmp_path):
     with pytest.raises(VideoReadError, match=r"b\.mp4.*not a regular file"):
         read_frames(index.records[1].path, 2)
     os.mkfifo(inside / "list.csv")
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(ValueError, match="it is no file"):
         csv_index(inside / "list.csv")
     os.mkfifo(inside / "cache.safetensors")
     with pytest.raises(ValueError, match="no such file"):

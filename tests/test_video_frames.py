@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from modeling_dkd import video_frames
+from modeling_dkd import counted_packets, video_container, video_decoding
 from modeling_dkd.frame_sampling import Views, segment_indices, segment_positions
 from modeling_dkd.video_frames import VideoReadError, read_frames, read_windows
 
@@ -174,14 +174,14 @@ def test_frames_that_nothing_refers_to_are_not_decoded(tmp_path, monkeypatch):
     options = {"bf": "3", "b-pyramid": "none", "x264-params": "b-adapt=0:scenecut=0"}
     path = write_video(tmp_path / "video.mp4", 47, "libx264", **options)
     decoded = []
-    frames = video_frames._OpenVideo._frames
+    frames = video_decoding.OpenVideo._frames
 
     def counting(self, *arguments):
         for frame in frames(self, *arguments):
             decoded.append(frame.pts)
             yield frame
 
-    monkeypatch.setattr(video_frames._OpenVideo, "_frames", counting)
+    monkeypatch.setattr(video_decoding.OpenVideo, "_frames", counting)
     assert_exact(path, 8)
     assert len(decoded) < 30  # the last wanted frame is number 44
 
@@ -251,7 +251,7 @@ def test_decoding_that_ends_early_is_sampled_anew(tmp_path, caplog):
 
 
 def test_large_files_are_read_twice_instead_of_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(video_frames, "PACKETS_IN_MEMORY", 0)
+    monkeypatch.setattr(counted_packets, "PACKETS_IN_MEMORY", 0)
     for name, (codec, options) in CODECS.items():
         path = write_video(tmp_path / name, 47, codec, **options)
         assert_exact(path, 8)
@@ -434,7 +434,7 @@ def test_the_error_survives_a_worker_process(tmp_path):
 
 def test_without_pyav_files_are_refused_and_say_so(tmp_path, monkeypatch):
     path = write_video(tmp_path / "video.avi", 3)
-    monkeypatch.setattr(video_frames, "av", None)
+    monkeypatch.setattr(video_container, "av", None)
     with pytest.raises(VideoReadError, match="PyAV is not installed; run: pip install av"):
         read_frames(path, 1)
 

@@ -68,5 +68,6 @@ def _askings(task: Task) -> Iterator[tuple[str, Task, Tensor]]:
         known = task.domain_labels
         if known is not None:  # of every second class; the others are not fitted
             known = torch.where((known >= 0) & (known % 2 == 0), known // 2, -1)
-        fitted = replace(task, text=task.text[::2], queries=task.text[1::2], domain_labels=known)
+        names = None if task.class_names is None else task.class_names[::2]
+        fitted = replace(task, text=task.text[::2], queries=task.text[1::2], domain_labels=known, class_names=names)
         yield NEW, fitted, classes[1::2]

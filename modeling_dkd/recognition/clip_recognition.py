@@ -75,7 +75,7 @@ def recognise(
     paths: Sequence[PathLike],
     classes: Classes | None = None,
     *,
-    model: str | None = None,
+    model: Encoder | str | None = None,
     revision: str | None = None,
     frames: int | None = None,
     templates: PathLike | None = None,
@@ -91,7 +91,7 @@ def recognise(
     Args:
         paths: Files, folders, lists and tables, as in `list_clips`.
         classes: A file with one class a line, names with commas between them, or a list; None: those of the domain.
-        model: As in `load_encoder`.
+        model: What embeds, or what `load_encoder` takes for it.
         revision: Branch, tag or commit of a model repository.
         frames: Frames a clip; None: as many as the encoder says.
         templates: Prompt templates, as in `load_templates`; None: the domain's or the encoder's own.
@@ -119,7 +119,7 @@ def recognise(
     if classes is None and stored is None:
         raise ValueError("no classes: give --classes, a file with one a line, or a --domain that knows some")
     clips = _same_on_all(accelerator, paths)
-    encoder = load_encoder(model, frames, revision, dtype, accelerator.device)
+    encoder = model if isinstance(model, Encoder) else load_encoder(model, frames, revision, dtype, accelerator.device)
     question = ask(encoder, classes, templates, descriptions, stored)
     labels = {} if use.labelled is None else read_labels(use.labelled, clips, question.class_names)
     cache = ClipCache(cache_dir or default_cache_folder(), encoder)

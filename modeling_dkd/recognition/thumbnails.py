@@ -11,7 +11,8 @@ import av
 import jinja2
 from PIL import Image, ImageDraw, ImageFont
 
-from ..video_frames import CONTAINERS, VideoReadError, read_frames
+from ..video_container import CONTAINERS
+from ..video_frames import VideoReadError, read_frames
 from .timeline_player import file_address
 
 

@@ -15,10 +15,15 @@ from .timelines import Timeline
 TEMPLATE = Path(__file__).with_name("timeline_player.html.jinja")
 
 
-def player_page(found: Timeline, folder: str | os.PathLike[str]) -> str:
+def player_page(found: Timeline, folder: str | os.PathLike[str], source: str | None = None) -> str:
     """The page, to be written into `folder`, from where it finds the video where it lies.
 
     It works by mouse, touch and keyboard. Names are shown as they are, whatever characters they hold.
+
+    Args:
+        found: What it shows.
+        folder: Where it will lie.
+        source: Address of the video, "" for none; None: from `folder` to where it lies.
     """
     names = sorted({s.label for s in found.segments if s.label is not None}, key=lambda name: -found.seconds_of(name))
     data = {
@@ -39,7 +44,7 @@ def player_page(found: Timeline, folder: str | os.PathLike[str]) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         video=found.video,
-        source=file_address(found.path, folder),
+        source=file_address(found.path, folder) if source is None else source,
         duration=f"{found.duration:.3f}",
         remark=found.remark,
         data=json_in_page(data),

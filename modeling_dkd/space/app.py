@@ -55,10 +55,12 @@ def serve(
 
     from ..data.prompts import SINGLE_TEMPLATE
     from ..embedding.clip_encoder import ClipEncoder
+    from .clip_folders import ClipFolders
     from .comparison import ClipComparer
     from .comparison_html import CSS
     from .example_clips import make_examples
     from .upload_decoding import MAX_BYTES
+    from .visitor_process import MAX_MEMORY_BYTES, VisitorProcess
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = ClipEncoder.load(model, f"{frames}x1x1", revision, torch.float32, device)
@@ -69,17 +71,25 @@ def serve(
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         import gradio as gr
 
+        from .clip_jobs import ClipJobs, ModelChoice
         from .page import build_page
 
         # So that the folder is deleted and the decoding process ends.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         examples = make_examples(Path(folder) / "examples")
         template = template or (examples.template if is_embedded else SINGLE_TEMPLATE)
-        comparer = ClipComparer(encoder)
+        # The process loads the model, too, for which memory is needed twice.
+        process = VisitorProcess(MAX_MEMORY_BYTES + 2 * encoder.model.get_memory_footprint())
+        comparer = ClipComparer(encoder, process)
+        model = str(Path(model).resolve()) if Path(model).exists() else model
+        jobs = ClipJobs(ModelChoice(model, frames, revision), process)
+        folders = ClipFolders(Path(folder) / "clips")
+        folders.watch()
         try:
             # What is slow the first time, and what does not work at all, shows before anybody visits.
             comparer.compare(comparer.open_clip(examples.shown[0][0]), examples.labels, template, None)
-            page = build_page(comparer, examples, template)
+            jobs.load()
+            page = build_page(comparer, jobs, folders, examples, template)
             page.launch(
                 server_name=host,
                 server_port=port,
@@ -97,7 +107,7 @@ def serve(
                 css=CSS,
             )
         finally:
-            comparer.close()
+            process.close()
 
 
 def export_space(folder: Path) -> None:

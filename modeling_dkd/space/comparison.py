@@ -15,7 +15,8 @@ from ..dkd_head import DKDHead
 from ..embedding.clip_encoder import ClipEncoder
 from ..frame_sampling import Views
 from ..video_frames import VideoReadError
-from .upload_decoding import MAX_BYTES, MAX_SECONDS, ArrayOfUint8, UploadDecoder
+from .upload_decoding import ArrayOfUint8, UploadDecoder
+from .visitor_process import VisitorProcess
 
 
 MAX_LABELS = 50
@@ -69,14 +70,13 @@ class ClipComparer:
 
     Args:
         encoder: Encoders and head; the head is only read.
-        max_seconds: As in `UploadDecoder`.
-        max_bytes: As in `UploadDecoder`.
+        process: Where files are decoded.
     """
 
-    def __init__(self, encoder: ClipEncoder, max_seconds: float = MAX_SECONDS, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, encoder: ClipEncoder, process: VisitorProcess) -> None:
         self.encoder = encoder
         num_frames = Views.parse(encoder.views).num_frames
-        self.decoder = UploadDecoder(encoder.processor.image_processor, num_frames, max_seconds, max_bytes)
+        self.decoder = UploadDecoder(encoder.processor.image_processor, num_frames, process)
 
     def open_clip(self, path: str | os.PathLike[str]) -> Clip:
         """Decode and embed one file.
@@ -147,10 +147,6 @@ class ClipComparer:
             text_strengths,
             description,
         )
-
-    def close(self) -> None:
-        """End the process that decodes."""
-        self.decoder.close()
 
     def _own_head(self) -> DKDHead:
         """A copy of the head: what one visitor fits, no other sees."""

@@ -29,6 +29,15 @@ CSS = """
 .dkd .frames { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 0.4rem; max-width: 30rem; }
 .dkd figure { margin: 0; text-align: center; font-size: 0.8em; }
 .dkd figure img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: #000; }
+.dkd .clips { table-layout: auto; }
+.dkd .clips th, .dkd .clips td { border-bottom: 1px solid var(--border-color-primary) !important; }
+.dkd .clips th:first-child { width: 40%; }
+.dkd .clips tbody th, .dkd .clips .error { overflow-wrap: anywhere; }
+.dkd .clips td del { display: none; }
+.dkd .clips .changed td:last-child { text-decoration: line-through; }
+.dkd .frames.matches { grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); max-width: none; }
+.dkd .matches figcaption { overflow-wrap: anywhere; }
+.dkd-player { width: 100%; height: 42rem; border: 1px solid var(--border-color-primary); border-radius: 6px; }
 .dkd .note { margin: 0.4rem 0; }
 .dkd .error { color: #b2182b; font-weight: 600; }
 .dark .dkd .error { color: #ff8a80; }
@@ -40,6 +49,11 @@ CSS = """
   .dkd th, .dkd td { padding: 0.3rem 0.2rem; }
   .dkd .moved { width: 3.6rem; }
   .dkd .label { width: 30%; }
+  .dkd .clips { font-size: 0.8rem; }
+  .dkd .clips th:nth-child(5), .dkd .clips td:nth-child(5) { display: none; }
+  .dkd .clips td del { display: block; }
+  .gradio-container .app { padding-left: 1rem !important; padding-right: 1rem !important; }
+  .tab-container button { padding: 0 0.25rem !important; font-size: 0.85rem; }
 }
 """
 

@@ -65,7 +65,7 @@ def test_class_names_that_occur_twice_are_told_apart():
         ({"labels": torch.tensor([0, 1, -2, 0, 0, 0, 0])}, "label -2 is below -1"),
         ({"labels": torch.zeros(7)}, "give whole numbers"),
         ({"text_embeds": torch.zeros(4, 5)}, "row 0 is all zeros"),
-        ({"metadata": {"class_names": ["one"]}}, "1 class names for 4 class texts"),
+        ({"metadata": {"class_names": ["one"]}}, "class_names has 1 entries for 4 classes"),
         ({"metadata": {"names": ["one"]}}, "1 clip names for 7 clips"),
         ({"metadata": {"logit_scale": "big"}}, "logit_scale 'big'"),
         ({"metadata": {"class_names": 3.0}}, "class_names in the metadata must be a list of texts, not '3.0'"),

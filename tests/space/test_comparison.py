@@ -10,6 +10,7 @@ from modeling_dkd.embedding.clip_encoder import ClipEncoder
 from modeling_dkd.space.comparison import MAX_DOMAIN_CLIPS, Clip, ClipComparer, Comparison, parse_labels
 from modeling_dkd.space.comparison_html import MAX_ROWS, clip_frames, comparison_table, escaped, note
 from modeling_dkd.space.upload_decoding import UploadDecoder
+from modeling_dkd.space.visitor_process import VisitorProcess
 from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import ACTIONS, DOMAINS, describe_clips, render_clip, write_clip
 from modeling_dkd.video_frames import VideoReadError
@@ -49,14 +50,14 @@ def own_scores(encoder, embeds) -> list[float]:
 
 
 def test_without_a_domain_both_are_plain_zero_shot(encoder, embeds):
-    result = ClipComparer(encoder).compare(clip_of(embeds[0]), LABELS, TEMPLATE, None)
+    result = ClipComparer(encoder, VisitorProcess()).compare(clip_of(embeds[0]), LABELS, TEMPLATE, None)
     assert result.zero_shot == pytest.approx(own_scores(encoder, embeds[0]), abs=1e-5)
     assert result.dkd == result.zero_shot
     assert (result.video_strength, result.text_strengths, result.domain) == (0.0, None, "")
 
 
 def test_a_visitors_domain_moves_dkd_and_nothing_that_is_shared(encoder, embeds):
-    comparer = ClipComparer(encoder)
+    comparer = ClipComparer(encoder, VisitorProcess())
     plain = comparer.compare(clip_of(embeds[0]), LABELS, TEMPLATE, None)
     moved = comparer.compare(clip_of(embeds[0]), LABELS, TEMPLATE, embeds[1:])
     assert moved.zero_shot == plain.zero_shot
@@ -74,7 +75,7 @@ def test_a_checkpoint_with_a_domain_of_its_own_uses_it(encoder, embeds):
     texts = encoder.encode([TEMPLATE.format(action) for action in ACTIONS])
     encoder.model.head.fit(embeds[1:], texts)
     before = copy.deepcopy(encoder.model.head.state_dict())
-    result = ClipComparer(encoder).compare(clip_of(embeds[0]), LABELS, TEMPLATE, None)
+    result = ClipComparer(encoder, VisitorProcess()).compare(clip_of(embeds[0]), LABELS, TEMPLATE, None)
     assert result.zero_shot == pytest.approx(plain, abs=1e-5)
     assert result.dkd == pytest.approx(own_scores(encoder, embeds[0]), abs=1e-5)
     assert result.domain == f"the checkpoint's own, {len(ACTIONS)} classes"
@@ -84,7 +85,7 @@ def test_a_checkpoint_with_a_domain_of_its_own_uses_it(encoder, embeds):
 @pytest.mark.parametrize("template", ["a video", "{} and {}", "{}" + "x" * 300])
 def test_a_prompt_without_one_place_for_the_label_is_refused(encoder, embeds, template):
     with pytest.raises(ValueError, match="the prompt must hold"):
-        ClipComparer(encoder).compare(clip_of(embeds[0]), LABELS, template, None)
+        ClipComparer(encoder, VisitorProcess()).compare(clip_of(embeds[0]), LABELS, template, None)
 
 
 def test_labels_come_from_lines_or_commas():
@@ -131,7 +132,7 @@ def test_the_table_shows_the_likeliest_first_and_says_what_it_leaves_out():
 
 def test_a_file_that_is_too_large_is_not_opened(encoder, tmp_path):
     (tmp_path / "large.mp4").write_bytes(bytes(3000))
-    decoder = UploadDecoder(encoder.processor.image_processor, 4, max_bytes=2999)
+    decoder = UploadDecoder(encoder.processor.image_processor, 4, VisitorProcess(), max_bytes=2999)
     with pytest.raises(VideoReadError, match=r"'large\.mp4'.*at most"):
         decoder(tmp_path / "large.mp4")
 
@@ -141,7 +142,8 @@ def test_files_are_decoded_in_a_process_that_can_be_given_up(encoder, frames, tm
     for index in range(3):
         write_clip(tmp_path / f"{index}.mp4", frames[index].numpy())
     (tmp_path / "broken.mp4").write_bytes(b"nothing to see")
-    comparer = ClipComparer(encoder)
+    process = VisitorProcess()
+    comparer = ClipComparer(encoder, process)
     try:
 
         class PathOfGradio(str):
@@ -153,15 +155,15 @@ def test_files_are_decoded_in_a_process_that_can_be_given_up(encoder, frames, tm
         assert clip.thumbnails.shape == (4, 64, 64, 3)
         assert clip.times.tolist() == sorted(clip.times.tolist())
         # A worker that does not go on.
-        os.kill(comparer.decoder._process.pid, signal.SIGSTOP)
+        os.kill(process._process.pid, signal.SIGSTOP)
         comparer.decoder.max_seconds = 0.5
         with pytest.raises(VideoReadError, match=r"'0\.mp4': no result after 0.5 seconds"):
             comparer.open_clip(tmp_path / "0.mp4")
         comparer.decoder.max_seconds = 60.0
         # A worker that crashed is replaced.
         comparer.open_clip(tmp_path / "1.mp4")
-        comparer.decoder._process.kill()
-        comparer.decoder._process.join()
+        process._process.kill()
+        process._process.join()
         comparer.open_clip(tmp_path / "1.mp4")
         domain, left_out = comparer.open_domain([tmp_path / f"{name}.mp4" for name in (0, "broken", 1, 2)])
         assert domain.shape == (3, *clip.embeds.shape)
@@ -172,4 +174,4 @@ def test_files_are_decoded_in_a_process_that_can_be_given_up(encoder, frames, tm
         many = [tmp_path / "absent.mp4"] * (MAX_DOMAIN_CLIPS + 5)
         assert comparer.open_domain(many)[1][-1].startswith("5 clips")
     finally:
-        comparer.close()
+        process.close()

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,9 +10,10 @@ from packaging.requirements import Requirement
 
 from modeling_dkd.cli import main
 from modeling_dkd.space.app import export_space
-from modeling_dkd.space.example_clips import NUM_DOMAIN, NUM_SHOWN, make_examples
+from modeling_dkd.space.example_clips import NUM_DOMAIN, NUM_JOINED, NUM_SHOWN, TIMES_EACH, make_examples
 from modeling_dkd.synthetic.checkpoint import CHECKPOINT, HUB_CONFIGS, shipped_code
-from modeling_dkd.synthetic.clips import ACTIONS
+from modeling_dkd.synthetic.clips import ACTIONS, NUM_FRAMES
+from modeling_dkd.video_frames import read_frames
 
 
 REPOSITORY = HUB_CONFIGS.parent
@@ -51,6 +54,35 @@ def test_an_exported_space_holds_all_it_takes(tmp_path, capsys):
         export_space(folder)
 
 
+@pytest.mark.slow
+def test_the_tabs_need_nothing_that_a_space_does_not_install(tmp_path):
+    """Packages of the project's other extras are hidden, and every tab does its work."""
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = {*requirements((SPACE / "requirements.txt").read_text().split()), "gradio", "modeling-dkd"}
+    installed_by_them = {"jinja2", "pyyaml", "filelock"}  # of gradio, transformers and torch
+    others = {name for extra in ("eval", "train", "hub") for name in requirements(extras[extra])}
+    hidden = sorted({"pyarrow", "sklearn", *others - asked - installed_by_them})
+    assert {"datasets", "matplotlib"} <= set(hidden)
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({hidden}))
+from pathlib import Path
+import modeling_dkd.space.page
+from modeling_dkd.space.clip_jobs import ModelChoice, find_clips, follow_video, recognise_clips
+from modeling_dkd.space.example_clips import make_examples
+from modeling_dkd.space.clip_folders import ClipFolders
+root = Path({str(tmp_path)!r})
+examples, folders = make_examples(root / "examples"), ClipFolders(root / "kept")
+model = ModelChoice({str(CHECKPOINT)!r}, 4, None)
+folder, _ = folders.put(examples.domain[:4], copies=True)
+names = folders.clips(folder)
+assert recognise_clips(model, folder, names, examples.labels).files
+assert follow_video(model, folder, names, examples.labels, 1.0, 0.0).files
+assert find_clips(model, folder, names, "growing", examples.labels).files
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
+
+
 def test_examples_are_clips_of_one_domain_to_pick_and_to_fit(tmp_path):
     examples = make_examples(tmp_path)
     assert len(examples.shown) == NUM_SHOWN
@@ -59,6 +91,8 @@ def test_examples_are_clips_of_one_domain_to_pick_and_to_fit(tmp_path):
     assert examples.labels == list(ACTIONS)
     assert {action for _, action in examples.shown} <= set(ACTIONS)
     assert all(path.is_file() for path in examples.domain)
+    joined = read_frames(examples.long_video, 1)
+    assert joined.total_frames == NUM_JOINED * TIMES_EACH * NUM_FRAMES
 
 
 def test_a_model_that_is_not_there_is_told_in_one_sentence(tmp_path, capsys):

@@ -241,3 +241,129 @@ def test_the_page_fits_a_telephone(browser, address):
             assert box["x"] + box["width"] <= 375, selector
     finally:
         context.close()
+
+
+def open_tab(page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def downloaded(page, name: str, file: str, folder: Path) -> str:
+    """Text of a file to keep."""
+    with page.expect_download() as download:
+        page.locator(f"#{name}-files").get_by_role("link").and_(page.locator(f"[download='{file}']")).click()
+    download.value.save_as(folder / file)
+    return (folder / file).read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def no_kept_files(address) -> None:
+    """What an earlier test left, because it failed, is no matter of the next."""
+    for path in kept_files(address[1]):
+        path.unlink()
+
+
+def kept_files(folder: Path) -> list[Path]:
+    """Files of several clips that are kept for further questions."""
+    return [path for path in folder.glob("dkd-space-*/clips/**/*") if path.is_file()]
+
+
+def test_several_clips_are_recognised_with_a_report(page, address, clip_files, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"this is no video" * 100)
+    open_tab(page, "Recognise")
+    page.locator("#recognise").click()
+    page.locator("#recognise-result").get_by_text("drop clips first").wait_for()
+    upload(page, "recognise-upload", [*clip_files, tmp_path / "broken.mp4"])
+    page.get_by_text("13 clips:").wait_for()
+    assert not uploaded_files(address[1])
+    page.locator("#recognise").click()
+    rows = page.locator("#recognise-result tbody tr")
+    page.locator("#recognise-result table").wait_for()
+    assert rows.count() == 13
+    assert any(text.startswith("clip &0.mp4") for text in rows.all_inner_texts())
+    assert re.search(r"broken\.mp4\s+\S", page.locator("#recognise-result tr:has(.error)").inner_text())
+    assert "fitted to these 12 clips" in page.locator("#recognise-result").inner_text()
+    assert str(address[1]) not in page.locator("#recognise-result").inner_text()
+    screenshot(page, "several")
+    report = downloaded(page, "recognise", "report.html", tmp_path)
+    assert report.count("data:image/jpeg") >= 12
+    assert str(address[1]) not in report
+    table = downloaded(page, "recognise", "predictions.csv", tmp_path)
+    assert len(table.splitlines()) == 14
+    # Other classes of the same clips.
+    page.locator("#recognise-labels textarea").fill("moving left\n<img src=x onerror=alert(1)> ${1+1}")
+    page.locator("#recognise").click()
+    page.locator("#recognise-result").get_by_text("<img src=x onerror=alert(1)> ${1+1}").first.wait_for()
+    assert page.locator("#recognise-result img").count() == 0
+    assert any(path.name == "clip_1.mp4" for path in kept_files(address[1]))
+    page.locator("#recognise-remove").click()
+    page.locator("#recognise-clips").get_by_text("No clips yet").wait_for()
+    assert not kept_files(address[1])
+
+
+def test_a_video_gets_a_timeline_that_plays(page, address, tmp_path):
+    open_tab(page, "Timeline")
+    page.locator("#timeline-examples").click()
+    page.locator("#timeline-clips").get_by_text("1 clip: long video.mp4").wait_for()
+    page.locator("#timeline").click()
+    player = page.frame_locator("#timeline-result iframe")
+    player.locator("#list tr").first.wait_for()
+    assert player.locator("#bar i").count() == player.locator("#list tr").count() > 1
+    player.locator("#list tr button").nth(1).click()
+    assert player.locator("#said").inner_text()
+    assert player.locator("video").evaluate("video => video.error") is None
+    page.wait_for_timeout(500)
+    screenshot(page, "timeline")
+    assert downloaded(page, "timeline", "long video.vtt", tmp_path).startswith("WEBVTT")
+    assert 'src="long%20video.mp4"' in downloaded(page, "timeline", "long video.html", tmp_path)
+    page.locator("#timeline-remove").click()
+    page.locator("#timeline-clips").get_by_text("No clips yet").wait_for()
+    assert not kept_files(address[1])
+
+
+def test_clips_are_found_by_a_text(page, address, clip_files):
+    open_tab(page, "Search")
+    upload(page, "search-upload", clip_files)
+    page.get_by_text("12 clips:").wait_for()
+    page.locator("#search").click()
+    page.locator("#search-result figure").first.wait_for()
+    captions = page.locator("#search-result figcaption").all_inner_texts()
+    assert len(captions) == 12
+    scores = [float(caption.split()[0]) for caption in captions]
+    assert scores == sorted(scores, reverse=True)
+    screenshot(page, "search")
+    page.locator("#search-labels textarea").fill("")
+    page.locator("#search-text input, #search-text textarea").first.fill("growing <b>")
+    page.locator("#search").click()
+    page.wait_for_function(
+        "before => document.querySelector('#search-result figcaption')?.innerText !== before", arg=captions[0]
+    )
+    page.locator("#search-remove").click()
+    page.locator("#search-clips").get_by_text("No clips yet").wait_for()
+    assert not kept_files(address[1])
+
+
+def test_all_tabs_fit_a_telephone(browser, address):
+    context = browser.new_context(viewport={"width": 375, "height": 740}, is_mobile=True, has_touch=True)
+    try:
+        page = context.new_page()
+        page.set_default_timeout(SECONDS * 1000)
+        page.goto(address[0])
+        for tab, name, shown in (
+            ("Recognise", "recognise", "table"),
+            ("Timeline", "timeline", "iframe"),
+            ("Search", "search", "figure"),
+        ):
+            open_tab(page, tab)  # none is hidden in a menu
+            page.locator(f"#{name}-examples").click()
+            page.locator(f"#{name}-clips").get_by_text(re.compile("^(1 clip|60 clips): ")).wait_for()
+            page.locator(f"#{name}").click()
+            page.locator(f"#{name}-result {shown}").first.wait_for()
+            screenshot(page, f"telephone-{name}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 375, name
+            box = page.locator(f"#{name}-result {shown}").first.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 375, name
+            page.locator(f"#{name}-remove").click()
+            page.locator(f"#{name}-clips").get_by_text("No clips yet").wait_for()
+    finally:
+        context.close()

@@ -56,4 +56,5 @@ def test_the_quick_demo_needs_no_matplotlib(tmp_path, capsys, monkeypatch):
     table, words = capsys.readouterr().out.split("On the default target")
     assert [line.split(" | ")[0] for line in table.splitlines()[3:5]] == [f"| {target}" for target in QUICK_TARGETS]
     assert 'pip install "modeling-dkd[eval]"' in words
-    assert not list(tmp_path.rglob("*.png"))
+    pictures = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.png")}
+    assert pictures <= {"dkd-tiny"}  # the checkpoint's own

@@ -71,7 +71,7 @@ def test_an_unlabelled_task_reaches_the_head_without_labels(monkeypatch):
     seen = {}
 
     class Watching(Swapped):
-        def fit(self, videos, texts, labels=None):
+        def fit(self, videos, texts, labels=None, class_names=None):
             seen["labels"] = labels
             return self
 
