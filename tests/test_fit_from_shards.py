@@ -48,7 +48,8 @@ def test_shards_give_the_domain_of_the_whole(labels, monkeypatch):
     monkeypatch.setattr(class_mixture, "CHUNK_SIZE", 7)
     assert_same_domain(fit(shards, labels=labels), whole, rtol=1e-5, atol=1e-5)
     # Once for the bias of the texts, once for the second moments, once a round, and the first of them for confidence.
-    assert shards.count == MixtureOptions().num_rounds + 3
+    # Counted, their logits, second moments and the samples for trust and for confidence.
+    assert shards.count == MixtureOptions().num_rounds + 5
 
 
 def test_a_large_tensor_is_made_ready_in_pieces(monkeypatch):
