@@ -122,6 +122,6 @@ def tell_same_classes(texts: Tensor, cosine: float, class_names: Sequence[str] |
     called = [f"class {k}" for k in range(len(texts))] if class_names is None else [repr(name) for name in class_names]
     named = ", ".join(f"{called[i]} and {called[j]}" for i, j in pairs[:5]) + (" ..." if len(pairs) > 5 else "")
     logger.warning_once(
-        f"{len(pairs)} pairs of classes have the same text for this encoder and cannot be told apart without labels: {named}; "
-        "write them differently, or leave one out"
+        f"{len(pairs)} pairs of classes have the same text for this encoder and cannot be told apart without labels: "
+        f"{named}; write them differently, or leave one out"
     )

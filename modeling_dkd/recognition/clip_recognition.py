@@ -121,6 +121,7 @@ def recognise(
     clips = _same_on_all(accelerator, paths)
     encoder = model if isinstance(model, Encoder) else load_encoder(model, frames, revision, dtype, accelerator.device)
     question = ask(encoder, classes, templates, descriptions, stored)
+    require_different_texts(question, encoder.name)  # before the work, not after it
     labels = {} if use.labelled is None else read_labels(use.labelled, clips, question.class_names)
     cache = ClipCache(cache_dir or default_cache_folder(), encoder)
     run = cache.embed(clips, accelerator, batch_size, num_workers)

@@ -68,9 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     windows.add_argument(
         "--reject-below",
         type=share,
-        default=0.5,
         metavar="X",
-        help="a window whose known is below X counts as none of the classes; 0: each gets one (default: 0.5)",
+        help="a window whose known is below X counts as none of the classes; 0: each gets one (default: 0.5, and 0 "
+        "where there are too few windows to learn what is known)",
     )
     domain = parser.add_argument_group("domain", "by default fitted to the windows, without any label")
     domain.add_argument("--domain", metavar="DIR", help="use a saved domain instead")

@@ -32,6 +32,8 @@ from .window_embedding import VideoWindows, embed_windows
 
 # Probabilities are kept from 0 and 1, where no evidence could move them.
 LEAST_PROBABILITY = 1e-6
+# From fewer, what is known of the classes is not learned: 31 to 39 windows lost nearly all labels, 95 none too many.
+WINDOWS_TO_REJECT = 90
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def timeline(
     window: float = 4.0,
     stride: float | None = None,
     switch_penalty: float | None = None,
-    reject_below: float = 0.5,
+    reject_below: float | None = None,
     cache_dir: PathLike | None = None,
 ) -> TimelineRun:
     """Segments of long videos, labelled with the classes asked.
@@ -122,14 +124,15 @@ def timeline(
         stride: From the start of a window to that of the next, seconds; None: half a window.
         switch_penalty: What a switch of label costs, nats; None: it is chosen without labels, see `choose_chain`.
         reject_below: A window counts as none of the classes where the head's `known` is below this, its neighbours
-            not considered; 0: every window gets a class.
+            not considered; 0: every window gets a class. None: 0.5 with a domain of at least WINDOWS_TO_REJECT
+            windows, from fewer of which `known` cannot be learned, else 0.
         cache_dir: Where embeddings are kept; None: `default_cache_folder()`.
 
     Raises:
         ValueError: What the user has to change: no classes, no video that can be read, a number that makes no sense.
         OSError: The disk refuses; what was embedded is kept.
     """
-    if not 0 <= reject_below < 1:
+    if reject_below is not None and not 0 <= reject_below < 1:
         raise ValueError(f"reject_below is {reject_below:g}; known is a probability, give 0 or more and less than 1")
     if domain is not None and not adapt:
         raise ValueError("a domain is named, and none is to be used; leave out one of both")
@@ -150,6 +153,9 @@ def timeline(
     head = question.stored.head if question.stored else plain
     if adapt and question.stored is None:
         head = question.encoder.new_head().fit(video_embeds, text_embeds)
+    if reject_below is None:
+        knows = question.stored is not None or (adapt and len(video_embeds) >= WINDOWS_TO_REJECT)
+        reject_below = 0.5 if knows else 0.0
     sizes = [len(of_video.starts) for of_video in windows]
     with torch.inference_mode():
         output, zero_shot = (of(video_embeds, text_embeds) for of in (head, plain))

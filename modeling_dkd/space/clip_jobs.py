@@ -23,7 +23,7 @@ from ..recognition.thumbnails import Picture, sheet_image, sheet_page, thumbnail
 from ..recognition.timeline_files import csv_text, json_text, srt, webvtt
 from ..recognition.timeline_player import player_page
 from ..recognition.timelines import timeline
-from ..video_frames import CONTAINERS
+from ..video_container import CONTAINERS
 from .clip_folders import CLIPS
 from .result_html import matches_html, player_frame, predictions_html, video_address
 from .visitor_process import GivenUp, VisitorProcess
