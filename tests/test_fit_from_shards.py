@@ -47,8 +47,7 @@ def test_shards_give_the_domain_of_the_whole(labels, monkeypatch):
     monkeypatch.setattr(embedding_inputs, "NUMBERS_AT_ONCE", 16 * 24)
     monkeypatch.setattr(class_mixture, "CHUNK_SIZE", 7)
     assert_same_domain(fit(shards, labels=labels), whole, rtol=1e-5, atol=1e-5)
-    # Once for the bias of the texts, once for the second moments, once a round, and the first of them for confidence.
-    # Counted, their logits, second moments and the samples for trust and for confidence.
+    # Once a round, and once to count, for the texts' bias, second moments, trust and confidence each.
     assert shards.count == MixtureOptions().num_rounds + 5
 
 
