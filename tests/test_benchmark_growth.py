@@ -81,8 +81,8 @@ def test_every_curve_has_enough_ascending_sizes():
 def test_a_stream_is_measured_just_before_and_at_a_new_look(monkeypatch):
     """The two curves of `update` differ in whether the measured batch is due for a fit."""
     fits = []
-    fit = dkd_head.fit_class_mixture
-    monkeypatch.setattr(dkd_head, "fit_class_mixture", lambda *a, **k: fits.append(1) or fit(*a, **k))
+    fit = dkd_head.fit_best_trust
+    monkeypatch.setattr(dkd_head, "fit_best_trust", lambda *a, **k: fits.append(1) or fit(*a, **k))
     for refit in (False, True):
         work = growth.updating(1024, refit)
         fits.clear()

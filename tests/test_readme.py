@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,24 @@ from modeling_dkd.synthetic.demo import CLIP_SEED, NUM_CLIPS
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+METHODS = {"TransCLIP": "transclip", "StatA": "stata", "OGA": "oga", "DKD": "dkd"}
+
+
+def test_figures_are_those_of_the_measured_rows():
+    """Mean and worst row of the gain, mean and worst draw of the calibration error, from the committed JSON."""
+    summary = json.loads((REPOSITORY / "docs/development_rows.json").read_text())["summary"]
+    table = re.findall(
+        r"^\| \**(\w+).*?((?: \| ?\**[+-]\S+)+ / \S+) \|$", (REPOSITORY / "README.md").read_text(), re.M
+    )
+    assert [name for name, _ in table] == list(METHODS)
+    for name, cells in table:
+        rows = [line for line in summary if line["method"] == METHODS[name]]
+        gains, errors = ([line[key] for line in rows] for key in ("gain", "ece_change"))
+        worst = max(line["worst_ece_change"] for line in rows)
+        measured = sum(gains) / len(gains), min(gains), sum(errors) / len(errors), worst
+        assert re.findall(r"[+-]\d+\.\d", cells) == [f"{100 * value:+.1f}" for value in measured]
 
 
 @pytest.mark.slow

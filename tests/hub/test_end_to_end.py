@@ -110,8 +110,8 @@ def test_the_published_model_has_the_figures_of_its_card(published, measured):
             top1, per_class = found[method]
             assert 1 / 3 < top1 < 1
             assert top1 == pytest.approx(figures[f"top-1, {method}"], abs=1e-6)
-            assert sum(per_class) / 3 == pytest.approx(figures[f"mean class, {method}"], abs=1e-6)
-            assert re.search(rf"{method}\*{{0,2}} \| \*{{0,2}}{100 * top1:.2f}", card)
+            row = re.search(rf"{method}\*{{0,2}} \| \*{{0,2}}{100 * top1:.2f}.*", card)[0]
+            assert f" {100 * sum(per_class) / 3:.2f} " in row.replace("*", "")
 
 
 def test_both_pipelines_have_the_figures_of_the_card(published, tmp_path):
@@ -131,7 +131,7 @@ def test_both_pipelines_have_the_figures_of_the_card(published, tmp_path):
     assert own["sums"] == pytest.approx([1] * 30, abs=1e-5)
     for pipe in (own, zero_shot):
         assert pipe["top1"] == pytest.approx(figures["top-1, fine-tuned/dkd"], abs=1e-6)
-        assert sum(pipe["per_class"].values()) / 3 == pytest.approx(figures["mean class, fine-tuned/dkd"], abs=1e-6)
+        assert sum(pipe["per_class"].values()) / 3 == pytest.approx(pipe["top1"], abs=1e-6)  # ten clips a class
 
 
 def test_weights_cut_off_on_their_way_never_load(published, tmp_path):

@@ -123,12 +123,13 @@ def test_a_damaged_video_gives_what_can_be_read_and_others_are_named(video, tmp_
 def test_what_is_none_of_the_classes_is_a_gap(tmp_path):
     path = write_long_video(tmp_path / "long.mp4", [("red", 20), ("blue", 20), ("green", 20)])
     options = {"adapt": False, "cache_dir": tmp_path / "cache"}
-    labels = [s.label for s in timeline([path], ["red", "green"], OWN, **options).timelines[0].segments]
-    assert labels == ["red", None, "green"]
-    labels = [
-        s.label for s in timeline([path], ["red", "green"], OWN, reject_below=0.0, **options).timelines[0].segments
-    ]
-    assert set(labels) == {"red", "green"}
+
+    def labels(**rejecting):
+        run = timeline([path], ["red", "green"], OWN, **rejecting, **options)
+        return [segment.label for segment in run.timelines[0].segments]
+
+    assert labels(reject_below=0.5) == ["red", None, "green"]
+    assert set(labels()) == set(labels(reject_below=0.0)) == {"red", "green"}
 
 
 def test_what_is_known_makes_gaps():
