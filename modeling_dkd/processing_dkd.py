@@ -217,7 +217,8 @@ def _all_options(options: dict[str, Any], groups: dict[str, dict[str, Any] | Non
         for name, value in (values or {}).items():
             if name not in OPTIONS[group]:
                 raise ValueError(f"{group} has no option {name!r}; it has {', '.join(OPTIONS[group])}")
-            if name in given:
+            repeated = group == "common_kwargs" and given.get(name) == value
+            if name in given and not repeated:
                 raise ValueError(f"{name} is given twice, once of them in {group}")
             given[name] = value
     known = sorted({name for names in OPTIONS.values() for name in names})

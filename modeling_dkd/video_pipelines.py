@@ -263,7 +263,9 @@ class ZeroShotVideoClassificationPipeline(VideoClassificationPipeline):
 def register_task(registry: PipelineRegistry) -> None:
     """Make the zero-shot task known to `pipeline`, which asks a checkpoint for its tasks, but no model in memory.
 
-    The other task is the library's own: for a model in memory give `pipeline_class=VideoClassificationPipeline`.
+    The other task is the library's own: for a model in memory give `pipeline_class=VideoClassificationPipeline`. Else
+    `pipeline` makes the library's class, which logs that the model is not supported and fails at the first video, for
+    the lack of `config.num_frames`.
     """
     task = "zero-shot-video-classification"
     if task not in registry.get_supported_tasks():
