@@ -136,6 +136,7 @@ def test_25_rows(protocols, development_sets):
     assert max(ours - theirs for draws in errors.values() for ours, theirs in draws) <= 0.1, errors
 
 
+@pytest.mark.slow
 def test_labels_of_half_of_the_samples_help(name, data):
     videos, labels, texts = data
     order = torch.randperm(len(videos), generator=torch.Generator().manual_seed(0))
@@ -151,6 +152,7 @@ def test_labels_of_half_of_the_samples_help(name, data):
         assert results[2] >= results[0] + min(1, 0.2 * (100 - results[0])), results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shots", [1, 2, 4])
 def test_few_shots_of_every_class_are_no_worse_than_none(data, shots):
     videos, labels, texts = data
@@ -163,6 +165,7 @@ def test_few_shots_of_every_class_are_no_worse_than_none(data, shots):
     assert reached >= top1(videos[rest] @ texts.T, labels[rest]) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_samples", "loss"), [(1, 5), (4, 1), (16, 1)])
 def test_a_domain_of_very_few_samples_does_little_harm(data, num_samples, loss):
     """A single sample tells where the domain's cone is, but not which axes vary in it."""
@@ -192,17 +195,12 @@ STREAMS = [
     ("correlated", 64, 64),
     ("sorted by class", 64, 64),
 ]
-# Fits in 1,024 dimensions take long; of the others the sorted streams are fast tests.
-FAST = {("whurs19_clip_vit-b-32", STREAMS[-1]), ("ucf101_val_67", STREAMS[-1])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "first", "batch"),
-    [
-        pytest.param(name, *stream, marks=[] if (name, stream) in FAST else pytest.mark.slow)
-        for name in (*WHU_RS19, "ucf101_val_67")
-        for stream in STREAMS
-    ],
+    [(name, *stream) for name in (*WHU_RS19, "ucf101_val_67") for stream in STREAMS],
 )
 def test_a_stream_helps_on_its_way_and_ends_near_a_fit_to_the_whole(name, data, kind, first, batch):
     """Each batch is read with what was learned up to it."""
@@ -245,6 +243,7 @@ def test_domains_without_texts_are_plain_clip(data):
     assert top1(output.logits_per_video, labels) == pytest.approx(top1(videos @ texts.T, labels), abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WHU_RS19)
 def test_prompts_as_particles(name, data_dir):
     """Twelve prompts a class; repeating one of them is no catastrophe."""

@@ -96,7 +96,10 @@ RECIPES = {
 
 
 @pytest.mark.usefixtures("with_dropout")
-@pytest.mark.parametrize(("recipe", "calls"), [("plain", 4), ("everything", 2), ("everything", 4)])
+@pytest.mark.parametrize(
+    ("recipe", "calls"),
+    [("plain", 4), *(pytest.param("everything", calls, marks=pytest.mark.slow) for calls in (2, 4))],
+)
 def test_a_resumed_run_ends_in_the_same_bits(config_file, options, monkeypatch, capsys, recipe, calls):
     options["recipe"] |= RECIPES[recipe]
     options["model"]["temporal_layers"] = int(recipe == "everything")
