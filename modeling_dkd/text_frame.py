@@ -37,6 +37,10 @@ from .class_mixture import (
 from .mixture_options import MixtureOptions
 
 
+# Squared length that counts as none.
+LEAST_FILLING = 1e-6
+
+
 @dataclass(frozen=True)
 class TextFrame:
     """Where texts stand.
@@ -168,7 +172,9 @@ def without_axis(vectors: Tensor, axis: Tensor) -> Tensor:
 def filled(texts: Tensor, frame: TextFrame) -> Tensor:
     """Texts (K, D) with the common norm, by what they get along `norm_axis`; those that are longer stay so long."""
     missing = frame.text_norm.square() - texts.square().sum(1, keepdim=True)
-    return texts + missing.clamp_min(0).sqrt() * frame.norm_axis
+    # The root has no slope at 0, where the longest text is.
+    filling = torch.where(missing > LEAST_FILLING, missing.clamp_min(LEAST_FILLING).sqrt(), 0.0)
+    return texts + filling * frame.norm_axis
 
 
 def _norm_as_confident_as(
