@@ -62,7 +62,7 @@ from .embedding_inputs import (
     tell_same_classes,
 )
 from .gaussian_mixture import fit_gaussian_mixture
-from .known_classes import background_and_classes, class_log_odds, fit_background, known_directions
+from .known_classes import KnownModel, fit_known, known_directions
 from .mixture_options import MixtureOptions
 from .precision import full_precision, has_values
 from .recent_samples import RecentSamples
@@ -101,10 +101,11 @@ BUFFER_AXES = {
     "text_norm": "",
     "text_bases": "KD",
     "text_targets": "KD",
-    # The background beside the classes, and the directions of the fitted texts.
+    # The directions of the fitted texts, and the fields of KnownModel.
     "known_directions": "KD",
-    "background": "",
-    "separation": "",
+    "known_slope": "",
+    "known_offset": "",
+    "known_floor": "",
     # What `update` adds to.
     "num_samples": "",
     "num_labelled": "",
@@ -202,8 +203,9 @@ class DKDHead(nn.Module):
     text_targets: Tensor
     class_strength: Tensor
     known_directions: Tensor
-    background: Tensor
-    separation: Tensor
+    known_slope: Tensor
+    known_offset: Tensor
+    known_floor: Tensor
     num_samples: Tensor
     num_labelled: Tensor
     prior_counts: Tensor
@@ -239,7 +241,7 @@ class DKDHead(nn.Module):
         """Constant that each fitted buffer holds before `fit`."""
         # Divisors; everything else is zero, with which nothing moves.
         return {
-            name: float(name in {"variances", "temperature", "text_norm", "text_trust", "background"})
+            name: float(name in {"variances", "temperature", "text_norm", "text_trust"})
             for name in self._buffer_shapes(0)
         }
 
@@ -564,15 +566,14 @@ class DKDHead(nn.Module):
         index, fitted = self._match(texts)
         second_moment = self.second_moments / self.num_samples.clamp_min(1e-6)
         new = known_directions(texts, self.fitted_texts, self.domain_mean, second_moment, self.options)
-        centred = videos - self.domain_mean
-        log_odds = [
-            class_log_odds(centred @ directions.T, self.background, self.separation, num_classes)
-            for directions in (self.known_directions, new)
-        ]
-        log_odds[1] = log_odds[1].masked_fill(fitted.T, -torch.inf)
-        _, of_fitted, of_new = background_and_classes(torch.cat(log_odds, 1)).split([1, num_classes, len(texts)], 1)
+        fitted_scores, new_scores = (
+            (videos - self.domain_mean) @ directions.T for directions in (self.known_directions, new)
+        )
+        # A text that is a fitted class stands for this and counts once; no score is so low.
+        scores = torch.cat([fitted_scores, new_scores.masked_fill(fitted.T, -1e4)], 1)
         asked = torch.zeros_like(self.weights).index_add(0, index, fitted[:, 0].float()).clamp(max=1)
-        return torch.where(self.anchored > 0, (of_fitted @ asked + of_new.sum(1)).clamp(0, 1), by_cosine)
+        known = self._known_model().probability(scores, torch.cat([asked, torch.ones_like(texts[:, 0])]))
+        return torch.where(self.anchored > 0, known, by_cosine)
 
     def _svgd(self, particles: Tensor, targets: Tensor, strength: Tensor) -> Tensor:
         """Particles (B, P, D) that have gone `strength` (B,) of the way to N(targets, S), targets (B, D)."""
@@ -634,8 +635,9 @@ class DKDHead(nn.Module):
         sample = texts[:0] if sample is None else sample
         second_moment = (fit.second_moments / fit.statistics.num_samples).float()
         directions = known_directions(texts, texts, mixture.domain_mean, second_moment, self.options)
-        background, separation = fit_background((sample - mixture.domain_mean) @ directions.T, all_reduce)
-        fitted |= {"known_directions": directions, "background": background, "separation": separation}
+        fitted |= {"known_directions": directions}
+        known = fit_known((sample - mixture.domain_mean) @ directions.T, all_reduce)
+        fitted |= {f"known_{name}": value for name, value in vars(known).items()}
         scale, frame = float(self.logit_scale), place_fitted_texts(texts, prior, mixture, float(self.logit_scale))
         self._set_buffers(fitted | vars(frame))
         # How far a video is moved does not depend on how confident the texts are, but confidence depends on it.
@@ -663,6 +665,10 @@ class DKDHead(nn.Module):
     def _frame(self) -> TextFrame:
         """The fitted frame of the texts from the buffers."""
         return TextFrame(*(self.get_buffer(name) for name in FRAME_FIELDS))
+
+    def _known_model(self) -> KnownModel:
+        """What `known` is read from, from the buffers."""
+        return KnownModel(self.known_slope, self.known_offset, self.known_floor)
 
     def _set_buffers(self, tensors: dict[str, Tensor]) -> None:
         """Replace the fitted buffers, in float32 and on this head's device."""
