@@ -78,7 +78,6 @@ CONSTANTS = (
     "shared_classes",
     "unlabelled_covariance_share",
     "equal_variance_share",
-    "variance_prior_samples",
     "debiased_share",
     "unbiased_prior_classes",
     "frequency_variance",

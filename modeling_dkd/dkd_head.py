@@ -360,7 +360,7 @@ class DKDHead(nn.Module):
             if not num_samples:
                 raise ValueError(NO_VIDEO)
             choice, fitted = fit_best_trust(videos, labels, texts, num_samples, scale, options, self.prior, total)
-            sample = spread_samples(videos, options.confidence_samples, num_samples)
+            sample = spread_samples(videos, options.sample_size, num_samples)
             self._store(texts, fitted, sample, total)
         self.trust_choice = choice
         if isinstance(videos, list) and len(videos[0]) <= options.recent_samples and all_reduce is None:
@@ -413,7 +413,7 @@ class DKDHead(nn.Module):
                 fitted = TrustedFit(trust, logit_sums, prior, mixture, statistics, second_moments)
             if is_due:
                 recent = replace(recent, num_fitted=recent.num_samples)
-            sample = spread_samples(recent.videos, options.confidence_samples, len(recent.videos))
+            sample = spread_samples(recent.videos, options.sample_size, len(recent.videos))
             self._store(texts, fitted, sample)
         self._recent, self.trust_choice = recent, choice
         return self
