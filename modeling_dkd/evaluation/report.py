@@ -46,7 +46,8 @@ class Line:
         seconds: Mean time of a run, fit and test together.
         peak_memory_mib: Largest growth of the process while it ran; None where the system does not tell.
         auroc: Of telling clips of the classes asked from others, mean over seeds, as `auroc_cosine`,
-            `known_ece`, `rejected_unknown` and `rejected_known`; see `ranking.rejection`. None in other protocols than `open`.
+            `known_ece`, `rejected_unknown` and `rejected_known`; see `ranking.rejection`. None in other protocols than
+            `open`.
     """
 
     data: str
