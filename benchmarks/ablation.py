@@ -79,7 +79,6 @@ CONSTANTS = (
     "unlabelled_covariance_share",
     "equal_variance_share",
     "debiased_share",
-    "unbiased_prior_classes",
     "frequency_variance",
     "num_rounds",
 )

@@ -40,6 +40,8 @@ from .mixture_options import MixtureOptions
 
 # Samples whose N x K matrices are held at once; larger ones cost fresh memory from the system each time.
 CHUNK_SIZE = 4096
+# What rounding of unit vectors may hide, added to all variances so that S can be inverted.
+ROUNDING_VARIANCE = 1e-6
 
 AllReduce = Callable[[Tensor], Tensor]
 # Embeddings (N, D), or shards of them that can be passed over again and again.
@@ -345,7 +347,7 @@ def _scatter(statistics: DomainStatistics, second_moments: Tensor, means: Tensor
     scatter = second_moments - num_samples * torch.outer(centre, centre)
     scatter = (scatter - cross - cross.T + (means.T * statistics.counts) @ means) / num_samples
     # Equal samples leave nothing but rounding, which is no covariance.
-    return torch.where(scatter.trace() > options.rounding_variance * len(scatter), scatter, 0.0)
+    return torch.where(scatter.trace() > ROUNDING_VARIANCE * len(scatter), scatter, 0.0)
 
 
 def _temperature(statistics: DomainStatistics, scatter: Tensor, options: MixtureOptions) -> Tensor:
@@ -387,7 +389,7 @@ def _shrunk_covariance(statistics: DomainStatistics, scatter: Tensor, options: M
     num_seen = num_samples * statistics.seen_share(options)
     own_share = num_seen / (num_seen + num_axes)
     own_share = own_share * (labelled + (1 - labelled) * options.unlabelled_covariance_share)
-    return own_share * scatter + torch.diag((1 - own_share) * held + options.rounding_variance)
+    return own_share * scatter + torch.diag((1 - own_share) * held + ROUNDING_VARIANCE)
 
 
 def _log_frequency(before: Tensor, counts: Tensor, prior_counts: Tensor, options: MixtureOptions) -> Tensor:

@@ -54,6 +54,7 @@ from .class_mixture import (
 from .configuration_dkd import DKDCLIPConfig
 from .domain_file import DOMAIN_FILE, FORMAT_VERSION, check_tensors, no_domain, read_domain, write_domain
 from .embedding_inputs import (
+    SAME_CLASS_COSINE,
     PooledShards,
     as_particles,
     check_class_names,
@@ -65,7 +66,7 @@ from .gaussian_mixture import fit_gaussian_mixture
 from .known_classes import KnownModel, fit_known, known_directions
 from .mixture_options import MixtureOptions
 from .precision import full_precision, has_values
-from .recent_samples import RecentSamples
+from .recent_samples import RECENT_SAMPLES, RecentSamples
 from .svgd import Kernel, svgd
 from .text_frame import TextFrame, common_norm, filled, place_fitted_texts, place_new_texts, without_axis
 from .text_trust import Debias, TrustChoice, TrustedFit, fit_best_trust
@@ -355,7 +356,7 @@ class DKDHead(nn.Module):
             total = all_reduce or (lambda sums: sums)
             own_samples = sum(len(shard) for shard in videos)
             labels = checked_labels(labels, own_samples, len(texts)).to(texts.device)
-            tell_same_classes(texts, options.same_class_cosine, class_names)
+            tell_same_classes(texts, class_names)
             num_samples = int(total(torch.tensor(own_samples, dtype=torch.float64, device=texts.device)))
             if not num_samples:
                 raise ValueError(NO_VIDEO)
@@ -363,7 +364,7 @@ class DKDHead(nn.Module):
             sample = spread_samples(videos, options.sample_size, num_samples)
             self._store(texts, fitted, sample, total)
         self.trust_choice = choice
-        if isinstance(videos, list) and len(videos[0]) <= options.recent_samples and all_reduce is None:
+        if isinstance(videos, list) and len(videos[0]) <= RECENT_SAMPLES and all_reduce is None:
             weight = float(self.num_samples)
             self._recent = RecentSamples(videos[0], labels, None, weight, weight)
         self.class_names = None if class_names is None else list(class_names)
@@ -395,7 +396,7 @@ class DKDHead(nn.Module):
             logit_sums = self.logit_sums.double() + sum_logits(videos, texts, trust * scale, options)
             prior = self.prior(texts, logit_sums, options).trusted(trust)
             recent = self._recent_samples().followed_by(videos, mixture, prior, scale, options)
-            is_due, labels = recent.is_due(options), recent.labels
+            is_due, labels = recent.is_due(), recent.labels
             if is_due and recent.older is None:
                 choice, fitted = fit_best_trust(recent.videos, labels, texts, len(labels), scale, options, self.prior)
             elif is_due:
@@ -599,7 +600,7 @@ class DKDHead(nn.Module):
         num_tied = (cosines >= best - 1e-6).cumsum(1, dtype=torch.int32)
         rank = torch.minimum(rank, num_tied[:, -1:] - 1)
         index = torch.searchsorted(num_tied, rank + 1)[:, 0]
-        return index, best >= self.options.same_class_cosine
+        return index, best >= SAME_CLASS_COSINE
 
     def _fit_unknown_classes(self, shards: list[Tensor], num_components: int | None) -> "DKDHead":
         """Describe the domain by an unanchored mixture."""

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .class_mixture import AllReduce
+from .class_mixture import ROUNDING_VARIANCE, AllReduce
 from .mixture_options import MixtureOptions
 
 
@@ -75,12 +75,10 @@ def known_directions(
         second_moment: (D, D), mean of x x^T over the domain.
         options: Constants.
     """
-    num_classes = len(fitted_texts)
-    share = num_classes / (num_classes + options.unbiased_prior_classes)
-    directions = text_embeds - share * fitted_texts.mean(0)
+    directions = text_embeds - options.common_share_of(len(fitted_texts)) * fitted_texts.mean(0)
     variances = (directions @ second_moment * directions).sum(1) - (directions @ domain_mean).square()
     # Videos that do not differ along a text say nothing about it: their z is near 0.
-    return directions / (variances.clamp_min(0) + options.rounding_variance).sqrt()[:, None]
+    return directions / (variances.clamp_min(0) + ROUNDING_VARIANCE).sqrt()[:, None]
 
 
 def fit_known(scores: Tensor, all_reduce: AllReduce = lambda sums: sums) -> KnownModel:

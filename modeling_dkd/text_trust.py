@@ -13,8 +13,8 @@ same for all a. It is the held-out classification likelihood: where weak texts l
 apart, density rises, but the halves no longer agree about which class is which. A labelled sample brings its class.
 
 The encoder's word stands unless another is better beyond doubt: C(a) - C(1) has to exceed `trust_margin`; the largest
-difference wins. A half may fall into a worse optimum than the domain does, so that a difference is the median of three
-ways to halve, unless the first has nothing for any of them.
+difference wins. A half may fall into a worse optimum than the domain does, with two classes exchanged, so that each
+sample's part of a difference counts up to `trust_limit` nats either way.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class TrustChoice:
     Attributes:
         trust: a, in (0, 1].
         candidates: Those that were compared with 1.
-        gain: (C,), C(a) - C(1), nats a sample; 0 where the domain cannot be halved.
+        gain: (C,), C(a) - C(1), limited, nats a sample; 0 where the domain cannot be halved.
         error: (C,), its standard error, for reports.
     """
 
@@ -163,24 +163,17 @@ def choose_text_trust(
         options: Constants.
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
-    ways: list[tuple[Tensor, Tensor]] = []
-    while len(ways) < 3:
-        halves = _halves(sample, len(ways))
-        scores = [
-            _held_out_scores(sample, labels, halves, fit, full.mixture.temperature, logit_scale, options, all_reduce)
-            for fit in (full, *candidates)
-        ]
-        sizes = all_reduce(torch.stack([half.sum(dtype=torch.float64) for half in halves]))
-        if not sizes.all():
-            none = sizes.new_zeros(len(candidates))
-            return TrustChoice(1.0, options.text_trusts, none, none)
-        ways.append(_mean_and_error(torch.stack(scores[1:]) - scores[0], sizes.sum(), all_reduce))
-        if bool((ways[0][0] <= 0).all()):
-            break
-    # With one way, itself.
-    gains, errors = (torch.stack(values) for values in zip(*ways, strict=True))
-    middle = gains.median(0).indices[None]
-    gain, error = gains.gather(0, middle)[0], errors.gather(0, middle)[0]
+    halves = _halves(sample)
+    sizes = all_reduce(torch.stack([half.sum(dtype=torch.float64) for half in halves]))
+    if not sizes.all():
+        none = sizes.new_zeros(len(candidates))
+        return TrustChoice(1.0, options.text_trusts, none, none)
+    scores = [
+        _held_out_scores(sample, labels, halves, fit, full.mixture.temperature, logit_scale, options, all_reduce)
+        for fit in (full, *candidates)
+    ]
+    gains = (torch.stack(scores[1:]) - scores[0]).clamp(-options.trust_limit, options.trust_limit)
+    gain, error = _mean_and_error(gains, sizes.sum(), all_reduce)
     best = options.text_trusts[int(gain.argmax())] if bool(gain.max() > options.trust_margin) else 1.0
     return TrustChoice(best, options.text_trusts, gain, error)
 
@@ -192,13 +185,12 @@ def _mean_and_error(gains: Tensor, num_samples: Tensor, all_reduce: AllReduce) -
     return gain, (variance / num_samples).sqrt()
 
 
-def _halves(sample: Tensor, way: int) -> list[Tensor]:
+def _halves(sample: Tensor) -> list[Tensor]:
     """Masks (n,) of two halves, to which a sample belongs by itself, whatever others there are and in whatever order.
 
-    Its coordinate along an arbitrary axis, another for each way, is cut into many narrow bins, which belong to the one
-    and the other in turn.
+    Its coordinate along an arbitrary axis is cut into many narrow bins, which belong to the one and the other in turn.
     """
-    axis = torch.randn(sample.shape[1], generator=torch.Generator().manual_seed(way)).to(sample)
+    axis = torch.randn(sample.shape[1], generator=torch.Generator().manual_seed(0)).to(sample)
     even = (sample @ axis / BIN_WIDTH).floor().remainder(2) == 0
     return [even, ~even]
 

@@ -128,7 +128,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     trust = num_seen / (num_seen + dim)
     trust = trust * (labelled + (1 - labelled) * OPTIONS.unlabelled_covariance_share)
     covariance = trust * covariance + (1 - trust) * held
-    covariance += OPTIONS.rounding_variance * torch.eye(dim)
+    covariance += class_mixture.ROUNDING_VARIANCE * torch.eye(dim)
     prior_counts, log_frequency = expected.sum(0), mixture.log_frequency.double()
     unlabelled_temperature = OPTIONS.temperature + dimension * (len(counts) + OPTIONS.shared_classes) / num_samples
     labelled_temperature = max(1, (OPTIONS.labelled_samples * len(counts) / num_seen) ** 2)
@@ -223,7 +223,7 @@ def test_sums_of_logits_equal_a_loop_over_samples():
 
 def test_more_classes_tell_more_about_the_bias_of_a_text():
     """With few, the mean logit on the others is as much what they have in common with it."""
-    assert OPTIONS.debiased_share_of(int(OPTIONS.unbiased_prior_classes)) == pytest.approx(OPTIONS.debiased_share / 2)
+    assert OPTIONS.debiased_share_of(int(OPTIONS.shared_classes)) == pytest.approx(OPTIONS.debiased_share / 2)
     assert OPTIONS.debiased_share_of(2) < 0.3 * OPTIONS.debiased_share
     assert 0.98 * OPTIONS.debiased_share < OPTIONS.debiased_share_of(500) < OPTIONS.debiased_share
 
@@ -453,7 +453,7 @@ def test_one_class():
     own, (num_videos, dim) = videos.var(0, correction=0), videos.shape
     held = 1 - OPTIONS.unlabelled_covariance_share * num_videos / (num_videos + dim)
     equal = 1 - (1 - OPTIONS.equal_variance_share) * num_videos / (num_videos + 1)
-    expected = own + held * equal * (own.mean() - own) + OPTIONS.rounding_variance
+    expected = own + held * equal * (own.mean() - own) + class_mixture.ROUNDING_VARIANCE
     torch.testing.assert_close(mixture.variances, expected, rtol=1e-4, atol=1e-6)
     assert float(prior.scale) == 1
     assert float(mixture.log_frequency) == pytest.approx(0, abs=1e-5)

@@ -7,7 +7,7 @@ from modeling_dkd.mixture_options import MixtureOptions
 from tests.toy_domain import toy_domain
 
 
-OPTIONS = MixtureOptions(rounding_variance=0.0)
+OPTIONS = MixtureOptions()
 VIDEOS, TEXTS, LABELS = toy_domain(600, num_classes=8)
 
 
@@ -28,7 +28,7 @@ def test_scores_have_mean_0_and_variance_1_over_the_domain():
     directions = known_directions(texts, TEXTS.double(), mean, second_moment, OPTIONS)
     scores = (VIDEOS.double() - mean) @ directions.T
     torch.testing.assert_close(scores.mean(0), torch.zeros(len(texts)).double(), rtol=0, atol=1e-8)
-    torch.testing.assert_close(scores.square().mean(0), torch.ones(len(texts)).double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(scores.square().mean(0), torch.ones(len(texts)).double(), rtol=1e-4, atol=0)
 
 
 def planted_scores(share, num_videos=4000, num_classes=12):
