@@ -175,6 +175,35 @@ def test_a_wrong_tag_hides_no_loss(tmp_path):
         assert "10 bytes are missing" in read_frames(path, 8).damage
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
+def test_a_recording_that_was_never_finished_tells_of_its_last_picture(name, tmp_path):
+    path = write(tmp_path / name, 50, 0, "libvpx" if name == "a.webm" else "libx264", {"live": "1"})
+    assert_sound(path, range(50))
+    path.write_bytes(path.read_bytes()[:-10])
+    for asked in ASKED:
+        assert "10 bytes are missing at its end" in read_frames(path, asked).damage
+
+
+def test_times_of_which_some_are_missing_are_not_guessed(tmp_path):
+    path = write(tmp_path / "a.mkv", 50, -10, options={"avoid_negative_ts": "disabled"})
+    assert_sound(path, range(50))
+    assert np.isnan(read_frames(path, 50).times).all()
+    with pytest.raises(VideoReadError, match="carry no times"):
+        next(read_windows(path, 2, 1.0))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.gif", "a.png"])
+def test_a_single_picture_is_one_window(name, tmp_path):
+    path = tmp_path / name
+    if name in ("a.gif", "a.png"):
+        Image.fromarray(numbered(5)).save(path)
+    else:
+        write(path, 1)
+    (window,) = read_windows(path, 3, 2.0, 1.0)
+    assert (window.start, window.frames.indices.tolist()) == (0, [0, 0, 0])
+    assert 0 < window.end < 2
+
+
 def test_a_hole_in_a_matroska_file_is_told(tmp_path):
     path = write(tmp_path / "a.mkv", 100)
     data = bytearray(path.read_bytes())

@@ -356,7 +356,17 @@ BAD_INPUTS = [
     ({"videos": [random_video()], "crop_size": {"edge": 3}}, "crop_size {'edge': 3} must hold height and width"),
     ({"text": []}, "the list of texts is empty"),
     ({"text": [["a", "b"], ["c"]]}, r"same number of prompts, at least one; found \[1, 2\]"),
-    ({"text": [["a"], "b"]}, "same number of prompts"),
+    ({"text": [["a"], "b"]}, r"text\[1\] must be a list of texts, not str"),
+    ({"text": ["b", ["a"]]}, "text must hold texts alone, not list of length 1"),
+    ({"text": ["a", None]}, "text must hold texts alone, not NoneType"),
+    ({"text": [1, 2]}, r"text\[0\] must be a list of texts, not int"),
+    ({"text": {"a": 1}}, "text must be a list of texts, not dict"),
+    ({"text": b"a"}, "text must be a list of texts, not bytes"),
+    ({"text": Path("a")}, "text must be a list of texts, not PosixPath"),
+    ({"videos": [random_video()], "num_frames": 2.0}, "must be at least 1, but 2.0 frames"),
+    ({"videos": [random_video()], "num_frames": "4"}, "must be at least 1, but '4' frames"),
+    ({"videos": [random_video()], "num_frames": True}, "must be at least 1, but True frames"),
+    ({"videos": [random_video()], "views": (8, 1, 1)}, "must read FRAMESxCROPSxCLIPS"),
 ]
 
 
