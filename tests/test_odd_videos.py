@@ -1,6 +1,8 @@
 """Sound files that look damaged, damaged ones that look sound, and what else cameras and cutters leave behind."""
 
+import base64
 import struct
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from av.stream import Disposition
 from PIL import Image
 
+from modeling_dkd import picture_files
 from modeling_dkd.video_frames import VideoFrames, VideoReadError, read_frames, read_windows
 
 
@@ -402,6 +405,24 @@ def test_a_smaller_copy_of_a_page_is_no_frame(tmp_path):
     smaller.encoderinfo = {"tiffinfo": {254: 1}}
     pages[0].save(tmp_path / "a.tiff", save_all=True, append_images=[smaller, *pages[1:]])
     assert numbers_of(read_frames(tmp_path / "a.tiff", 3)) == [0, 1, 2]
+
+
+# A red and a blue square as phones store photos: as AVIF here, but HEIC is alike. From avifenc --grid 2x1.
+TWO_TILES = (
+    r"c-muNU{FXasVqn=%S>Yc0uY^>nP!-qnV9D5Xz0Yiz*wJ~T9U{B0U8-8IYm%5LqTS82?G+y$xMP7!&i`5k_#4O1Y)bqocv@E$Ay7`"
+    r"87u<CjLU&E2Llt7w;o8V0A(S(%U~V@Lri979@s#zj1-WQ$^<nvy(lxqIX@>K>>QX3BgnkOG6O>_GR$Z)GMPoGX;7yNq-5r%gLN~3"
+    r"ZR*Y}C@KKb@tFn5`9NAEv$!A?s<r`$9YA^tGAlB{PUGO<08+xq`8h>-$vG83b9fop8ql;kKrv5ZnW1wd0}n_{C9@zG7PP>CVP<4v"
+    r"W?*7rVQOV&V1`f(3=z30i6vk!H!wH|F>rB8h}QpYVv^$JFcOt^kSRRQ!f<fMe6Ow#Y;|EWUe3$@;8f#c$&e~$=KU_`p#lJ=YFVB"
+)
+
+
+def test_one_tile_does_not_stand_for_a_picture_in_tiles(tmp_path, monkeypatch):
+    data = zlib.decompress(base64.b85decode(TWO_TILES))
+    for name, content in (("photo.heic", data.replace(b"avif", b"heic")), ("photo.avif", data)):
+        (tmp_path / name).write_bytes(content)
+        monkeypatch.setattr(picture_files, "Image", None)  # without Pillow, or with one that knows no AVIF
+        with pytest.raises(VideoReadError, match="it is a picture in 2 tiles; convert it to JPEG or PNG"):
+            read_frames(tmp_path / name, 2)
 
 
 def test_pages_of_different_sizes_are_refused(tmp_path):
