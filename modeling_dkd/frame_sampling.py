@@ -58,8 +58,8 @@ def segment_positions(num_frames: int, num_clips: int = 1, generator: torch.Gene
     """
     if not (is_count(num_frames) and is_count(num_clips)):
         raise ValueError(
-            f"frames and clips must be whole numbers and must be at least 1, but {num_frames!r} frames and "
-            f"{num_clips!r} clips were asked"
+            f"frames and clips must be whole numbers of at least 1, but {num_frames!r} frames and {num_clips!r} clips "
+            "were asked"
         )
     parts = np.arange(num_frames * num_clips, dtype=np.float64).reshape(num_frames, num_clips).T
     if generator is None:

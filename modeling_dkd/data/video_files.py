@@ -32,14 +32,14 @@ def is_video(file: Path) -> bool:
 
 
 def as_meant(written: str, folder: str | Path) -> str:
-    """A path in a list: as written if that is there, else without quotes, a label behind it, and backslashes.
+    """A path in a list: as written if there is a file, else without quotes, a label behind it, and backslashes.
 
     Lists come from other systems and programs; where nothing is there, the path is given as written but for blanks.
     """
     bare = written.strip().strip("\"'")
     shorter = (bare.rsplit(maxsplit=1) or [""])[0].strip("\"'")  # official lists put a label behind the path
     spellings = [written, bare, shorter, bare.replace("\\", "/"), shorter.replace("\\", "/")]
-    there = (path for path in spellings if path and os.path.lexists(os.path.join(folder, path)))
+    there = (path for path in spellings if os.path.isfile(os.path.join(folder, path)))
     return next(there, written.strip())
 
 
