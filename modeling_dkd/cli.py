@@ -4,11 +4,9 @@ A command is a module with `main(argv) -> exit code` that imports nothing slow b
 its user has to change it raises as ValueError or OSError; that becomes one line and exit code 2 here.
 """
 
-import argparse
 import os
 import sys
 from importlib import import_module
-from typing import Any, NoReturn
 
 
 # Command: module, what it does.
@@ -37,27 +35,6 @@ EXTRAS = {
     "training": "train",
 }
 SIGPIPE_EXIT_CODE = 141
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as those of the commands are, and which keeps the lines of its epilog."""
-
-    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def print_help(self, file: Any = None) -> None:
-        """Show the help; argparse would pass over a reader that has gone."""
-        print(self.format_help(), end="", file=file)
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and leave with exit code 2."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def main(argv: list[str] | None = None) -> int:
