@@ -208,25 +208,15 @@ def _shape_distance(shape: str, x: FloatArray, y: FloatArray) -> FloatArray:
 def object_masks(shape: str, track: Track) -> FloatArray:
     """How far the object covers each pixel at each moment: (moments, SIDE, SIDE), 0 to 1."""
     pixels = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
-    columns, rows = _reached(track.x, track), _reached(track.y, track)
     x, y, size, angle, aspect, opacity = (
         a.astype(np.float32)[..., None, None]
         for a in (track.x, track.y, track.size, track.angle, track.aspect, track.opacity)
     )
-    dx, dy = pixels[None, columns] - x, pixels[rows, None] - y
+    dx, dy = pixels[None, :] - x, pixels[:, None] - y
     cos, sin, stretch = np.cos(angle), np.sin(angle), np.sqrt(aspect)
     along, across = (dx * cos + dy * sin) / (size * stretch), (dy * cos - dx * sin) * stretch / size
     covered = np.clip(0.5 - _shape_distance(shape, along, across) * size * SIDE, 0, 1) * opacity
-    masks = np.zeros((covered.shape[1], SIDE, SIDE), dtype=np.float32)
-    masks[:, rows, columns] = covered.max(0)
-    return masks
-
-
-def _reached(centres: FloatArray, track: Track) -> slice:
-    """The rows or columns that the object may cover at any moment: corners lie within 1.4 radii, edges blur."""
-    furthest = track.size * np.sqrt(np.maximum(track.aspect, 1 / track.aspect)) * (1.4 + 1.2 / (track.size * SIDE))
-    first, last = (centres - furthest).min() * SIDE, (centres + furthest).max() * SIDE
-    return slice(max(0, int(first)), min(SIDE, max(0, int(last) + 1)))
+    return covered.max(0)
 
 
 def long_exposure(masks: FloatArray) -> FloatArray:
