@@ -1,7 +1,9 @@
 """Fixtures shared by all tests."""
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -36,3 +38,15 @@ def data_dir() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no data at {DATA}; set DKD_DATA to run the tests on real data")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def protocols(data_dir) -> ModuleType:
+    """The module beside the real data that knows the development sets and how they are split and scored."""
+    path = data_dir.parent / "protocols.py"
+    if not path.is_file():
+        pytest.skip(f"no {path} beside the data")
+    spec = importlib.util.spec_from_file_location("shared_protocols", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

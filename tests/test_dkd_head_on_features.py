@@ -1,6 +1,5 @@
 """The head on real CLIP embeddings: what it must reach, and what must not happen to it."""
 
-import importlib.util
 from functools import cache
 
 import numpy as np
@@ -25,17 +24,6 @@ REFERENCES = {
 WHU_RS19 = [name for name in REFERENCES if name.startswith("whurs19")]
 # What every fast run tests; the other sets are slow.
 FAST_SETS = ("whurs19_clip_vit-b-32", "ucf101_val_67")
-
-
-@pytest.fixture(scope="module")
-def protocols(data_dir):
-    path = data_dir.parent / "protocols.py"
-    if not path.is_file():
-        pytest.skip(f"no {path} beside the data")
-    spec = importlib.util.spec_from_file_location("development_protocols", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
