@@ -108,7 +108,7 @@ def scores(found: Timeline, true: list[Segment]) -> Scores:
 def rows_of(videos: list[tuple[Path, list[Segment]]], window: float, stride: float, cache: Path) -> list[Row]:
     """Windows right and F1 of segments: smoothed and not, with a domain and without."""
     encoder = load_encoder()
-    look = partial(timeline, classes=list(ACTIONS), encoder=encoder, window=window, stride=stride, reject_below=0.0)
+    look = partial(timeline, classes=list(ACTIONS), model=encoder, window=window, stride=stride, reject_below=0.0)
     found = {
         (adapt, smooth): [
             scores(

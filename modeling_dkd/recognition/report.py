@@ -156,10 +156,11 @@ def _pictures(predictions: Sequence[Prediction]) -> dict[str, str]:
     """Address of a thumbnail for each path."""
     paths = list(dict.fromkeys(p.path for p in predictions if p.path))
     pictures = {}
-    for path in tqdm(paths, unit="clip", desc="thumbnails", disable=len(paths) < 20):
-        image = thumbnail(path)
-        image.thumbnail(THUMBNAIL_SIZE)
-        pictures[path] = data_address(image)
+    with tqdm(paths, unit="clip", desc="thumbnails", disable=len(paths) < 20) as bar:
+        for path in bar:
+            image = thumbnail(path)
+            image.thumbnail(THUMBNAIL_SIZE)
+            pictures[path] = data_address(image)
     return pictures
 
 

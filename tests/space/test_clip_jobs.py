@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from modeling_dkd.recognition.encoder import ModelChoice
 from modeling_dkd.space.clip_folders import CLIPS
 from modeling_dkd.space.clip_jobs import (
     ClipJobs,
-    ModelChoice,
     find_clips,
     follow_video,
     recognise_clips,
