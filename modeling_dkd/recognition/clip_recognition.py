@@ -5,8 +5,10 @@ for prediction in found.predictions:
     print(prediction.clip, prediction.label, prediction.confidence)
 """
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from .. import embedding_inputs
 from ..configuration_dkd import DKDCLIPConfig
 from ..data.counting import counted
 from ..dkd_head import DKDHead
@@ -195,7 +198,8 @@ def recognise_embedded(
     elif use.adapt:
         head = DKDHead(plain.config).eval()
         labels = clips.labels if (clips.labels >= 0).any() else None
-        head.fit(clips.video_embeds, question.text_embeds, labels, class_names=question.class_names)
+        with _doubts_tell_of_same_texts():
+            head.fit(clips.video_embeds, question.text_embeds, labels, class_names=question.class_names)
         domain = SavedDomain(head, question.class_names, question.prompts, encoder, encoder_key)
         domain = domain.learned_from(clips.identities)
         num_fitted = len(clips.names)
@@ -269,6 +273,18 @@ def _read(file: str) -> EmbeddingSet:
     if texts is None:
         return read_embeddings(clips.path, **clips.arrays)
     return read_with_texts(clips.path, texts.path, clips.arrays, texts.arrays)
+
+
+@contextmanager
+def _doubts_tell_of_same_texts() -> Iterator[None]:
+    """What a head logs of classes with one text is among the doubts, with what to do."""
+    logger = logging.getLogger(embedding_inputs.__name__)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _same_on_all(accelerator: Accelerator, paths: Sequence[PathLike]) -> Listing:

@@ -1,6 +1,7 @@
 """`dkd timeline`: what is seen when in long videos."""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,12 @@ def _run(args: argparse.Namespace) -> int:
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise ValueError(f"--formats {args.formats!r}: choose from {', '.join(FORMATS)}")
+    if "png" in formats and find_spec("matplotlib") is None:
+        others = ",".join(name for name in FORMATS if name != "png")
+        raise ValueError(
+            'the chart (png) needs matplotlib, which is not installed; run: pip install "modeling-dkd[eval]", or leave '
+            f"it out: --formats {others}"
+        )
     from .output_places import folder_to_fill
 
     folder_to_fill("--output", args.output)

@@ -200,6 +200,14 @@ def test_mistakes_are_one_line(arguments, message, video, tmp_path, capsys):
     assert len(said.splitlines()) == 1
 
 
+def test_a_chart_without_its_library_is_refused_before_the_work(video, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("modeling_dkd.recognition.timeline_command.find_spec", lambda _: None)
+    command = ["timeline", str(video), "--model", OWN, "--classes", "red,green", "--output", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "needs matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_single_class_and_a_video_shorter_than_a_window(tmp_path):
     path = write_long_video(tmp_path / "short.mp4", [("green", 1)])
     (found,) = timeline([path], ["green"], OWN, reject_below=0.0, cache_dir=tmp_path / "cache").timelines
