@@ -93,8 +93,8 @@ def _run(args: argparse.Namespace) -> int:
     if "png" in formats and find_spec("matplotlib") is None:
         others = ",".join(name for name in FORMATS if name != "png")
         raise ValueError(
-            'the chart (png) needs matplotlib, which is not installed; run: pip install "modeling-dkd[eval]", or leave '
-            f"it out: --formats {others}"
+            'the chart (png) needs matplotlib, which is not installed; run: pip install "modeling-dkd[eval]", or '
+            f"leave it out: --formats {others}"
         )
     from .output_places import folder_to_fill
 
