@@ -106,7 +106,7 @@ def asked_by(args: argparse.Namespace) -> dict[str, Any]:
 
     from .encoder import ModelChoice
 
-    if args.model is None:
+    if args.model is None and is_main_process():
         say("note", f"{ONLY_SYNTHETIC}; for real ones give --model, such as --model openai/clip-vit-base-patch16")
     return {
         "classes": args.classes,
@@ -148,6 +148,11 @@ def run_command(
         return 130
 
 
+def is_main_process() -> bool:
+    """Whether this is the one of the launched processes that says and writes what came out."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def without_bars_of_loading() -> Iterator[None]:
     """Weights are loaded without the bars of transformers, which tell the user nothing; downloads keep theirs."""
@@ -181,11 +186,6 @@ def tell(damaged: Mapping[str, str], notes: Sequence[str] = ()) -> int:
     for note in notes:
         say("note", note)
     return 1 if damaged else 0
-
-
-def is_main_process() -> bool:
-    """Whether this is the one of the launched processes that says and writes what came out."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def printable(text: str) -> str:

@@ -18,6 +18,7 @@ from .command_options import (
     asked_by,
     batches_of,
     command_parser,
+    is_main_process,
     printable,
     run_command,
     tell,
@@ -107,14 +108,13 @@ def _run(args: argparse.Namespace, command: str) -> int:
         raise ValueError(f"--output {table} is one of the files that are read; give another name")
     if args.report is not None:
         folder_to_fill("--report", args.report)
-    is_main_process = os.environ.get("RANK", "0") == "0"
     try:
         found = _recognised(args)
     except (ValueError, OSError):
-        if is_main_process:
+        if is_main_process():
             raise
         return 2  # the main process says why
-    if not is_main_process:
+    if not is_main_process():
         return 0
     write_table(table, found.predictions)
     print(summary(found))
