@@ -42,7 +42,7 @@ class Listing(NamedTuple):
         if not self.passed_over:
             return []
         files = counted(len(self.passed_over), "file")
-        return [f"{files} passed over, because their names do not end like a video's: {endings(self.passed_over)}"]
+        return [f"{files} passed over, whose ending is none of a video's: {endings(self.passed_over)}"]
 
 
 def list_clips(paths: Sequence[str | os.PathLike[str]]) -> Listing:

@@ -245,7 +245,7 @@ def test_files_that_are_no_videos_are_told_of(capsys):
         Path("clips", name).write_text("no video")
     assert run("clips", "--classes", "red,green,blue") == 1
     said = capsys.readouterr().err
-    assert "note: 3 files passed over, because their names do not end like a video's: .txt (2), none (1)" in said
+    assert "note: 3 files passed over, whose ending is none of a video's: .txt (2), none (1)" in said
 
 
 def test_one_clip_is_told_of_in_the_singular(capsys):
