@@ -53,8 +53,11 @@ def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, num_bins:
         Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
     """
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    confidence = 1 / np.exp(shifted).sum(1)
-    right = logits.argmax(1) == labels
+    return calibration_gap(1 / np.exp(shifted).sum(1), logits.argmax(1) == labels, num_bins)
+
+
+def calibration_gap(confidence: np.ndarray, right: np.ndarray, num_bins: int = CALIBRATION_BINS) -> float:
+    """The same of confidences (N,), 0 to 1, and whether each was right, (N,) bool."""
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     gaps = np.bincount(bins, weights=right - confidence, minlength=num_bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    return float(np.abs(gaps).sum() / len(right))
