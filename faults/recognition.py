@@ -78,7 +78,7 @@ def odd_names(seed: int, scratch: Path) -> Verdict:
     rng = random.Random(seed)
     names = set()
     while len(names) < 12:
-        name = "".join(rng.choices(CHARACTERS, k=rng.randint(1, 12))).lstrip(".") + ".avi"
+        name = (("".join(rng.choices(CHARACTERS, k=rng.randint(1, 12)))).lstrip(".") or "x") + ".avi"
         names.add(name if len(os.fsencode(name)) < 250 else "long.avi")
     for number, name in enumerate(sorted(names)):
         write_clip(scratch / "clips" / name, list(COLOURS)[number % 3], number)

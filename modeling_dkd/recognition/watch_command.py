@@ -32,7 +32,7 @@ examples
   only what is there now, from cron
     dkd watch camera --classes classes.txt --output seen.csv --once
 
---reject-below: how to choose it is told by dkd recognise --help. It is ended by Ctrl-C, which is exit code 0."""
+--reject-below: how to choose it is told by dkd recognise --help. Ctrl-C ends watch, with exit code 0."""
 
 
 def build_parser() -> argparse.ArgumentParser:
