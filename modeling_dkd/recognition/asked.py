@@ -78,4 +78,6 @@ def asked(
 def none_readable(damaged: Mapping[str, str]) -> ValueError:
     """What to say where nothing can be read, from names and reasons."""
     name, why = next(iter(damaged.items()))
-    return ValueError(f"no clip can be read, of {counted(len(damaged), 'clip')}; the first, {name}: {why}")
+    if len(damaged) == 1:
+        return ValueError(f"{name} cannot be read: {why}")
+    return ValueError(f"none of the {counted(len(damaged), 'clip')} can be read; the first, {name}: {why}")

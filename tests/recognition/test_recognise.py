@@ -208,7 +208,8 @@ def test_labels_that_fit_nothing_are_refused(capsys, text, message):
         (["clips", "--domain", "commas.txt"], "--domain commas.txt: is a file, and a domain is a folder"),
         (["clips", "--classes", "red,green", "--templates", "nowhere"], "no template file nowhere"),
         (["clips", "--classes", "red,green", "--descriptions", "n.json"], "cannot read n.json"),
-        (["clips/bad.mp4", "--classes", "red,green"], "no clip can be read, of 1 clip; the first, clips/bad.mp4: "),
+        (["clips/bad.mp4", "--classes", "red,green"], "error: clips/bad.mp4 cannot be read: "),
+        (["bad", "--classes", "red,green"], "none of the 2 clips can be read; the first, bad/1.mp4: "),
         (["clips", "--classes", "pink,violet"], "gives all 2 classes the same text embedding"),
         (["--embeddings", "nowhere.npz"], "no such file"),
     ],
@@ -216,6 +217,9 @@ def test_labels_that_fit_nothing_are_refused(capsys, text, message):
 def test_what_the_user_has_to_change_is_one_line(capsys, arguments, message):
     Path("one_line.txt").write_text("red, green\n")
     Path("commas.txt").write_text("red,\ngreen,\nblue\n")
+    Path("bad").mkdir()
+    for number in (1, 2):
+        Path(f"bad/{number}.mp4").write_text("no video")
     assert run(*arguments, model=None if "--embeddings" in arguments else OWN) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
