@@ -107,7 +107,7 @@ def scores(found: Timeline, true: list[Segment]) -> Scores:
     starts = np.array([segment.start for segment in found.segments])
     sure = np.array([found.segments[i].confidence for i in np.searchsorted(starts, centres, side="right") - 1])
     gap = calibration_gap(sure, right)
-    return Scores(100 * right.mean(), 100 * segment_f1(found.segments, true), 100 * gap, len(found.segments))
+    return Scores(100 * float(right.mean()), 100 * segment_f1(found.segments, true), 100 * gap, len(found.segments))
 
 
 def rows_of(videos: list[tuple[Path, list[Segment]]], window: float, stride: float, cache: Path) -> list[Row]:
