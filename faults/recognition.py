@@ -76,7 +76,7 @@ def rows_of(table: Path) -> list[dict[str, str]]:
 def odd_names(seed: int, scratch: Path) -> Verdict:
     """Clips with names at random: each stands in the table once, as it is, and in watch's table after a second run."""
     rng = random.Random(seed)
-    names = set()
+    names: set[str] = set()
     while len(names) < 12:
         name = (("".join(rng.choices(CHARACTERS, k=rng.randint(1, 12)))).lstrip(".") or "x") + ".avi"
         names.add(name if len(os.fsencode(name)) < 250 else "long.avi")
