@@ -16,7 +16,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from modeling_dkd.evaluation.metrics import calibration_gap
+from modeling_dkd.evaluation.metrics import calibration_error
 from modeling_dkd.recognition.encoder import load_encoder
 from modeling_dkd.recognition.segments import Segment, segment_f1
 from modeling_dkd.recognition.timelines import Timeline, timeline
@@ -106,7 +106,7 @@ def scores(found: Timeline, true: list[Segment]) -> Scores:
     right = np.array([a == b for a, b in zip(found.window_labels, labels, strict=True)])
     starts = np.array([segment.start for segment in found.segments])
     sure = np.array([found.segments[i].confidence for i in np.searchsorted(starts, centres, side="right") - 1])
-    gap = calibration_gap(sure, right)
+    gap = calibration_error(sure, right)
     return Scores(100 * float(right.mean()), 100 * segment_f1(found.segments, true), 100 * gap, len(found.segments))
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..cli import OneLineParser
 from ..data.prompts import TEMPLATE_SETS
+from ..one_line_parser import OneLineParser
 
 
 DTYPES = ("float32", "bfloat16", "float16")
