@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -212,6 +212,27 @@ class Encoder:
             index = int((~usable).nonzero()[0, 0])
             raise ValueError(f"{method} of {self.name} gave zeros, NaN or infinity for number {index} of {what}")
         return embeds
+
+
+class ModelChoice(NamedTuple):
+    """What `load_encoder` takes, for those who load it only once they have looked at everything else."""
+
+    model: str | None = None
+    num_frames: int | None = None
+    revision: str | None = None
+    dtype: torch.dtype = torch.float32
+
+
+Model: TypeAlias = Encoder | ModelChoice | str | None
+
+
+def encoder_of(model: Model, device: torch.device | str | None = None) -> Encoder:
+    """The encoder itself, loaded if need be onto a device; None: the accelerator that is there, else the CPU."""
+    if isinstance(model, Encoder):
+        return model
+    choice = model if isinstance(model, ModelChoice) else ModelChoice(model)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return load_encoder(*choice, device=device or found or "cpu")
 
 
 def load_encoder(

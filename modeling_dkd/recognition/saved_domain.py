@@ -103,10 +103,16 @@ def load_domain(folder: str | os.PathLike[str]) -> SavedDomain:
     Raises:
         ValueError: There is none, it is damaged, or it does not tell its classes.
     """
+    remedy = "give a folder that dkd recognise --save-domain, or dkd watch, wrote"
+    if not Path(folder).is_dir():
+        found = "is a file, and a domain is a folder" if Path(folder).exists() else "there is no such folder"
+        raise ValueError(f"--domain {os.fspath(folder)}: {found}; {remedy}")
+    if not (Path(folder) / DOMAIN_FILE).is_file():
+        raise ValueError(f"--domain {os.fspath(folder)}: no domain is in it ({DOMAIN_FILE}); {remedy}")
     head = DKDHead.from_pretrained(Path(folder)).eval()
     names = head.class_names
     if names is None:
-        raise ValueError(f"the domain in {os.fspath(folder)} does not tell its classes; fit it with class names")
+        raise ValueError(f"--domain {os.fspath(folder)}: it does not name its classes; {remedy}")
     described = _described(Path(folder) / DOMAIN_FILE)
     prompts = described.get("prompts")
     if prompts is not None and len(prompts) != len(names):
