@@ -116,7 +116,9 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         help="the test clips, unlabelled, are the domain (default: the training clips)",
     )
     group.add_argument("--allow_missing", action="store_true", help="go on without missing and damaged clips")
-    group.add_argument("--frames", default="8x1x1", metavar="TxCxV", help="frames x crops x clips (default: 8x1x1)")
+    group.add_argument(
+        "--frames", metavar="TxCxV", help="frames x crops x clips (default: one view of what the model says, mostly 8)"
+    )
     group.add_argument(
         "--templates",
         default="single",
