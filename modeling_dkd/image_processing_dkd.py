@@ -122,7 +122,8 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         patches = kind.__name__.startswith("Siglip2ImageProcessor")
         shifts = kind.__name__.startswith("EfficientNetImageProcessor")  # ALIGN's
         steps = () if patches or shifts else ("_preprocess", "resize", "center_crop", "rescale", "normalize")
-        if kind.__name__.startswith("VideoMAEImageProcessor"):  # X-CLIP's; its `_preprocess` goes through the frames
+        # X-CLIP's goes through the frames of a video, FLAVA's can also make what its pre-training needs.
+        if kind.__name__.startswith(("VideoMAEImageProcessor", "FlavaImageProcessor")):
             steps = steps[1:]
         if not issubclass(kind, PilBackend) or any(
             getattr(kind, step) is not getattr(PilBackend, step) for step in steps

@@ -78,9 +78,10 @@ class OpenClipBackbone(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: Any) -> None:
         """open_clip has initialised its weights; what a checkpoint does not hold gets its value back."""
-        if module is self:
-            for name, value in self._computed.items():
-                init.copy_(self.get_buffer(name), value)
+        for name, value in self._computed.items():
+            owner, _, buffer = name.rpartition(".")
+            if self.get_submodule(owner) is module:
+                init.copy_(module.get_buffer(buffer), value)
 
     @property
     def logit_scale(self) -> Tensor:
