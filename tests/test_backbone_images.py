@@ -91,7 +91,7 @@ def test_the_processor_takes_the_frames_that_the_backbone_wants(clip_processor, 
 
 @pytest.mark.parametrize("inputs", [{"videos": [random_video(9)]}, {"images": random_video(1)[0]}])
 def test_another_number_of_frames_is_refused_by_the_processor(clip_processor, inputs):
-    with pytest.raises(ValueError, match="this backbone takes clips of 4 frames, not of [19]; give num_frames=4"):
+    with pytest.raises(ValueError, match=r"this backbone takes clips of 4 frames, not of [19]; give num_frames=4"):
         clip_processor(**inputs)
 
 
