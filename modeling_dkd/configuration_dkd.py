@@ -102,7 +102,9 @@ class DKDCLIPConfig(PreTrainedConfig):
             pretrained_model_name_or_path: Folder or repository.
             **kwargs: As there, and `trust_backbone_code`: run the code of a backbone that comes with its own.
         """
+        where = ("revision", "token", "cache_dir", "local_files_only")
         kwargs = {"name_or_path": str(pretrained_model_name_or_path)} | kwargs
+        kwargs["backbone_code_options"] = {name: kwargs[name] for name in where if name in kwargs}
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
@@ -169,19 +171,21 @@ def _as_config(backbone_config: Any) -> PreTrainedConfig | None:
     return AutoConfig.for_model(model_type, **options)
 
 
-def _config_with_code(backbone_config: dict[str, Any], source: str, trusted: bool) -> PreTrainedConfig:
+def _config_with_code(
+    backbone_config: dict[str, Any], source: str, trusted: bool, options: dict[str, Any]
+) -> PreTrainedConfig:
     """Configuration of a backbone whose classes are in the checkpoint's own folder or repository."""
-    reference = backbone_config["auto_map"]["AutoConfig"]
-    if not trusted or "--" in reference:
+    references = [backbone_config["auto_map"][name] for name in ("AutoConfig", "AutoModel")]
+    if not trusted or any("--" in reference for reference in references):
         raise ValueError(
-            f"{source} has a backbone with code of its own ({reference}); if you trust that code, load it with "
+            f"{source} has a backbone with code of its own ({references[0]}); if you trust that code, load it with "
             "DKDCLIPModel.from_pretrained(..., trust_remote_code=True)"
         )
-    config_class: Any = get_class_from_dynamic_module(reference, source)
+    config_class, model_class = (get_class_from_dynamic_module(name, source, **options) for name in references)
     config_class.register_for_auto_class()
-    config = config_class.from_dict(copy.deepcopy(backbone_config))
-    config.name_or_path = source
-    return config
+    model_class.register_for_auto_class("AutoModel")
+    config_class.model_class = model_class
+    return config_class.from_dict(copy.deepcopy(backbone_config))
 
 
 def _projection_dim(backbone: Any) -> int | None:

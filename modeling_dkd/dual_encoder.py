@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
-from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
+from transformers.dynamic_module_utils import custom_object_save
 
 from .open_clip_backbone import PREFIX, load_open_clip
 
@@ -68,8 +68,7 @@ def new_dual_encoder(config: Any) -> Any:
     """A dual encoder with random weights, of the class that its checkpoint had."""
     model_class: Any = _retrieval_class(config)
     if has_own_code(config):
-        model_class = get_class_from_dynamic_module(config.auto_map["AutoModel"], config.name_or_path)
-        model_class.register_for_auto_class("AutoModel")
+        model_class = type(config).model_class  # where the configuration was read
     return AutoModel.from_config(config) if model_class is None else model_class._from_config(config)
 
 
@@ -219,12 +218,12 @@ def probe(backbone: Any) -> int:
         ValueError: It fails, or gives something else than one embedding each of one length.
     """
     name, config = type(backbone).__name__, backbone.config
-    weight = next(backbone.parameters())
     frames, side = clip_frames(backbone), _image_side(config)
-    clip = torch.zeros(1, frames or 1, 3, side, side, dtype=weight.dtype, device=weight.device)
+    clip = torch.zeros(1, frames or 1, 3, side, side, dtype=backbone.dtype, device=backbone.device)
     text_config: Any = getattr(config, "text_config", None) or config
+    last = getattr(text_config, "vocab_size", 3) - 1  # SigLIP's configuration names an end that it has no token for
     ids = [getattr(text_config, f"{token}_token_id", None) for token in ("bos", "eos")]
-    tokens = torch.tensor([[i if isinstance(i, int) else 2 for i in ids]], device=weight.device)
+    tokens = torch.tensor([[min(i, last) if isinstance(i, int) else 2 for i in ids]], device=backbone.device)
     try:
         video = embed_images(backbone, clip[0]) if frames is None else embed_videos(backbone, clip)
         text = embed_texts(backbone, input_ids=tokens, attention_mask=torch.ones_like(tokens))

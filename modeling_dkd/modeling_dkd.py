@@ -22,6 +22,7 @@ from .configuration_dkd import DKDCLIPConfig
 from .dkd_head import DKDHead
 from .domain_file import DOMAIN_FILE, FORMAT_VERSION, give_usual_mode, no_domain
 from .dual_encoder import (
+    RETRIEVAL_CLASSES,
     check_dual_encoder,
     embed_images,
     embed_texts,
@@ -117,7 +118,8 @@ class DKDCLIPModel(PreTrainedModel):
         if backbone is None:
             backbone = new_dual_encoder(config.backbone_config)
         check_dual_encoder(backbone)
-        backbone.config.architectures = [type(backbone).__name__]
+        if type(backbone).__name__ in RETRIEVAL_CLASSES:
+            backbone.config.architectures = [type(backbone).__name__]  # or it would be built as another class
         config.backbone_config = backbone.config  # one object, so that later changes reach the encoders
         self.backbone = backbone
         self.temporal: TemporalTransformer | None = None

@@ -33,6 +33,7 @@ from ..embedding.encoder_sources import load_source
 from ..embedding.own_encoder import FrameReader, OwnEncoder, WholeFrames
 from ..frame_sampling import Views
 from ..image_processing_dkd import DKDCLIPImageProcessor
+from ..open_clip_backbone import PREFIX as OPEN_CLIP
 from ..synthetic.checkpoint import CHECKPOINT
 
 
@@ -222,11 +223,11 @@ def _head_config(source: ClipEncoder | OwnEncoder) -> DKDCLIPConfig:
 
 def _trained_prompts(name: str, revision: str | None) -> Path | None:
     """The file of a checkpoint's prompts, where there is one."""
-    if ":" in name:
-        return None
     if Path(name).is_dir():
         file = Path(name) / PROMPTS_FILE
         return file if file.is_file() else None
+    if name.startswith(OPEN_CLIP):
+        return None
     missing: dict[str, bool] = {
         f"_raise_exceptions_for_{kind}": False for kind in ("gated_repo", "missing_entries", "connection_errors")
     }
