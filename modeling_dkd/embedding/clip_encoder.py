@@ -140,7 +140,8 @@ class ClipEncoder:
     def preprocessing(self) -> dict[str, Any]:
         """How frames are made ready: the image processor's settings."""
         settings = json.loads(self.processor.image_processor.to_json_string())
-        return {name: value for name, value in settings.items() if name not in ("auto_map", "processor_class")}
+        unsaid = ("auto_map", "processor_class")
+        return {name: value for name, value in settings.items() if name not in unsaid and value is not None}
 
     def key(self) -> dict[str, Any]:
         """All that an embedding of a clip depends on besides the clip: weights, preprocessing, views, dtype."""
