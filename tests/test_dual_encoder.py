@@ -11,8 +11,6 @@ from transformers import (
     Blip2Model,
     BlipModel,
     FlavaForPreTraining,
-    PeVideoConfig,
-    PreTrainedModel,
     VisionTextDualEncoderConfig,
     VisionTextDualEncoderModel,
 )
@@ -216,10 +214,8 @@ def tokens_for_images():
         def get_image_features(self, pixel_values):
             return self.vision_model(pixel_values).last_hidden_state
 
-    config = VisionTextDualEncoderConfig.from_vision_text_configs(
-        *(tiny_backbone(kind).config.vision_config for kind in ("clip",)),
-        tiny_backbone("chinese_clip").config.text_config,
-    )
+    towers = (tiny_backbone("clip").config.vision_config, tiny_backbone("chinese_clip").config.text_config)
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(*towers)
     return Tokens(config)
 
 
@@ -260,13 +256,13 @@ def test_an_encoder_of_clips_must_say_of_how_many_frames(tmp_path):
 
 
 def test_pe_video_is_refused_where_transformers_lost_its_methods():
-    class PeVideoModel(PreTrainedModel):  # the real one needs timm
-        config_class = PeVideoConfig
+    class PeVideoModel(torch.nn.Module):  # the real one needs timm
+        pass
 
     with pytest.raises(
         ValueError, match=r"PeVideoModel has no get_image_features and no get_text_features in transformers \d"
     ):
-        check_dual_encoder(PeVideoModel(PeVideoConfig()))
+        check_dual_encoder(PeVideoModel())
 
 
 def test_sizes_without_a_projection_are_read_from_the_towers():

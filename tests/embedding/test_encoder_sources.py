@@ -43,7 +43,7 @@ def clips(tmp_path):
         for colour in ("red", "green", "blue"):
             (tmp_path / "clips" / part / colour).mkdir(parents=True)
             for index in range(3):
-                write_clip(tmp_path / "clips" / part / colour / f"{index}.avi", colour)
+                write_clip(tmp_path / "clips" / part / colour / f"{index}.avi", colour, index + 3 * (part == "test"))
     return tmp_path / "clips"
 
 
