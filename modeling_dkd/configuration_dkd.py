@@ -115,13 +115,11 @@ class DKDCLIPConfig(PreTrainedConfig):
             ValueError: The backbone's code would have to be run, but nobody said that it is trusted.
         """
         trusted = kwargs.pop("trust_backbone_code", False) or __name__.startswith(REMOTE_CODE)
+        options = kwargs.pop("backbone_code_options", {})
         backbone = config_dict.get("backbone_config")
-        if (
-            isinstance(backbone, dict)
-            and backbone.get("model_type") not in CONFIG_MAPPING
-            and backbone.get("auto_map")
-        ):
-            config = _config_with_code(backbone, str(kwargs.get("name_or_path", "")), trusted)
+        unknown = isinstance(backbone, dict) and backbone.get("model_type") not in CONFIG_MAPPING
+        if unknown and backbone.get("auto_map"):
+            config = _config_with_code(backbone, str(kwargs.get("name_or_path", "")), trusted, options)
             config_dict = config_dict | {"backbone_config": config}
         return super().from_dict(config_dict, **kwargs)
 

@@ -52,6 +52,7 @@ CONFIGS = {
         image_config=VISION,
         text_config=TEXT | {"max_position_embeddings": MAX_TOKENS},
         multimodal_config=TRUNK,
+        hidden_size=TRUNK["hidden_size"],
         projection_dim=PROJECTION_DIM,
     ),
     "blip": lambda: BlipConfig(
