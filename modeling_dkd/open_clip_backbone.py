@@ -99,7 +99,7 @@ class OpenClipBackbone(PreTrainedModel):
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Tokens (N, L) of `OpenClipTokenizer`, shorter ones are filled with its padding -> (N, D), not normalised."""
-        text_cfg: dict[str, Any] = self.config.model_cfg["text_cfg"]  # type: ignore[index]
+        text_cfg = (self.config.model_cfg or {})["text_cfg"]
         length, padding = text_cfg.get("context_length", 77), text_cfg.get("pad_id", 0)
         if attention_mask is not None:
             input_ids = input_ids.masked_fill(attention_mask == 0, padding)

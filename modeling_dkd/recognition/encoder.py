@@ -196,11 +196,14 @@ def load_encoder(
     views = None if num_frames is None else f"{num_frames}x1x1"
     source = load_source(name, views, revision, dtype, torch.device(device))
     is_own = isinstance(source, OwnEncoder)
+    prepare: Callable[[Tensor], Tensor] = (
+        WholeFrames() if isinstance(source, OwnEncoder) else CroppedFrames(source.processor.image_processor)
+    )
     return Encoder(
         name=source.name,
         key=source.key(),
         num_frames=Views.parse(source.views).num_frames,
-        prepare=WholeFrames() if is_own else CroppedFrames(source.processor.image_processor),
+        prepare=prepare,
         templates=("{}",) if is_own else tuple(load_templates("single")),
         trained_prompts=None if is_own else _trained_prompts(name, revision),
         head_config=_head_config(source),
