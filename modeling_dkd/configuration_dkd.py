@@ -95,17 +95,18 @@ class DKDCLIPConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in `PreTrainedConfig`.
 
         Args:
             pretrained_model_name_or_path: Folder or repository.
+            *args: As there.
             **kwargs: As there, and `trust_backbone_code`: run the code of a backbone that comes with its own.
         """
         where = ("revision", "token", "cache_dir", "local_files_only")
         kwargs = {"name_or_path": str(pretrained_model_name_or_path)} | kwargs
         kwargs["backbone_code_options"] = {name: kwargs[name] for name in where if name in kwargs}
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
