@@ -206,11 +206,11 @@ def load_open_clip(name: str, revision: str | None = None, dtype: Any = torch.fl
     open_clip = import_open_clip()
     options.pop("trust_remote_code", None)
     folder = open_clip_folder(name, revision, **options)
+    config = open_clip_config(folder)
     if not (folder / WEIGHTS_FILE).is_file():
         raise ValueError(
             f"{name} has no {WEIGHTS_FILE}; other kinds of weights are not loaded, for they can hold code"
         )
-    config = open_clip_config(folder)
     model = open_clip.create_model(f"local-dir:{folder}", precision="fp32", pretrained_text=False)
     config._commit_hash = folder.name if "hf-hub:" in name else None
     return OpenClipBackbone(config, model).to(dtype).eval()
