@@ -124,7 +124,7 @@ def clip_frames(backbone: Any) -> int | None:
     if found is None:
         raise ValueError(
             f"the backbone {type(backbone).__name__} does not say how many frames its clips have; "
-            "load it with num_frames=8 or whatever it was trained with"
+            "its configuration needs num_frames"
         )
     return found
 

@@ -112,7 +112,7 @@ def test_jitter_reaches_every_frame():
 
 @pytest.mark.parametrize(("frames", "clips"), [(0, 1), (1, 0), (-1, 1)])
 def test_sampling_nothing_is_an_error(frames, clips):
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="of at least 1"):
         segment_positions(frames, clips)
 
 
