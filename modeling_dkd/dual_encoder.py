@@ -11,10 +11,8 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig
 from transformers.dynamic_module_utils import custom_object_save
-
-from .open_clip_backbone import PREFIX, load_open_clip
 
 
 SIMILARITY_PARAMETERS = ("logit_scale", "logit_bias", "temperature", "temp")
@@ -59,7 +57,7 @@ def load_dual_encoder(name_or_path: Any, **options: Any) -> tuple[Any, set[str]]
         return load_open_clip(str(name_or_path), **options), set()
     found = {name: options[name] for name in HUB_OPTIONS if name in options}
     config = options.get("config") or AutoConfig.from_pretrained(name_or_path, **found)
-    auto_class: Any = _retrieval_class(config) or AutoModel
+    auto_class: Any = _retrieval_class(config) or transformers.AutoModel  # at import it would bring the model in
     backbone, info = auto_class.from_pretrained(name_or_path, output_loading_info=True, **options)
     return backbone.eval(), set(info["missing_keys"])
 
@@ -69,7 +67,7 @@ def new_dual_encoder(config: Any) -> Any:
     model_class: Any = _retrieval_class(config)
     if has_own_code(config):
         model_class = type(config).model_class  # where the configuration was read
-    return AutoModel.from_config(config) if model_class is None else model_class._from_config(config)
+    return transformers.AutoModel.from_config(config) if model_class is None else model_class._from_config(config)
 
 
 def has_own_code(part: Any) -> bool:
@@ -345,3 +343,7 @@ def _siglip2_patches(images: Tensor, patch_size: int) -> dict[str, Tensor]:
         "pixel_attention_mask": torch.ones(patches.shape[:2], dtype=torch.int64, device=images.device),
         "spatial_shapes": torch.tensor([[rows, columns]], device=images.device).expand(num_images, 2),
     }
+
+
+# Last, for it makes its model known to transformers, which imports the modules that need this one.
+from .open_clip_backbone import PREFIX, load_open_clip  # noqa: E402

@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import (
     AutoConfig,
-    AutoModel,
     AutoTokenizer,
     BatchEncoding,
     PreTrainedConfig,
@@ -298,6 +298,6 @@ def _write_config(folder: Path, model_cfg: dict[str, Any]) -> None:
 
 
 AutoConfig.register(OpenClipConfig.model_type, OpenClipConfig, exist_ok=True)
-AutoModel.register(OpenClipConfig, OpenClipBackbone, exist_ok=True)
+transformers.AutoModel.register(OpenClipConfig, OpenClipBackbone, exist_ok=True)
 AutoTokenizer.register(OpenClipConfig, slow_tokenizer_class=OpenClipTokenizer, exist_ok=True)
 OpenClipTokenizer.register_for_auto_class("AutoTokenizer")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..processing_dkd import PREFIX as OPEN_CLIP  # which imports the model first, as open_clip_backbone needs
+from ..open_clip_backbone import PREFIX as OPEN_CLIP
 from .clip_encoder import ClipEncoder
 from .own_encoder import OwnEncoder, load_own_encoder
 from .sentence_transformers_encoder import PREFIX as SENTENCE_TRANSFORMERS
