@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
@@ -22,11 +22,18 @@ from .configuration_dkd import DKDCLIPConfig
 from .dkd_head import DKDHead
 from .domain_file import DOMAIN_FILE, FORMAT_VERSION, give_usual_mode, no_domain
 from .dual_encoder import (
+    RETRIEVAL_CLASSES,
     check_dual_encoder,
     embed_images,
     embed_texts,
+    embed_videos,
     freeze_similarity,
+    load_dual_encoder,
+    new_dual_encoder,
+    probe,
+    save_own_code,
     similarity_of,
+    takes_clips,
     token_embedder_of,
 )
 from .embedding_inputs import check_class_names
@@ -109,8 +116,10 @@ class DKDCLIPModel(PreTrainedModel):
         config.check()
         super().__init__(config)
         if backbone is None:
-            backbone = AutoModel.from_config(config.backbone_config)
+            backbone = new_dual_encoder(config.backbone_config)
         check_dual_encoder(backbone)
+        if type(backbone).__name__ in RETRIEVAL_CLASSES:
+            backbone.config.architectures = [type(backbone).__name__]  # or it would be built as another class
         config.backbone_config = backbone.config  # one object, so that later changes reach the encoders
         self.backbone = backbone
         self.temporal: TemporalTransformer | None = None
@@ -138,6 +147,11 @@ class DKDCLIPModel(PreTrainedModel):
     def _new_temporal_transformer(self) -> TemporalTransformer:
         """One as the configuration says, whose blocks have random weights."""
         config = self.config
+        if takes_clips(self.backbone):
+            raise ValueError(
+                f"{type(self.backbone).__name__} sees the frames of a clip together by itself; leave "
+                "num_temporal_layers at 0"
+            )
         return TemporalTransformer(config.projection_dim, config.num_temporal_layers, config.num_temporal_frames)
 
     def add_temporal_transformer(self, num_layers: int, num_frames: int) -> None:
@@ -179,6 +193,8 @@ class DKDCLIPModel(PreTrainedModel):
         """
         with_info = kwargs.pop("output_loading_info", False)
         accept_mismatch = kwargs.pop("ignore_mismatched_sizes", False)
+        if kwargs.get("trust_remote_code") and "config" not in kwargs:
+            kwargs["trust_backbone_code"] = True
         # Accepted at first, so that a mismatch can be told in one sentence instead of the library's table.
         loaded: Any = super().from_pretrained(
             pretrained_model_name_or_path,
@@ -231,6 +247,8 @@ class DKDCLIPModel(PreTrainedModel):
         """
         self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # `pipeline` writes into what it reads
         self.head.write_config()
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        save_own_code(self.backbone, save_directory)
         super().save_pretrained(save_directory, *args, **kwargs)
         for path in Path(save_directory).glob("model*.safetensors"):
             give_usual_mode(path)
@@ -240,9 +258,10 @@ class DKDCLIPModel(PreTrainedModel):
         """Put an unfitted head on a stock dual encoder, with the encoder's own logit scale and bias.
 
         Args:
-            name_or_path: Folder or Hub repository of the dual encoder, such as "openai/clip-vit-base-patch16".
+            name_or_path: Folder or Hub repository of the dual encoder, such as "openai/clip-vit-base-patch16", or one
+                of open_clip's: "open_clip:hf-hub:OWNER/NAME" or "open_clip:local-dir:FOLDER".
             **options: Options of `DKDCLIPConfig`; any other is one of `AutoModel.from_pretrained` (`dtype`,
-                `revision`, `attn_implementation`, ...).
+                `revision`, `attn_implementation`, `trust_remote_code`, ...).
 
         Returns:
             The model in evaluation mode; its logits are the backbone's own until a domain is fitted.
@@ -256,12 +275,12 @@ class DKDCLIPModel(PreTrainedModel):
         own_options = {name: options.pop(name) for name in own_names & options.keys()}
         if "backbone_config" in own_options:
             raise ValueError("from_backbone reads backbone_config from the checkpoint; leave it out")
-        backbone, info = AutoModel.from_pretrained(name_or_path, output_loading_info=True, **options)
+        backbone, missing = load_dual_encoder(name_or_path, **options)
         if backbone.config.model_type == DKDCLIPConfig.model_type:
             raise ValueError(f"{name_or_path} is a DKD checkpoint already; load it with from_pretrained")
         check_dual_encoder(backbone)
-        _refuse_missing(set(info["missing_keys"]), name_or_path)
-        for name, value in similarity_of(backbone).items():
+        _refuse_missing(missing, name_or_path)
+        for name, value in {"projection_dim": probe(backbone), **similarity_of(backbone)}.items():
             own_options.setdefault(name, value)
         model = cls(DKDCLIPConfig(backbone_config=backbone.config, **own_options), backbone)
         return model.eval()
@@ -282,34 +301,39 @@ class DKDCLIPModel(PreTrainedModel):
         return embedder.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
-        """Embed the frames, before the domain is applied: each by itself, unless there is a temporal transformer.
+        """Embed the frames, or the clips, before the domain is applied.
 
         Args:
-            pixel_values: Frames prepared by the processor, (B, T, C, H, W) with any T, or images (B, C, H, W), which
-                are videos of one frame; any float dtype.
+            pixel_values: Frames prepared by the processor, (B, T, C, H, W), V clips of each video (B, V, T, C, H, W),
+                or images (B, C, H, W), which are videos of one frame; any float dtype. T may be any number, unless the
+                backbone embeds whole clips, which have the frames that it was trained with.
 
         Returns:
-            Embeddings as the encoder gives them, not normalised, (B, T, D), dtype of the backbone; the head takes
-            them as the video's particles.
+            Embeddings as the encoder gives them, not normalised, dtype of the backbone; the head takes them as the
+            video's particles: one a frame, (B, V * T, D), or one a clip where the backbone embeds clips, (B, V, D).
 
         Raises:
-            ValueError: Another number of axes, no frames, or integers (pixels that were not normalised).
+            ValueError: Another number of axes, no frames, a number of frames that the backbone does not take, or
+                integers (pixels that were not normalised).
         """
         if pixel_values.dim() == 4:
             pixel_values = pixel_values.unsqueeze(1)
-        if pixel_values.dim() != 5 or 0 in pixel_values.shape[:2]:
+        if pixel_values.dim() not in (5, 6) or 0 in pixel_values.shape[:-3]:
             raise ValueError(
-                "pixel_values must be (videos, frames, channels, height, width) or (images, channels, height, width), "
+                "pixel_values must be (videos, frames, channels, height, width), (videos, clips, frames, channels, "
+                "height, width) or (images, channels, height, width), "
                 f"at least one of each, not {tuple(pixel_values.shape)}"
             )
         if not pixel_values.is_floating_point():
             raise ValueError(
                 f"pixel_values are {pixel_values.dtype}; prepare them with the processor, which scales them"
             )
-        batch_size, num_frames = pixel_values.shape[:2]
-        frames = pixel_values.flatten(0, 1).to(self.backbone.dtype)
-        embeds = self._joint(embed_images(self.backbone, frames))
-        embeds = embeds.unflatten(0, (batch_size, num_frames))
+        clips = pixel_values if pixel_values.dim() == 6 else pixel_values.unsqueeze(1)
+        clips = clips.to(self.backbone.dtype)
+        batch_size = len(clips)
+        if takes_clips(self.backbone):
+            return self._joint(embed_videos(self.backbone, clips.flatten(0, 1))).unflatten(0, (batch_size, -1))
+        embeds = self._joint(embed_images(self.backbone, clips.flatten(0, 2))).unflatten(0, (batch_size, -1))
         return embeds if self.temporal is None else self.temporal(embeds)
 
     def get_text_features(
@@ -492,7 +516,7 @@ class DKDCLIPModel(PreTrainedModel):
         if pixel_values is not None and video_embeds is not None:
             raise ValueError("give pixel_values or video_embeds, not both")
         if pixel_values is not None:
-            num_frames = pixel_values.shape[1] if pixel_values.dim() == 5 else 1
+            num_frames = math.prod(pixel_values.shape[1:-3])
             return self._encode(self.get_video_features, FRAMES_PER_CHUNK // max(1, num_frames), pixel_values)
         if video_embeds is None:
             raise ValueError("give pixel_values or video_embeds: the videos of the domain")

@@ -8,7 +8,12 @@ from types import ModuleType
 
 import pytest
 
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT, copy_code
+from tests.torchvision_operators import declare_missing_operators
+
+
+declare_missing_operators()  # before transformers imports torchvision, if it is there
+
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT, copy_code  # noqa: E402
 
 
 DATA = Path(os.environ.get("DKD_DATA", Path(__file__).resolve().parents[2] / "shared/data"))

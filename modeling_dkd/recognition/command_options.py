@@ -48,7 +48,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model",
         metavar="NAME",
-        help="folder or Hub repository of a DKD checkpoint or CLIP-like dual encoder, or FILE.py:NAME (see below); "
+        help="folder or Hub repository of a DKD checkpoint or dual encoder of images or clips, open_clip:hf-hub:NAME, "
+        "open_clip:local-dir:FOLDER, sentence_transformers:NAME, or FILE.py:NAME (see below); "
         f"default: {ONLY_SYNTHETIC}",
     )
     group.add_argument("--revision", metavar="COMMIT", help="branch, tag or commit of the --model repository")

@@ -85,7 +85,7 @@ def embed_target(encoder: ClipEncoder, target: str, folder: Path, num_clips: int
         "split": f"seed {CLIP_SEED}",
         "frames": VIEWS,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.detach()),
+        "logit_scale": encoder.logit_scale,
     }
     return EmbeddingSet(
         torch.cat(embeds), torch.tensor(labels), texts.view(len(prompts), -1, texts.shape[-1]), metadata
