@@ -570,7 +570,9 @@ class DKDHead(nn.Module):
             for directions in (self.known_directions, new)
         ]
         log_odds[1] = log_odds[1].masked_fill(fitted.T, -torch.inf)
-        _, of_fitted, of_new = background_and_classes(torch.cat(log_odds, 1)).split([1, num_classes, len(texts)], 1)
+        # Sliced, not split: sizes of parts would fix the number of classes in an exported graph.
+        assigned = background_and_classes(torch.cat(log_odds, 1))[:, 1:]
+        of_fitted, of_new = assigned[:, :num_classes], assigned[:, num_classes:]
         asked = torch.zeros_like(self.weights).index_add(0, index, fitted[:, 0].float()).clamp(max=1)
         return torch.where(self.anchored > 0, (of_fitted @ asked + of_new.sum(1)).clamp(0, 1), by_cosine)
 
@@ -597,7 +599,8 @@ class DKDHead(nn.Module):
         rank = (texts @ texts.T > 1 - 1e-6).tril(-1).sum(1, keepdim=True, dtype=torch.int32)
         num_tied = (cosines >= best - 1e-6).cumsum(1, dtype=torch.int32)
         rank = torch.minimum(rank, num_tied[:, -1:] - 1)
-        index = torch.searchsorted(num_tied, rank + 1)[:, 0]
+        # Counted, not searched: the graph of an exported head has no operator for a search.
+        index = (num_tied <= rank).sum(1)
         return index, best >= self.options.same_class_cosine
 
     def _fit_unknown_classes(self, shards: list[Tensor], num_components: int | None) -> "DKDHead":
