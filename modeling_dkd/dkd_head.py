@@ -64,7 +64,7 @@ from .embedding_inputs import (
 from .gaussian_mixture import fit_gaussian_mixture
 from .known_classes import background_and_classes, class_log_odds, fit_background, known_directions
 from .mixture_options import MixtureOptions
-from .precision import full_precision, has_values
+from .precision import full_precision, has_values, where_float64_is
 from .recent_samples import RecentSamples
 from .svgd import Kernel, svgd
 from .text_frame import TextFrame, common_norm, filled, place_fitted_texts, place_new_texts, without_axis
@@ -300,6 +300,7 @@ class DKDHead(nn.Module):
         return bool(self.weights.sum() > 0)
 
     @torch.no_grad()
+    @where_float64_is
     def fit(
         self,
         video_embeds: Videos,
@@ -368,6 +369,7 @@ class DKDHead(nn.Module):
         return self
 
     @torch.no_grad()
+    @where_float64_is
     def update(self, video_embeds: Tensor) -> "DKDHead":
         """Go on learning from the next batch of a stream; memory does not grow with its length.
 
