@@ -109,18 +109,19 @@ def _export(graph: FramesToLogits | EmbedsToLogits, examples: tuple[Tensor, ...]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch says to itself: missing torchvision, names that its own code deprecates."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without what the libraries say to themselves: missing torchvision, names that their own code deprecates."""
+    # The last is the root, through which onnxruntime recommends steps that torch.onnx has done.
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", None)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def quantise_encoder(path: Path) -> None:
@@ -134,10 +135,7 @@ def quantise_encoder(path: Path) -> None:
     encoder = nodes_before(onnx.load(path, load_external_data=False), "frame_embeds")
     unrounded = path.with_name(f"float_{path.name}")
     path.rename(unrounded)
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # recommends steps that torch.onnx has done
-    try:
+    with _quiet():
         quantize_dynamic(
             unrounded,
             path,
@@ -146,8 +144,6 @@ def quantise_encoder(path: Path) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
         )
-    finally:
-        root.setLevel(level)
     unrounded.unlink()
 
 

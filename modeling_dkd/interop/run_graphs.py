@@ -94,19 +94,20 @@ class Graphs:
 
 
 def load(folder: Path = Path(__file__).parent, num_threads: int = 0) -> Graphs:
-    """The graphs of a folder, on the CPU.
+    """The graphs of a folder, on the CPU, in float32 but for what was exported otherwise.
 
     Args:
         folder: Where they are.
         num_threads: 0: as many as the runtime thinks best.
     """
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    start = {"onnx": _onnx, "openvino": _openvino}[about["format"]]
+    start = {"onnx": start_onnx, "openvino": start_openvino}[about["format"]]
     runs = (start(folder / (name + SUFFIXES[about["format"]]), num_threads) for name in GRAPHS)
     return Graphs(about, load_file(folder / TEXTS)["text_embeds"], *runs)
 
 
-def _onnx(path: Path, num_threads: int) -> Run:
+def start_onnx(path: Path, num_threads: int = 0) -> Run:
+    """A graph in onnxruntime, on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -117,11 +118,11 @@ def _onnx(path: Path, num_threads: int) -> Run:
     return lambda inputs: dict(zip(outputs, session.run(None, dict(zip(names, inputs, strict=True))), strict=True))
 
 
-def _openvino(path: Path, num_threads: int) -> Run:
+def start_openvino(path: Path, num_threads: int = 0, precision: str = "f32") -> Run:
+    """A graph in OpenVINO, on the CPU; with "bf16" faster where the processor can, and off in the third digit."""
     import openvino
 
-    # Else OpenVINO multiplies in bfloat16 where the processor can, and answers are off in the third digit.
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": num_threads}
+    options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": num_threads}
     compiled = openvino.Core().compile_model(str(path), "CPU", options)
     # Copied: the arrays are the runtime's own, which the next run overwrites.
     return lambda inputs: {value.any_name: array.copy() for value, array in compiled(inputs).items()}
