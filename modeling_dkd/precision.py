@@ -26,6 +26,11 @@ def has_values(tensor: Tensor) -> bool:
     return not torch.compiler.is_compiling() and not tensor.is_meta and not isinstance(tensor, FakeTensor)
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that has none."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
+
 def where_float64_is(
     method: Callable[Concatenate[Any, Arguments], Result],
 ) -> Callable[Concatenate[Any, Arguments], Result]:

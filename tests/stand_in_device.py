@@ -10,7 +10,6 @@ from unittest.mock import patch
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 
 DEVICE = torch.device("cuda")
@@ -62,26 +61,43 @@ class _Kernels(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        tensors = []
-        tree_map(lambda x: tensors.append(x) if isinstance(x, torch.Tensor) else None, (args, kwargs))
+        tensors = list(_tensors((args, tuple(kwargs.values()))))
         there = [tensor for tensor in tensors if isinstance(tensor, Elsewhere)]
         here = [tensor for tensor in tensors if not isinstance(tensor, Elsewhere) and tensor.dim()]
         if there and here and func not in CROSSING:
             raise RuntimeError(f"{func} was given tensors of {DEVICE} and of the CPU")
         wanted = kwargs.get("device")
         is_there = bool(there) if wanted is None else torch.device(wanted).type in (DEVICE.type, BENEATH.type)
-        args_here, kwargs_here = tree_map(lambda x: x.values if isinstance(x, Elsewhere) else x, (args, kwargs))
+        args_here, kwargs_here = _on_cpu(args), {name: _on_cpu(value) for name, value in kwargs.items()}
         if wanted is not None:
             kwargs_here["device"] = torch.device("cpu")
         found = func(*args_here, **kwargs_here)
         if func._schema.name.endswith("_"):
             return args[0]
-        return tree_map(lambda x: self.wrapped(x) if isinstance(x, torch.Tensor) and is_there else x, found)
+        return self.wrapped(found) if is_there else found
 
     def wrapped(self, values):
+        if isinstance(values, list | tuple):
+            return type(values)(self.wrapped(value) for value in values)
+        if not isinstance(values, torch.Tensor):
+            return values
         if not self.has_float64 and values.dtype == torch.float64:
             raise TypeError("this device has no float64")
         return Elsewhere(values)
+
+
+def _tensors(values):
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _on_cpu(value):
+    if isinstance(value, Elsewhere):
+        return value.values
+    return type(value)(map(_on_cpu, value)) if type(value) in (list, tuple) else value
 
 
 class _Calls(TorchFunctionMode):
@@ -98,6 +114,8 @@ class _Calls(TorchFunctionMode):
             return self.kernels.wrapped(func(*args, **kwargs))
         if args and isinstance(args[0], Elsewhere) and func in PROPERTIES:
             return PROPERTIES[func]
+        if func is torch.Tensor.new_tensor and isinstance(args[0], Elsewhere):
+            return self.kernels.wrapped(torch.tensor(args[1], dtype=args[0].dtype))
         if func is torch.Tensor.tolist and isinstance(args[0], Elsewhere):
             return args[0].values.tolist()
         if func is torch.Tensor.to:

@@ -9,6 +9,8 @@ from tests.tiny_backbones import make_model, make_texts, make_videos
 
 
 DIM = 16
+# Every operator costs a call of Python here.
+FEW_ROUNDS = MixtureOptions(num_rounds=2, trust_rounds=1, text_trusts=(0.2,), recent_samples=60)
 
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="it stands in for a GPU that is there")
@@ -37,7 +39,7 @@ def assert_same_there(found, expected, device):
 
 
 def new_head():
-    return DKDHead(DKDCLIPConfig(projection_dim=DIM), MixtureOptions(recent_samples=60))
+    return DKDHead(DKDCLIPConfig(projection_dim=DIM), FEW_ROUNDS)
 
 
 @pytest.mark.parametrize("has_float64", [True, False])
@@ -104,6 +106,7 @@ def test_a_domain_is_saved_and_loaded_on_a_device(device, tmp_path):
 def test_a_model_embeds_fits_and_compares_on_its_device(device, kind):
     options = {"num_temporal_layers": 1, "num_temporal_frames": 2}  # fewer than the clips have: interpolated
     expected, model = make_model(kind, **options), make_model(kind, **options).to(device)
+    expected.head.options = model.head.options = FEW_ROUNDS
     videos, texts = make_videos(8, 3), make_texts(4, 2)
     expected.fit_domain(videos, texts)
     model.fit_domain(videos, texts)  # the videos may stay in main memory
