@@ -268,8 +268,10 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         mode = INTERPOLATION_MODES[self.resample]
         if frames.device.type == "cpu":
             return torch.nn.functional.interpolate(frames, target, mode=mode, antialias=True)
-        resized = torch.nn.functional.interpolate(frames.float(), target, mode=mode, antialias=True)
-        return resized.round_().clamp_(0, 255).to(torch.uint8)
+        pixels = frames.float()
+        for size in ((frames.shape[-2], target[1]), target):
+            pixels = torch.nn.functional.interpolate(pixels, size, mode=mode, antialias=True).round_().clamp_(0, 255)
+        return pixels.to(torch.uint8)
 
     def _target_size(self, height: int, width: int) -> tuple[int, int]:
         if "height" in self.size:

@@ -114,6 +114,9 @@ class _Calls(TorchFunctionMode):
             return self.kernels.wrapped(func(*args, **kwargs))
         if args and isinstance(args[0], Elsewhere) and func in PROPERTIES:
             return PROPERTIES[func]
+        if getattr(func, "__name__", "") in ("matmul", "__matmul__") and args[0].dim() == 1 and args[1].dim() > 1:
+            # PyTorch squeezes the result in place, which a wrapper cannot follow.
+            return (args[0][None] @ args[1])[..., 0, :]
         if func is torch.Tensor.new_tensor and isinstance(args[0], Elsewhere):
             return self.kernels.wrapped(torch.tensor(args[1], dtype=args[0].dtype))
         if func is torch.Tensor.tolist and isinstance(args[0], Elsewhere):

@@ -32,10 +32,10 @@ def embeddings(num_videos, num_classes=5):
     return videos, texts, chosen
 
 
-def assert_same_there(found, expected, device):
+def assert_same_there(found, expected, device, tolerance=1e-5):
     for name, value in expected.items():
         assert found[name].device.type == device.type, name
-        torch.testing.assert_close(found[name].cpu(), value, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found[name].cpu(), value, rtol=tolerance, atol=tolerance)
 
 
 def new_head():
@@ -111,7 +111,8 @@ def test_a_model_embeds_fits_and_compares_on_its_device(device, kind):
     expected.fit_domain(videos, texts)
     model.fit_domain(videos, texts)  # the videos may stay in main memory
     found = model(videos.to(device), texts.to(device), labels=torch.arange(8).remainder(4).to(device))
-    assert_same_there(found, expected(videos, texts, labels=torch.arange(8) % 4), device)
+    # The kernels of attention differ, and `known` of a few random clips is steep.
+    assert_same_there(found, expected(videos, texts, labels=torch.arange(8) % 4), device, tolerance=1e-4)
 
 
 def test_frames_are_prepared_on_their_device(device):
@@ -122,5 +123,5 @@ def test_frames_are_prepared_on_their_device(device):
         found = processor.preprocess_videos([[clip.to(device)]], num_crops=3)
         assert found.device.type == device.type
         expected = processor.preprocess_videos([[clip]], num_crops=3)
-        # One of 255: a device without uint8 kernels rounds float32 sums.
+        # 1 of 255: weights of uint8 kernels are rounded themselves.
         assert (found.cpu() - expected).abs().max() <= 1.01 * max(1 / 255 / std for std in processor.image_std)
