@@ -44,6 +44,7 @@ def export_folder(frozen: FrozenClasses, folder: Path, target: str, int8: bool =
     """
     settings = pixel_settings(frozen.processor.image_processor)
     example = _noise(frozen, num_videos=3)
+    folder = folder.resolve()
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
