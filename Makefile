@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
+# Hundreds of processes of the tests would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -47,8 +49,9 @@ gpu-check: $(READY)  ## fit, forward, update, training, bfloat16, compile on CUD
 space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
 	$(BIN)/dkd space
 
-# Two test processes with one thread each: threads of both would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
+# Two test processes with one thread each: threads of both would only wait for each other. Each begins with one half of
+# the files, so that fixtures of a file are made once.
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(READY)  ## the fast tests, under 3 minutes on two cores
 	$(PYTEST) -m "not slow"

@@ -4,10 +4,9 @@ A command is a module with `main(argv) -> exit code` that imports nothing slow b
 its user has to change it raises as ValueError or OSError; that becomes one line and exit code 2 here.
 """
 
-import argparse
+import os
 import sys
 from importlib import import_module
-from typing import NoReturn
 
 
 # Command: module, what it does.
@@ -37,28 +36,29 @@ EXTRAS = {
     "synthetic": "eval",
     "training": "train",
 }
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as those of the commands are, and which keeps the lines of its epilog."""
-
-    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and leave with exit code 2."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+SIGPIPE_EXIT_CODE = 141
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; its exit code, 2 with one line on standard error when the user has to change something."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run a command; its exit code, 2 with one line on standard error when the user has to change something.
+
+    When whoever reads the output goes first, as in `dkd --help | head -1`, the command ends without a word, with the
+    code that a shell gives to what SIGPIPE has ended.
+    """
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            print(end="", flush=True)  # Here: what fails when Python ends can no longer be caught.
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed from the start
+            os.dup2(nowhere, stream.fileno())
+        return SIGPIPE_EXIT_CODE
+
+
+def _run(argv: list[str]) -> int:
+    """Exit code of a command, 2 with one line on standard error when the user has to change something."""
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
@@ -74,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(
             f'dkd {argv[0]} needs {library}, which is not installed; run: pip install "modeling-dkd[{extra}]"'
         )
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:

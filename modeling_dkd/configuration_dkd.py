@@ -79,6 +79,8 @@ class DKDCLIPConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in what was not given and check every value."""
+        if "num_frames" in kwargs:
+            raise ValueError("num_frames is no option of the model; give it to DKDCLIPProcessor")
         backbone = self.backbone_config = _as_config(self.backbone_config)
         if self.projection_dim is None:
             self.projection_dim = _projection_dim(backbone) or DEFAULT_PROJECTION_DIM
@@ -90,6 +92,15 @@ class DKDCLIPConfig(PreTrainedConfig):
             # The base class hands its own setting down; without this it would wipe out the backbone's.
             kwargs["attn_implementation"] = backbone._attn_implementation
         super().__post_init__(**kwargs)
+
+    @property
+    def num_frames(self) -> int:
+        """Not here, but in the processor: only the library's own video pipeline asks a configuration for it."""
+        raise AttributeError(
+            "the library's video-classification pipeline cannot run this model; for a model in memory give "
+            'pipeline("video-classification", model=model, processor=processor, '
+            "pipeline_class=VideoClassificationPipeline), and num_frames to the processor"
+        )
 
     def check(self) -> None:
         """Check the values against their ranges and the backbone; options may also be set after construction.

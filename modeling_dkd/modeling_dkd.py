@@ -360,8 +360,8 @@ class DKDCLIPModel(PreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        pixel_values: Tensor,
-        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
@@ -383,8 +383,14 @@ class DKDCLIPModel(PreTrainedModel):
             Logits, the moved embeddings, the strength, and the loss when labels were given.
 
         Raises:
-            ValueError: An input has the wrong shape, a label names no class, or inner states are asked for.
+            ValueError: An input is missing or has the wrong shape, a label names no class, or inner states are asked
+                for.
         """
+        if pixel_values is None or input_ids is None:
+            raise ValueError(
+                "DKDCLIPModel compares videos with texts: give pixel_values and input_ids; for one of them alone "
+                "there are get_video_features and get_text_features, for a pipeline VideoClassificationPipeline"
+            )
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         for name, value in asked.items():
             if value or (value is None and getattr(self.config, name, False)):

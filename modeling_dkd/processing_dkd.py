@@ -4,6 +4,7 @@ Needs torch and transformers alone; PIL images need Pillow and video files need 
 """
 
 import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from transformers import AutoConfig, AutoTokenizer, BatchFeature
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
-from .frame_sampling import Views
-from .image_processing_dkd import IMAGE_OPTIONS, DKDCLIPImageProcessor, is_array, join_equal_sizes
+from .frame_sampling import Views, is_count
+from .image_processing_dkd import IMAGE_OPTIONS, DKDCLIPImageProcessor, describe, is_array, join_equal_sizes
 from .video_inputs import frames_of, list_of_videos
 
 
@@ -62,8 +63,8 @@ class DKDCLIPProcessor(ProcessorMixin):
         text_padding: str = "longest",
         max_text_length: int | None = None,
     ) -> None:
-        if num_frames < 1:
-            raise ValueError(f"num_frames must be at least 1, not {num_frames}")
+        if not is_count(num_frames):
+            raise ValueError(f"num_frames must be a whole number of at least 1, not {num_frames!r}")
         if text_padding not in ("longest", "max_length"):
             raise ValueError(f"text_padding must be 'longest' or 'max_length', not {text_padding!r}")
         self.num_frames = num_frames
@@ -184,15 +185,18 @@ class DKDCLIPProcessor(ProcessorMixin):
 
     def _tokenize(self, text: str | list[str] | list[list[str]], **text_kwargs: Any) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask`, (K, L) or (K, P, L)."""
-        texts: list[Any] = [text] if isinstance(text, str) else list(text)
+        texts = [text] if isinstance(text, str) else _listed(text, "text")
         if not texts:
             raise ValueError("the list of texts is empty")
         nested = not isinstance(texts[0], str)
-        if nested:
-            counts = sorted({0 if isinstance(group, str) else len(group) for group in texts})
-            if len(counts) != 1 or counts[0] == 0:
-                raise ValueError(f"every class needs the same number of prompts, at least one; found {counts}")
-        flat = [prompt for group in texts for prompt in group] if nested else texts
+        groups = [_listed(group, f"text[{number}]") for number, group in enumerate(texts)] if nested else [texts]
+        counts = sorted({len(group) for group in groups})
+        if len(counts) != 1 or counts[0] == 0:
+            raise ValueError(f"every class needs the same number of prompts, at least one; found {counts}")
+        flat = [prompt for group in groups for prompt in group]
+        for prompt in flat:
+            if not isinstance(prompt, str):
+                raise ValueError(f"text must hold texts alone, not {describe(prompt)}")
         limit = self.max_text_length or _limit_of(self.tokenizer)
         options: dict[str, Any] = {"padding": self.text_padding if limit else "longest"}
         if limit:
@@ -247,6 +251,13 @@ def _max_text_length(config: Any, tokenizer: Any) -> int | None:
         positions -= text_config.pad_token_id + 1
     limits = [limit for limit in (positions, _limit_of(tokenizer)) if limit is not None]
     return min(limits) if limits else None
+
+
+def _listed(texts: Any, name: str) -> list[Any]:
+    """What should be several texts, as a list."""
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        raise ValueError(f"{name} must be a list of texts, not {describe(texts)}")
+    return list(texts)
 
 
 def _list_of_images(images: Any) -> list[Any]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modeling_dkd import DKDCLIPConfig, DKDHead, precision
+from modeling_dkd import DKDCLIPConfig, DKDHead, precision, recent_samples
 from modeling_dkd.image_processing_dkd import DKDCLIPImageProcessor
 from modeling_dkd.mixture_options import MixtureOptions
 from tests.stand_in_device import stand_in
@@ -64,7 +64,8 @@ def _refuses(device, has_float64):
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_a_head_is_fitted_updated_and_used_on_its_device(device, labelled):
+def test_a_head_is_fitted_updated_and_used_on_its_device(device, labelled, monkeypatch):
+    monkeypatch.setattr(recent_samples, "RECENT_SAMPLES", 60)
     videos, texts, classes = embeddings(90)
     labels = torch.where(torch.arange(40) % 4 == 0, classes[:40], -1) if labelled else None
     expected, head = new_head(), new_head().to(device)

@@ -8,22 +8,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from modeling_dkd import DKDCLIPConfig, DKDHead
+from modeling_dkd import DKDHead
 from modeling_dkd.dkd_head import BUFFER_AXES
 from modeling_dkd.domain_file import DOMAIN_FILE, FORMAT_VERSION
-from tests.toy_domain import toy_domain
+from tests.fitted_heads import BIAS, DIM, FITTED, NUM_CLASSES, SCALE, TOY, make_head
 
 
-DIM, NUM_CLASSES, SCALE, BIAS = 24, 6, 60.0, -1.5
-TOY = toy_domain()
 NO_DOMAIN = "it is not a domain of this version of DKD; fit the domain again."
 
 
-def make_head(dim=DIM, **options):
-    return DKDHead(DKDCLIPConfig(projection_dim=dim, logit_scale=SCALE, logit_bias=BIAS, **options))
-
-
-FITTED = make_head().fit(TOY.videos, TOY.texts)
 SMALLER = make_head().fit(TOY.videos[:40], TOY.texts[:4])
 STATE = FITTED.state_dict()
 # All that a head keeps, by itself: a buffer that comes later is in every test below.

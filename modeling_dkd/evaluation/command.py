@@ -5,9 +5,9 @@ import math
 import sys
 from pathlib import Path
 
-from ..cli import OneLineParser
 from ..data.prompts import TEMPLATE_SETS
 from ..embedding.cache_arrays import ARRAYS
+from ..one_line_parser import OneLineParser
 from .names import ABLATIONS, BASELINES, DATASETS, DTYPES, FORMATS, GIVEN, PROTOCOLS
 
 

@@ -1,11 +1,10 @@
 """Classes as users give them, and which clips they have labelled already."""
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.plain_files import read_text
+from ..data.plain_files import read_table, read_text
 from .clip_listing import Clip, shown
 
 
@@ -67,13 +66,13 @@ def read_labels(file: str | os.PathLike[str], clips: Sequence[Clip], class_names
         by_end.setdefault(os.path.basename(clip.path), []).append(clip.path)
     labels: dict[str, int] = {}
     for line, row in _rows(name):
-        label = (row["label"] or "").strip()
+        label = row["label"].strip()
         if not label:
             continue
         if label not in number:
             few = ", ".join(list(class_names)[:10]) + (" ..." if len(class_names) > 10 else "")
             raise ValueError(f"{name}, line {line}: {label[:100]!r} is no class that is asked; these are {few}")
-        named = row["clip"] or ""
+        named = row["clip"]
         path = _path_of(named, by_name, paths, by_end)
         if isinstance(path, int):
             found = "none" if not path else f"{path}"
@@ -85,18 +84,13 @@ def read_labels(file: str | os.PathLike[str], clips: Sequence[Clip], class_names
     return labels
 
 
-def _rows(name: str) -> list[tuple[int, dict[str, str | None]]]:
+def _rows(name: str) -> list[tuple[int, dict[str, str]]]:
     """Line number and columns of each row."""
-    try:
-        with open(name, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
-            lacking = [column for column in ("clip", "label") if column not in columns]
-            if lacking:
-                raise ValueError(f"no column {lacking[0]}; its columns are {', '.join(columns) or 'none'}")
-            return [(reader.line_num, row) for row in reader]
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"cannot read {name}: {error}") from error
+    columns, rows = read_table(name)
+    lacking = [column for column in ("clip", "label") if column not in columns]
+    if lacking:
+        raise ValueError(f"{name}: no column {lacking[0]}; its columns are {', '.join(columns) or 'none'}")
+    return rows
 
 
 def _path_of(clip: str, by_name: dict[str, str], paths: set[str], by_end: dict[str, list[str]]) -> str | int:

@@ -3,14 +3,13 @@
 list_clips(["camera", "more/one.mp4", "list.txt", "table.csv"])      # [Clip(name, path), ...]
 """
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..data.plain_files import read_text
-from ..data.video_files import VIDEO_EXTENSIONS, files_below
+from ..data.plain_files import read_table, read_text
+from ..data.video_files import VIDEO_EXTENSIONS, as_meant, files_below
 
 
 LIST_EXTENSIONS = (".txt", ".csv")
@@ -88,19 +87,14 @@ def _listed(file: str) -> Iterator[Clip]:
     for name in names:
         if "\0" in name:
             raise ValueError(f"{shown(file)} lists {name[:200]!r}, which is no path: it holds a null byte")
-        yield _clip(name, os.path.dirname(file))
+        yield _clip(as_meant(name, os.path.dirname(file)), os.path.dirname(file))
 
 
 def _column(file: str) -> list[str]:
     """The paths in a CSV."""
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
-            column = next((name for name in PATH_COLUMNS if name in columns), None)
-            if column is None:
-                there = ", ".join(columns) or "none"
-                raise ValueError(f"no column {' or '.join(PATH_COLUMNS)}; its columns are {there}")
-            return [row[column] or "" for row in reader]
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"cannot read {shown(file)}: {error}") from error
+    columns, rows = read_table(file)
+    column = next((name for name in PATH_COLUMNS if name in columns), None)
+    if column is None:
+        there = ", ".join(columns) or "none"
+        raise ValueError(f"{shown(file)}: no column {' or '.join(PATH_COLUMNS)}; its columns are {there}")
+    return [row[column] for _, row in rows]

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..cli import OneLineParser
 from ..data.prompts import TEMPLATE_SETS
+from ..one_line_parser import OneLineParser
 
 
 DTYPES = ("float32", "bfloat16", "float16")

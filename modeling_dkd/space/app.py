@@ -13,7 +13,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..cli import OneLineParser
+from ..one_line_parser import OneLineParser
 from ..synthetic.checkpoint import CHECKPOINT, HUB_CONFIGS, PACKAGE, copy_code
 
 

@@ -83,6 +83,7 @@ assert find_clips(model, folder, names, "growing", examples.labels).files
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_examples_are_clips_of_one_domain_to_pick_and_to_fit(tmp_path):
     examples = make_examples(tmp_path)
     assert len(examples.shown) == NUM_SHOWN
