@@ -10,7 +10,7 @@ from tests.tiny_backbones import make_model, make_texts, make_videos
 
 DIM = 16
 # Every operator costs a call of Python here.
-FEW_ROUNDS = MixtureOptions(num_rounds=2, trust_rounds=1, text_trusts=(0.2,), recent_samples=60)
+FEW_ROUNDS = MixtureOptions(num_rounds=2)
 
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="it stands in for a GPU that is there")
