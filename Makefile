@@ -43,6 +43,9 @@ bench: $(READY)  ## ours beside what a user would write, docs/benchmarks.md; 20 
 growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, streams: docs/growth.md
 	$(BIN)/python benchmarks/growth.py
 
+gpu-check: $(READY)  ## fit, forward, update, training, bfloat16, compile on CUDA beside the CPU; minutes on one GPU
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.gpu_check
+
 space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
 	$(BIN)/dkd space
 
@@ -84,4 +87,4 @@ style: $(READY)  ## format and mend what can be mended
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) .venv-matrix demo dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo card publish results bench growth space wheel test test-slow test-all faults fuzz test-matrix quality style clean
+.PHONY: help setup demo card publish results bench growth gpu-check space wheel test test-slow test-all faults fuzz test-matrix quality style clean

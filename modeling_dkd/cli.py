@@ -18,6 +18,7 @@ COMMANDS = {
     "timeline": ("recognition.timeline_command", "what is seen when in long videos: captions, tables, a page"),
     "search": ("recognition.search_command", "the clips or moments that match a text best"),
     "suggest": ("recognition.suggest_command", "which clips to label next"),
+    "export": ("interop.export_command", "a model and its domain as graphs for ONNX or OpenVINO"),
     "demo": ("synthetic.demo_command", "zero-shot beside DKD on made-up clips of shifted domains"),
     "space": ("space.app", "a page in the browser to try it on clips of your own"),
     "card": ("hub.card_command", "write a model's card from what was measured"),
@@ -29,6 +30,7 @@ COMMANDS = {
 EXTRAS = {
     "evaluation": "eval",
     "hub": "hub",
+    "interop": "export",
     "recognition": "eval",
     "space": "space",
     "synthetic": "eval",

@@ -65,7 +65,7 @@ from .embedding_inputs import (
 from .gaussian_mixture import fit_gaussian_mixture
 from .known_classes import KnownModel, fit_known, known_directions
 from .mixture_options import MixtureOptions
-from .precision import full_precision, has_values
+from .precision import full_precision, has_values, where_float64_is
 from .recent_samples import RECENT_SAMPLES, RecentSamples
 from .svgd import Kernel, svgd
 from .text_frame import TextFrame, common_norm, filled, place_fitted_texts, place_new_texts, without_axis
@@ -303,6 +303,7 @@ class DKDHead(nn.Module):
         return bool(self.weights.sum() > 0)
 
     @torch.no_grad()
+    @where_float64_is
     def fit(
         self,
         video_embeds: Videos,
@@ -371,6 +372,7 @@ class DKDHead(nn.Module):
         return self
 
     @torch.no_grad()
+    @where_float64_is
     def update(self, video_embeds: Tensor) -> "DKDHead":
         """Go on learning from the next batch of a stream; memory does not grow with its length.
 
@@ -599,7 +601,8 @@ class DKDHead(nn.Module):
         rank = (texts @ texts.T > 1 - 1e-6).tril(-1).sum(1, keepdim=True, dtype=torch.int32)
         num_tied = (cosines >= best - 1e-6).cumsum(1, dtype=torch.int32)
         rank = torch.minimum(rank, num_tied[:, -1:] - 1)
-        index = torch.searchsorted(num_tied, rank + 1)[:, 0]
+        # Counted, not searched: the graph of an exported head has no operator for a search.
+        index = (num_tied <= rank).sum(1)
         return index, best >= SAME_CLASS_COSINE
 
     def _fit_unknown_classes(self, shards: list[Tensor], num_components: int | None) -> "DKDHead":

@@ -13,6 +13,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from .frame_sampling import Views, segment_indices
+from .precision import widest_float
 from .video_frames import VideoFrames, read_frames
 
 
@@ -278,8 +279,10 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         mode = INTERPOLATION_MODES[self.resample]
         if frames.device.type == "cpu":
             return torch.nn.functional.interpolate(frames, target, mode=mode, antialias=True)
-        resized = torch.nn.functional.interpolate(frames.float(), target, mode=mode, antialias=True)
-        return resized.round_().clamp_(0, 255).to(torch.uint8)
+        pixels = frames.float()
+        for size in ((frames.shape[-2], target[1]), target):
+            pixels = torch.nn.functional.interpolate(pixels, size, mode=mode, antialias=True).round_().clamp_(0, 255)
+        return pixels.to(torch.uint8)
 
     def _target_size(self, height: int, width: int) -> tuple[int, int]:
         if "height" in self.size:
@@ -335,8 +338,9 @@ def _stretch_weights(old: int, length: int, start: int, size: int, mode: str) ->
 
 
 def _weighted(frames: torch.Tensor, side: int, weights: torch.Tensor) -> torch.Tensor:
-    """Weightings (new, old) of the pixels along one side, uint8."""
-    mixed = frames.movedim(side, -1).double() @ weights.T.to(frames.device)
+    """Weightings (new, old) of the pixels along one side, uint8; off by 1 at most where there is no float64."""
+    dtype = widest_float(frames.device)
+    mixed = frames.movedim(side, -1).to(dtype) @ weights.T.to(frames.device, dtype)
     return mixed.movedim(-1, side).round_().clamp_(0, 255).to(torch.uint8)
 
 

@@ -1,0 +1,1 @@
+"""Fitted models for runtimes other than PyTorch: ONNX and OpenVINO."""
