@@ -38,6 +38,7 @@ from ..data.prompts import class_prompts, description_prompts, load_templates
 from ..dkd_head import DKDHead
 from ..embedding.clip_embedding import embed_texts
 from ..embedding.clip_encoder import ClipEncoder
+from ..encoder_identity import EncoderIdentity
 from ..image_processing_dkd import DKDCLIPImageProcessor
 from ..synthetic.checkpoint import CHECKPOINT
 from ..video_frames import read_frames
@@ -112,6 +113,7 @@ class Encoder:
         videos: Prepared clips -> embeddings (N, P, D) or (N, D).
         texts: Texts -> embeddings (N, D) or (N, P, D).
         num_cut: Texts -> how many of them are longer than the encoder takes.
+        identity: By which a domain that is shared knows it; None where it has no weights that are known.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Encoder:
     videos: Callable[[list[Tensor]], Tensor]
     texts: Callable[[list[str]], Tensor]
     num_cut: Callable[[list[str]], int]
+    identity: EncoderIdentity | None = None
 
     @property
     def dim(self) -> int:
@@ -143,7 +146,9 @@ class Encoder:
 
     def new_head(self) -> DKDHead:
         """A head for these embeddings that knows no domain yet."""
-        return DKDHead(copy.deepcopy(self.head_config)).eval()
+        head = DKDHead(copy.deepcopy(self.head_config)).eval()
+        head.encoder = self.identity
+        return head
 
     @torch.inference_mode()
     def embed_videos(self, clips: list[Tensor]) -> Tensor:
@@ -266,6 +271,7 @@ def _checkpoint_encoder(
         videos=clip_encoder.embed_clips,
         texts=clip_encoder.encode,
         num_cut=clip_encoder.num_cut,
+        identity=clip_encoder.model.encoder_identity(clip_encoder.processor),
     )
 
 

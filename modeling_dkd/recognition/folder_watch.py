@@ -25,7 +25,7 @@ from .encoder import Encoder, load_encoder
 from .prediction_table import check_table
 from .predictions import Prediction, Question, predict
 from .result_log import FORMATS, ResultLog, key, nanoseconds
-from .saved_domain import SavedDomain, digest, load_domain, save_domain
+from .saved_domain import HUB_SCHEME, SavedDomain, digest, is_on_hub, load_domain, save_domain
 
 
 # Arrivals that are embedded together, and from how many on workers are worth their start.
@@ -84,7 +84,7 @@ def watch(
     path = check_table(output, FORMATS)
     arrivals = Arrivals(Path(folder), settle)
     arrivals.look()
-    stored = None if use.folder is None or not Path(use.folder).exists() else load_domain(use.folder)
+    stored = load_domain(use.folder) if use.folder is not None and _is_there(use) else None
     if classes is None and stored is None:
         raise ValueError("no classes: give --classes, a file with one a line, or a --domain that knows some")
     encoder = load_encoder(model, frames, revision, dtype, shared_accelerator().device)
@@ -94,6 +94,17 @@ def watch(
     log = ResultLog(path)
     watcher = _Watcher(Path(folder), encoder, question, cache, use, log, stored, batch_size, num_workers)
     return _results(watcher, arrivals, log, interval, 0.0 if once else patience, once)
+
+
+def _is_there(use: DomainUse) -> bool:
+    """Whether the domain to go on with is in a folder, or on the Hub and will be saved elsewhere; else one is made."""
+    if use.folder is None or Path(use.folder).exists():
+        return use.folder is not None
+    if is_on_hub(use.folder) and use.save_to is not None:
+        return True
+    if os.fspath(use.folder).startswith(HUB_SCHEME):
+        raise ValueError(f"{os.fspath(use.folder)} is on the Hub; say with --save-domain where it goes on learning")
+    return False
 
 
 def _results(

@@ -154,6 +154,12 @@ class Handler(BaseHTTPRequestHandler):
         found = self.hub.repositories.get((type, repo))
         if found is None:
             self.answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+        elif found.private and (self.headers.get("Authorization") or "").removeprefix("Bearer ") not in (
+            WRITER,
+            READER,
+        ):
+            self.answer({"error": "Invalid username or password."}, 401, {"X-Error-Code": "RepoNotFound"})
+            return None
         return found
 
     def create(self) -> None:

@@ -10,7 +10,8 @@ import torch
 
 from modeling_dkd.cli import main
 from modeling_dkd.configuration_dkd import DKDCLIPConfig
-from modeling_dkd.dkd_head import DOMAIN_FILE, DKDHead
+from modeling_dkd.dkd_head import DKDHead
+from modeling_dkd.domain_file import DOMAIN_FILE
 from modeling_dkd.embedding.embedding_cache import read_embeddings
 from modeling_dkd.recognition import DomainUse, recognise, recognise_embeddings
 from modeling_dkd.recognition.prediction_table import COLUMNS

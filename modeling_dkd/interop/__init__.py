@@ -1,0 +1,1 @@
+"""DKD in the harnesses of others."""
