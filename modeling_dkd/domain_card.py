@@ -85,7 +85,7 @@ def render_domain_card(domain: StoredDomain, repo_id: str, num_bytes: int) -> st
             else "Which encoder it belongs to was not written down; embeddings of another one mean nothing to it.\n",
             "```python",
             "from modeling_dkd import DKDCLIPModel\n",
-            f"model = DKDCLIPModel.from_backbone({base or 'the encoder'!r})",
+            f"model = DKDCLIPModel.from_backbone({base or 'OWNER/ENCODER'!r})",
             f"model.load_domain({repo_id!r})  # revision=... pins a commit",
             "```\n",
             f"With embeddings alone: `DKDHead.from_pretrained({repo_id!r})`. On the command line: "

@@ -40,7 +40,7 @@ class EncoderIdentity:
         """As messages call it."""
         known = (self.revision and f"revision {self.revision[:12]}", self.weights and f"weights {self.weights}")
         told = [part for part in known if part] + [f"D {self.projection_dim}"]
-        return f"{self.name or 'an encoder without a name'} ({', '.join(told)})"
+        return f"{self.name or 'without a name'} ({', '.join(told)})"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it, without what is not known."""
@@ -83,8 +83,8 @@ class EncoderIdentity:
             is_other |= equal_weights is False or (both_repositories and not same_repository and not equal_weights)
         if is_other:
             raise ValueError(
-                f"{source} belongs to the encoder {self}, but this model has {model}; load that encoder, or fit the "
-                "domain again with this one."
+                f"{source} belongs to the encoder {self}, but this model's encoder is {model}; load the "
+                "domain's encoder, or fit a domain with this one."
             )
         if same_repository and other_revision:
             logger.warning(

@@ -145,7 +145,7 @@ def _model_meta(encoder: Encoder, domain: Domain) -> ModelMeta:
     return ModelMeta(
         loader=None,
         name=f"{owner or 'local'}/{Path(name).stem}-{suffix}",
-        revision=(identity.revision or identity.weights) if identity is not None else None,
+        revision=(identity.revision or str(identity.weights).replace(":", "-")) if identity is not None else None,
         release_date=None,
         languages=None,
         n_parameters=None,

@@ -156,7 +156,7 @@ def test_a_model_takes_a_domain_of_its_encoder_alone(online, tmp_path):
     fresh = DKDCLIPModel.from_backbone(tmp_path / "clip-0").load_domain(REPO, revision=done.oid)
     assert fresh.config.id2label[1] == NAMES[1]
     assert torch.equal(fresh.head.means, one.head.means)
-    with pytest.raises(ValueError, match=r"belongs to the encoder clip-0 .* this model has clip-1"):
+    with pytest.raises(ValueError, match=r"belongs to the encoder clip-0 .* this model's encoder is clip-1"):
         another.load_domain(REPO)
     assert str(tmp_path).encode() not in b"".join(online.files(REPO).values())
 
