@@ -128,8 +128,8 @@ def _kind(item: Any) -> tuple[str, Any]:
         ((kind, value),) = item.items()
         return kind, _existing(value) if kind != "text" else value
     if isinstance(item, str | os.PathLike):
-        ending = Path(item).suffix.lower()
-        if ending in VIDEO_ENDINGS or ending in IMAGE_ENDINGS:
+        ending = Path(item).suffix.lower().strip()
+        if ending in VIDEO_ENDINGS or ending in IMAGE_ENDINGS or (ending and os.path.isfile(item)):
             return "image" if ending in IMAGE_ENDINGS else "video", _existing(item)
         if isinstance(item, str):
             return "text", item
@@ -147,7 +147,7 @@ def _kind(item: Any) -> tuple[str, Any]:
 
 def _existing(value: Any) -> Any:
     """A path that is there, and anything that is no path."""
-    if isinstance(value, str | os.PathLike) and not Path(value).is_file():
+    if isinstance(value, str | os.PathLike) and not os.path.isfile(value):
         raise ValueError(
             f"there is no file {os.fspath(value)!r}; if it is meant as a text, give {{'text': {os.fspath(value)!r}}}"
         )

@@ -13,6 +13,7 @@ from modeling_dkd.cli import main
 from modeling_dkd.domain_card import CARD_FILE, PICTURE_FILE
 from modeling_dkd.domain_file import DOMAIN_FILE
 from modeling_dkd.domain_hub import is_hub_name
+from modeling_dkd.encoder_identity import logger as identity_logger
 from modeling_dkd.recognition.saved_domain import SavedDomain, hub_name, load_domain, save_domain
 
 from ..test_domain_file import assert_same_head
@@ -159,6 +160,27 @@ def test_a_model_takes_a_domain_of_its_encoder_alone(online, tmp_path):
     with pytest.raises(ValueError, match=r"belongs to the encoder clip-0 .* this model's encoder is clip-1"):
         another.load_domain(REPO)
     assert str(tmp_path).encode() not in b"".join(online.files(REPO).values())
+
+
+def test_another_revision_of_the_encoders_repository_is_a_warning(online, api, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(identity_logger, "warning", lambda text, *values: said.append(text % values))
+    api.create_repo("owner/clip")
+    commits = []
+    for seed in (0, 1):
+        folder = save_tiny_clip(tmp_path / f"clip-{seed}", seed)
+        commits.append(api.upload_folder(repo_id="owner/clip", folder_path=folder).oid)
+    one, two = (DKDCLIPModel.from_backbone("owner/clip", revision=commit) for commit in commits)
+    one.fit_domain(video_embeds=TOY.videos, text_embeds=TOY.texts, class_names=NAMES)
+    one.head.push_to_hub(REPO)
+    encoder = DKDHead.from_pretrained(REPO).encoder
+    assert (encoder.name, encoder.revision) == ("owner/clip", commits[0])
+    assert ModelCard(online.files(REPO)[CARD_FILE].decode()).data.base_model == "owner/clip"
+    DKDCLIPModel.from_backbone("owner/clip", revision=commits[0]).load_domain(REPO)
+    assert not said
+    two.load_domain(REPO)
+    assert len(said) == 1
+    assert all(commit in said[0] for commit in commits)
 
 
 def test_the_card_has_a_table_a_picture_and_what_is_told_of_single_clips(online):
