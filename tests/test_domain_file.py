@@ -59,6 +59,15 @@ def other_shapes(tensor):
     return [tensor[None], torch.cat([tensor, tensor[:1]]) if tensor.dim() else tensor.repeat(3)]
 
 
+def test_a_file_is_as_large_as_the_page_says(tmp_path):
+    """About 4 D (2 D + 6 K) bytes, with a header of some kB."""
+    dim, num_classes = 128, 10
+    toy = toy_domain(60, num_classes, dim)
+    make_head(dim).fit(toy.videos, toy.texts).save_pretrained(tmp_path)
+    size = (tmp_path / DOMAIN_FILE).stat().st_size
+    assert abs(size - 4 * dim * (2 * dim + 6 * num_classes)) < 16_000
+
+
 def test_the_state_holds_everything_and_the_version():
     assert set(NAMES) == {"log_logit_scale", "logit_bias", "format_version", *BUFFER_AXES}
     assert float(STATE["format_version"]) == FORMAT_VERSION
