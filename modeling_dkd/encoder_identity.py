@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from transformers.utils import logging
 
@@ -121,6 +122,24 @@ def fingerprint(encoder: nn.Module) -> str | None:
         values = tensor.detach().reshape(-1)[torch.tensor(positions, dtype=torch.int64, device=tensor.device)]
         digest.update(values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return f"{dtype}:{digest.hexdigest()[:16]}"
+
+
+def cached_commit(name_or_path: Any, options: Mapping[str, Any]) -> str | None:
+    """Commit of a repository that has just been loaded, as the cache of the Hub tells; None for a folder.
+
+    Args:
+        name_or_path: What was loaded.
+        options: What it was loaded with, of which `revision` and `cache_dir` matter.
+    """
+    if Path(name_or_path).exists():
+        return None
+    try:
+        found = try_to_load_from_cache(
+            str(name_or_path), "config.json", options.get("cache_dir"), options.get("revision") or "main"
+        )
+    except ValueError:  # no name of a repository
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def known_name(name_or_path: str) -> str:

@@ -31,7 +31,7 @@ from .dual_encoder import (
     token_embedder_of,
 )
 from .embedding_inputs import check_class_names
-from .encoder_identity import EncoderIdentity, fingerprint, known_name
+from .encoder_identity import EncoderIdentity, cached_commit, fingerprint, known_name
 from .precision import has_values
 from .sentence_embedder import MODULES, MODULES_FILE
 from .temporal_transformer import TemporalTransformer
@@ -116,6 +116,7 @@ class DKDCLIPModel(PreTrainedModel):
         check_dual_encoder(backbone)
         config.backbone_config = backbone.config  # one object, so that later changes reach the encoders
         self.backbone = backbone
+        self.encoder_revision: str | None = None  # commit of the repository that the encoder was loaded from
         self.temporal: TemporalTransformer | None = None
         if config.num_temporal_layers:
             self.temporal = self._new_temporal_transformer()
@@ -199,6 +200,7 @@ class DKDCLIPModel(PreTrainedModel):
         lost = info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}
         model._settle_domain(lost, pretrained_model_name_or_path, accept_mismatch)
         freeze_similarity(model.backbone)
+        model.encoder_revision = cached_commit(pretrained_model_name_or_path, kwargs)
         if model.config.num_components:
             model.head.encoder = model.encoder_identity()
             names = [str(model.config.id2label.get(k)) for k in range(model.config.num_components)]
@@ -275,6 +277,7 @@ class DKDCLIPModel(PreTrainedModel):
         for name, value in similarity_of(backbone).items():
             own_options.setdefault(name, value)
         model = cls(DKDCLIPConfig(backbone_config=backbone.config, **own_options), backbone)
+        model.encoder_revision = cached_commit(name_or_path, options)
         return model.eval()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -560,7 +563,7 @@ class DKDCLIPModel(PreTrainedModel):
         return EncoderIdentity(
             self.config.projection_dim,
             known_name(str(origin.name_or_path or "")),
-            getattr(origin, "_commit_hash", None),
+            self.encoder_revision,
             fingerprint(self.backbone),
             preprocessing,
         )

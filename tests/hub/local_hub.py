@@ -168,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
         wanted = json.loads(self.body)
         key = f"{wanted.get('type') or 'model'}s", f"{wanted['organization']}/{wanted['name']}"
         if key in self.hub.repositories:
-            return self.answer({"error": "You already created this repo"}, 409)
+            return self.answer({"error": "You already created this repo", "url": f"{self.hub.url}/{key[1]}"}, 409)
         private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
         self.hub.repositories[key] = made = Repository(private=private)
         made.commit("main", {".gitattributes": (b"*.safetensors filter=lfs\n", False)})

@@ -128,7 +128,7 @@ def test_what_cannot_be_fetched_is_one_clear_sentence(online, monkeypatch, tmp_p
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     with pytest.raises(ValueError, match=r"if it is private, log in with `hf auth login` or set HF_TOKEN\.$"):
-        DKDHead.from_pretrained(REPO)
+        DKDHead.from_pretrained(REPO, cache_dir=tmp_path / "empty")
     assert DKDHead.from_pretrained(REPO, token=READER).is_fitted
     whole, _ = found.commits[found.resolve("main")][DOMAIN_FILE]
     found.private = False
