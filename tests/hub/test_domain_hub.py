@@ -134,7 +134,7 @@ def test_what_cannot_be_fetched_is_one_clear_sentence(online, monkeypatch, tmp_p
     found.private = False
     found.commits[found.resolve("main")][DOMAIN_FILE] = (whole[: len(whole) // 2], False)
     with pytest.raises(ValueError, match=rf"^{DOMAIN_FILE} of {REPO} is not a safetensors file"):
-        DKDHead.from_pretrained(REPO)
+        DKDHead.from_pretrained(REPO, cache_dir=tmp_path / "another")
     del found.commits[found.resolve("main")][DOMAIN_FILE]
     with pytest.raises(ValueError, match=rf"^{REPO} holds no domain: it has no {DOMAIN_FILE}\.$"):
         DKDHead.from_pretrained(REPO)
