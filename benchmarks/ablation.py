@@ -78,9 +78,7 @@ CONSTANTS = (
     "shared_classes",
     "unlabelled_covariance_share",
     "equal_variance_share",
-    "variance_prior_samples",
     "debiased_share",
-    "unbiased_prior_classes",
     "frequency_variance",
     "num_rounds",
 )

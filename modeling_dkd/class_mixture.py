@@ -40,6 +40,8 @@ from .mixture_options import MixtureOptions
 
 # Samples whose N x K matrices are held at once; larger ones cost fresh memory from the system each time.
 CHUNK_SIZE = 4096
+# What rounding of unit vectors may hide, added to all variances so that S can be inverted.
+ROUNDING_VARIANCE = 1e-6
 
 AllReduce = Callable[[Tensor], Tensor]
 # Embeddings (N, D), or shards of them that can be passed over again and again.
@@ -345,20 +347,20 @@ def _scatter(statistics: DomainStatistics, second_moments: Tensor, means: Tensor
     scatter = second_moments - num_samples * torch.outer(centre, centre)
     scatter = (scatter - cross - cross.T + (means.T * statistics.counts) @ means) / num_samples
     # Equal samples leave nothing but rounding, which is no covariance.
-    return torch.where(scatter.trace() > options.rounding_variance * len(scatter), scatter, 0.0)
+    return torch.where(scatter.trace() > ROUNDING_VARIANCE * len(scatter), scatter, 0.0)
 
 
 def _temperature(statistics: DomainStatistics, scatter: Tensor, options: MixtureOptions) -> Tensor:
     """T, ().
 
     The mean of n samples that vary along d axes is off by d / n, as a squared distance in units of the variance per
-    axis: with N samples of K classes, by d K / N. What labels leave of T falls faster with the samples of a class.
+    axis: with N samples of K classes, by d K / N. What labels leave of T falls faster, with their number squared.
     """
     num_classes, num_samples = len(statistics.counts), statistics.num_samples
     dimension = _effective_dimension(statistics, scatter, options)
     unlabelled = options.temperature + dimension * (num_classes + options.shared_classes) / num_samples
-    falling = (options.labelled_weight * num_classes / num_samples).pow(options.labelled_temperature_power)
-    labelled = (options.labelled_temperature * falling).clamp_min(1)
+    num_seen = num_samples * statistics.seen_share(options)
+    labelled = (options.labelled_samples * num_classes / num_seen).square().clamp_min(1)
     share = statistics.num_labelled / num_samples
     return 1 / ((1 - share) / unlabelled + share / labelled)
 
@@ -367,28 +369,27 @@ def _effective_dimension(statistics: DomainStatistics, scatter: Tensor, options:
     """Number of axes, all with the same variance, that have the participation ratio of the scatter, (), 1 to D.
 
     That is tr(C)^2 / tr(C^2) of a covariance C, where tr(C^2) is too large by tr(C)^2 / n when it is estimated from n
-    samples (Bai and Saranadasa 1996). Few samples, or equal ones, do not show how many axes there are: D is assumed.
+    samples (Bai and Saranadasa 1996). Few samples, or equal ones, do not show how many axes there are: a pseudo-sample
+    says D.
     """
     num_seen = statistics.num_samples * statistics.seen_share(options)
     concentration = scatter.square().sum() / scatter.trace().square().clamp_min(1e-30)
     dimension = 1 / (concentration - 1 / num_seen).clamp(1 / len(scatter), 1)
-    held = options.variance_prior_samples
-    return (num_seen * dimension + held * len(scatter)) / (num_seen + held)
+    return (num_seen * dimension + len(scatter)) / (num_seen + 1)
 
 
 def _shrunk_covariance(statistics: DomainStatistics, scatter: Tensor, options: MixtureOptions) -> Tensor:
-    """S, (D, D): the scatter held near its diagonal by a pseudo-sample per axis, and that near equal variances."""
+    """S, (D, D): the scatter held near its diagonal by a pseudo-sample per axis, and that near equal ones by one."""
     num_samples, num_axes = statistics.num_samples, len(scatter)
     variances = scatter.diagonal().clamp_min(0)
     mean_variance = variances.mean()
-    trust = (1 - options.equal_variance_share) * num_samples / (num_samples + options.variance_prior_samples)
+    trust = (1 - options.equal_variance_share) * num_samples / (num_samples + 1)
     held = trust * variances + (1 - trust) * mean_variance
     labelled = statistics.num_labelled / num_samples
     num_seen = num_samples * statistics.seen_share(options)
     own_share = num_seen / (num_seen + num_axes)
     own_share = own_share * (labelled + (1 - labelled) * options.unlabelled_covariance_share)
-    floor = options.relative_variance_floor * mean_variance + options.rounding_variance
-    return own_share * scatter + torch.diag((1 - own_share) * held + floor)
+    return own_share * scatter + torch.diag((1 - own_share) * held + ROUNDING_VARIANCE)
 
 
 def _log_frequency(before: Tensor, counts: Tensor, prior_counts: Tensor, options: MixtureOptions) -> Tensor:

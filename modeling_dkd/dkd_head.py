@@ -59,6 +59,7 @@ from .domain_card import write_domain_card
 from .domain_file import FORMAT_VERSION, StoredDomain, check_tensors, no_domain, read_domain, write_domain
 from .domain_hub import HubOptions, domain_path, send_domain
 from .embedding_inputs import (
+    SAME_CLASS_COSINE,
     PooledShards,
     as_particles,
     check_class_names,
@@ -68,10 +69,10 @@ from .embedding_inputs import (
 )
 from .encoder_identity import EncoderIdentity
 from .gaussian_mixture import fit_gaussian_mixture
-from .known_classes import background_and_classes, class_log_odds, fit_background, known_directions
+from .known_classes import KnownModel, fit_known, known_directions
 from .mixture_options import MixtureOptions
 from .precision import full_precision, has_values
-from .recent_samples import RecentSamples
+from .recent_samples import RECENT_SAMPLES, RecentSamples
 from .svgd import Kernel, svgd
 from .text_frame import TextFrame, common_norm, filled, place_fitted_texts, place_new_texts, without_axis
 from .text_trust import Debias, TrustChoice, TrustedFit, fit_best_trust
@@ -108,10 +109,11 @@ BUFFER_AXES = {
     "text_norm": "",
     "text_bases": "KD",
     "text_targets": "KD",
-    # The background beside the classes, and the directions of the fitted texts.
+    # The directions of the fitted texts, and the fields of KnownModel.
     "known_directions": "KD",
-    "background": "",
-    "separation": "",
+    "known_slope": "",
+    "known_offset": "",
+    "known_floor": "",
     # What `update` adds to.
     "num_samples": "",
     "num_labelled": "",
@@ -214,8 +216,9 @@ class DKDHead(nn.Module):
     text_targets: Tensor
     class_strength: Tensor
     known_directions: Tensor
-    background: Tensor
-    separation: Tensor
+    known_slope: Tensor
+    known_offset: Tensor
+    known_floor: Tensor
     num_samples: Tensor
     num_labelled: Tensor
     prior_counts: Tensor
@@ -253,7 +256,7 @@ class DKDHead(nn.Module):
         """Constant that each fitted buffer holds before `fit`."""
         # Divisors; everything else is zero, with which nothing moves.
         return {
-            name: float(name in {"variances", "temperature", "text_norm", "text_trust", "background"})
+            name: float(name in {"variances", "temperature", "text_norm", "text_trust"})
             for name in self._buffer_shapes(0)
         }
 
@@ -368,15 +371,15 @@ class DKDHead(nn.Module):
             total = all_reduce or (lambda sums: sums)
             own_samples = sum(len(shard) for shard in videos)
             labels = checked_labels(labels, own_samples, len(texts)).to(texts.device)
-            tell_same_classes(texts, options.same_class_cosine, class_names)
+            tell_same_classes(texts, class_names)
             num_samples = int(total(torch.tensor(own_samples, dtype=torch.float64, device=texts.device)))
             if not num_samples:
                 raise ValueError(NO_VIDEO)
             choice, fitted = fit_best_trust(videos, labels, texts, num_samples, scale, options, self.prior, total)
-            sample = spread_samples(videos, options.confidence_samples, num_samples)
+            sample = spread_samples(videos, options.sample_size, num_samples)
             self._store(texts, fitted, sample, total)
         self.trust_choice = choice
-        if isinstance(videos, list) and len(videos[0]) <= options.recent_samples and all_reduce is None:
+        if isinstance(videos, list) and len(videos[0]) <= RECENT_SAMPLES and all_reduce is None:
             weight = float(self.num_samples)
             self._recent = RecentSamples(videos[0], labels, None, weight, weight)
         self.class_names = None if class_names is None else list(class_names)
@@ -408,7 +411,7 @@ class DKDHead(nn.Module):
             logit_sums = self.logit_sums.double() + sum_logits(videos, texts, trust * scale, options)
             prior = self.prior(texts, logit_sums, options).trusted(trust)
             recent = self._recent_samples().followed_by(videos, mixture, prior, scale, options)
-            is_due, labels = recent.is_due(options), recent.labels
+            is_due, labels = recent.is_due(), recent.labels
             if is_due and recent.older is None:
                 choice, fitted = fit_best_trust(recent.videos, labels, texts, len(labels), scale, options, self.prior)
             elif is_due:
@@ -426,7 +429,7 @@ class DKDHead(nn.Module):
                 fitted = TrustedFit(trust, logit_sums, prior, mixture, statistics, second_moments)
             if is_due:
                 recent = replace(recent, num_fitted=recent.num_samples)
-            sample = spread_samples(recent.videos, options.confidence_samples, len(recent.videos))
+            sample = spread_samples(recent.videos, options.sample_size, len(recent.videos))
             self._store(texts, fitted, sample)
         self._recent, self.trust_choice = recent, choice
         return self
@@ -639,15 +642,14 @@ class DKDHead(nn.Module):
         index, fitted = self._match(texts)
         second_moment = self.second_moments / self.num_samples.clamp_min(1e-6)
         new = known_directions(texts, self.fitted_texts, self.domain_mean, second_moment, self.options)
-        centred = videos - self.domain_mean
-        log_odds = [
-            class_log_odds(centred @ directions.T, self.background, self.separation, num_classes)
-            for directions in (self.known_directions, new)
-        ]
-        log_odds[1] = log_odds[1].masked_fill(fitted.T, -torch.inf)
-        _, of_fitted, of_new = background_and_classes(torch.cat(log_odds, 1)).split([1, num_classes, len(texts)], 1)
+        fitted_scores, new_scores = (
+            (videos - self.domain_mean) @ directions.T for directions in (self.known_directions, new)
+        )
+        # A text that is a fitted class stands for this and counts once; no score is so low.
+        scores = torch.cat([fitted_scores, new_scores.masked_fill(fitted.T, -1e4)], 1)
         asked = torch.zeros_like(self.weights).index_add(0, index, fitted[:, 0].float()).clamp(max=1)
-        return torch.where(self.anchored > 0, (of_fitted @ asked + of_new.sum(1)).clamp(0, 1), by_cosine)
+        known = self._known_model().probability(scores, torch.cat([asked, torch.ones_like(texts[:, 0])]))
+        return torch.where(self.anchored > 0, known, by_cosine)
 
     def _svgd(self, particles: Tensor, targets: Tensor, strength: Tensor) -> Tensor:
         """Particles (B, P, D) that have gone `strength` (B,) of the way to N(targets, S), targets (B, D)."""
@@ -673,7 +675,7 @@ class DKDHead(nn.Module):
         num_tied = (cosines >= best - 1e-6).cumsum(1, dtype=torch.int32)
         rank = torch.minimum(rank, num_tied[:, -1:] - 1)
         index = torch.searchsorted(num_tied, rank + 1)[:, 0]
-        return index, best >= self.options.same_class_cosine
+        return index, best >= SAME_CLASS_COSINE
 
     def _fit_unknown_classes(self, shards: list[Tensor], num_components: int | None) -> "DKDHead":
         """Describe the domain by an unanchored mixture."""
@@ -709,8 +711,9 @@ class DKDHead(nn.Module):
         sample = texts[:0] if sample is None else sample
         second_moment = (fit.second_moments / fit.statistics.num_samples).float()
         directions = known_directions(texts, texts, mixture.domain_mean, second_moment, self.options)
-        background, separation = fit_background((sample - mixture.domain_mean) @ directions.T, all_reduce)
-        fitted |= {"known_directions": directions, "background": background, "separation": separation}
+        fitted |= {"known_directions": directions}
+        known = fit_known((sample - mixture.domain_mean) @ directions.T, all_reduce)
+        fitted |= {f"known_{name}": value for name, value in vars(known).items()}
         scale, frame = float(self.logit_scale), place_fitted_texts(texts, prior, mixture, float(self.logit_scale))
         self._set_buffers(fitted | vars(frame))
         # How far a video is moved does not depend on how confident the texts are, but confidence depends on it.
@@ -757,6 +760,10 @@ class DKDHead(nn.Module):
     def _frame(self) -> TextFrame:
         """The fitted frame of the texts from the buffers."""
         return TextFrame(*(self.get_buffer(name) for name in FRAME_FIELDS))
+
+    def _known_model(self) -> KnownModel:
+        """What `known` is read from, from the buffers."""
+        return KnownModel(self.known_slope, self.known_offset, self.known_floor)
 
     def _set_buffers(self, tensors: dict[str, Tensor]) -> None:
         """Replace the fitted buffers, in float32 and on this head's device."""

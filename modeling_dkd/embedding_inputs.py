@@ -11,6 +11,8 @@ from .class_mixture import Videos
 from .precision import has_values
 
 
+# Texts nearer than this are the same class.
+SAME_CLASS_COSINE = 0.999
 logger = logging.get_logger(__name__)
 # Numbers of a tensor that are made ready at once: more leave the processor's caches, and take memory.
 NUMBERS_AT_ONCE = 2**20
@@ -109,12 +111,12 @@ def check_class_names(class_names: Sequence[str] | None, shape: Sequence[int]) -
         raise ValueError(f"class_names has {count} entries for {shape[0]} classes{remedy}")
 
 
-def tell_same_classes(texts: Tensor, cosine: float, class_names: Sequence[str] | None) -> None:
-    """Warn of classes whose unit texts (K, D) are nearer than `cosine`: only labels can tell their videos apart."""
+def tell_same_classes(texts: Tensor, class_names: Sequence[str] | None) -> None:
+    """Warn of classes with the same unit text, of (K, D): only labels can tell their videos apart."""
     pairs = [
         (start + row, column)
         for start in range(0, len(texts), 256)
-        for row, column in (texts[start : start + 256] @ texts.T > cosine).nonzero().tolist()
+        for row, column in (texts[start : start + 256] @ texts.T > SAME_CLASS_COSINE).nonzero().tolist()
         if start + row < column
     ]
     if not pairs:
@@ -122,6 +124,6 @@ def tell_same_classes(texts: Tensor, cosine: float, class_names: Sequence[str] |
     called = [f"class {k}" for k in range(len(texts))] if class_names is None else [repr(name) for name in class_names]
     named = ", ".join(f"{called[i]} and {called[j]}" for i, j in pairs[:5]) + (" ..." if len(pairs) > 5 else "")
     logger.warning_once(
-        f"{len(pairs)} pairs of classes have the same text for this encoder and cannot be told apart without labels: "
-        f"{named}; write them differently, or leave one out"
+        f"classes have the same text for this encoder and cannot be told apart without labels: {named}; write them "
+        "differently, or leave one out"
     )

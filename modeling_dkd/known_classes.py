@@ -1,28 +1,65 @@
-"""Whether a video is of one of the classes asked: the domain as a mixture that has room for everything else.
+"""Whether a video is of one of the classes asked, learned from videos of which nobody says so.
 
-The domain as a whole is one Gaussian, the background. A class is the same Gaussian, shifted along its text by
-`separation` standard deviations; a video that no such shift explains better belongs to the background.
+A video of a class lies far along the class's text, one of none lies along some text by chance. How far chance goes is
+seen in the known videos themselves: without its own text, such a video is one of none. So the second best score of the
+one kind and the best of the other are drawn from the same distribution (an empirical null, Efron 2004).
 
 | | shape | |
 |---|---|---|
 | `videos`, `directions` | (B, D), (K, D) | unit videos; texts less their common part, scaled to a unit deviation |
 | `scores` | (B, K) | z, how many standard deviations a video lies along a text |
-| `background`, `separation` | () | what is fitted |
+| `slope`, `offset`, `floor` | () | what is fitted |
 
-With the domain's mean m and covariance C, the mean text t and a text t_k,
+With the domain's mean m and covariance C, the mean text t, of which a share is what all texts have in common, and a
+text t_k,
 
     d_k = (t_k - share t) / sqrt((t_k - share t)^T C (t_k - share t)),     z_k(x) = d_k . (x - m)
-    p(x) proportional to N(x; m, C) [ background + sum_k (1 - background) / K exp(separation z_k - separation^2 / 2) ]
 
-where exp(...) is N(x; m + separation C d_k, C) / N(x; m, C). Both numbers are fitted by expectation-maximisation to
-unlabelled videos of the domain. What is asked is the posterior of the classes asked.
+A part of the domain is recognised: its best score ~ N(high, v), its second best ~ N(low, v). Of all other videos the
+best ~ N(low, v). Fitted by expectation-maximisation,
+
+    p(recognised | x) = sigmoid(slope max_k z_k(x) + offset),     slope = (high - low) / v
+
+Videos of classes asked of which another text is the best look like those of none. Of the known ones a share c has its
+own text as the best, c being the mean of max_k softmax(slope z)_k; so there are 1 / c times as many known videos as
+recognised ones, and floor is the share of known ones among the others. With classes that were not asked as rivals,
+
+    p(known | x) = [ floor + (1 - floor) p(recognised | x) ] sum over k asked of softmax(slope z(x))_k
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .class_mixture import AllReduce
+from .class_mixture import ROUNDING_VARIANCE, AllReduce
 from .mixture_options import MixtureOptions
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """How scores make the probability to be known.
+
+    Attributes:
+        slope: (), log odds of being recognised a deviation of the best score.
+        offset: (), the same at 0.
+        floor: (), probability to be known for a video that is not recognised.
+    """
+
+    slope: Tensor
+    offset: Tensor
+    floor: Tensor
+
+    def probability(self, scores: Tensor, asked: Tensor) -> Tensor:
+        """Of being of a class asked, (B,).
+
+        Args:
+            scores: z of all classes, asked or not, (B, J).
+            asked: Whether each is, as 0 or 1, (J,).
+        """
+        recognised = (self.slope * scores.amax(1) + self.offset).sigmoid()
+        share = (self.slope * scores).softmax(1) @ asked
+        return ((self.floor + (1 - self.floor) * recognised) * share).clamp(0, 1)
 
 
 def known_directions(
@@ -38,40 +75,38 @@ def known_directions(
         second_moment: (D, D), mean of x x^T over the domain.
         options: Constants.
     """
-    num_classes = len(fitted_texts)
-    share = num_classes / (num_classes + options.unbiased_prior_classes)
-    directions = text_embeds - share * fitted_texts.mean(0)
+    directions = text_embeds - options.common_share_of(len(fitted_texts)) * fitted_texts.mean(0)
     variances = (directions @ second_moment * directions).sum(1) - (directions @ domain_mean).square()
     # Videos that do not differ along a text say nothing about it: their z is near 0.
-    return directions / (variances.clamp_min(0) + options.rounding_variance).sqrt()[:, None]
+    return directions / (variances.clamp_min(0) + ROUNDING_VARIANCE).sqrt()[:, None]
 
 
-def fit_background(scores: Tensor, all_reduce: AllReduce = lambda sums: sums) -> tuple[Tensor, Tensor]:
-    """`background` and `separation`, () each, that make scores (n, K) of the domain's videos likely.
+def fit_known(scores: Tensor, all_reduce: AllReduce = lambda sums: sums) -> KnownModel:
+    """The model that makes scores of a domain's videos likely.
 
     Args:
-        scores: z of all fitted classes; n is 0 where this process has no videos.
+        scores: z of all fitted classes (n, K); n is 0 where this process has no videos.
         all_reduce: Sums a tensor over processes that each hold a part of the videos.
     """
-    num_classes = scores.shape[1]
-    background, separation = scores.new_full((), 0.5), scores.new_full((), 3.0)
-    for _ in range(20):
-        assigned = background_and_classes(class_log_odds(scores, background, separation, num_classes))
-        of_classes = assigned[:, 1:]
-        sums = torch.stack([assigned[:, 0].sum(), of_classes.sum(), (of_classes * scores).sum()])
-        num_background, num_known, total = all_reduce(sums.double()).to(scores.dtype)
-        # One pseudo-sample of each keeps both possible.
-        background = (num_background + 1) / (num_background + num_known + 2)
-        separation = (total + 3) / (num_known + 1)
-    return background, separation
 
+    def total(*per_video: Tensor) -> list[Tensor]:
+        sums = torch.stack([values.sum(dtype=torch.float64) for values in per_video])
+        return list(all_reduce(sums).to(scores.dtype))
 
-def class_log_odds(scores: Tensor, background: Tensor, separation: Tensor, num_classes: int) -> Tensor:
-    """Log p(class | x) / p(background | x) for scores (..., J), where each of `num_classes` has the same weight."""
-    weight = (1 - background) / (num_classes * background)
-    return separation * scores - 0.5 * separation.square() + weight.log()
-
-
-def background_and_classes(log_odds: Tensor) -> Tensor:
-    """Posterior (B, 1 + J) of the background and of classes with log odds (B, J) against it."""
-    return torch.cat([torch.zeros_like(log_odds[:, :1]), log_odds], 1).softmax(1)
+    best, second = (scores.sort(1, descending=True).values[:, i : i + 1] for i in (0, 1))
+    high, low, variance, share = (scores.new_tensor(value) for value in (3.0, 1.0, 1.0, 0.5))
+    for _ in range(50):
+        slope = (high - low) / variance
+        offset = share.logit() - slope * (high + low) / 2
+        assigned = (slope * best + offset).sigmoid()
+        other = torch.cat([best, second], 1)
+        weight = torch.cat([1 - assigned, assigned.expand_as(second)], 1)
+        num_high, sum_high, num_low, sum_low = total(assigned, assigned * best, weight, weight * other)
+        # One pseudo-video of each kind keeps both possible.
+        share = (num_high + 1) / (total(torch.ones_like(best))[0] + 2)
+        high, low = (sum_high + 3) / (num_high + 1), (sum_low + 1) / (num_low + 1)
+        (squares,) = total((assigned * (best - high).square()).sum(1) + (weight * (other - low).square()).sum(1))
+        variance = (squares + 2) / (num_high + num_low + 2)
+    confidence, num_videos = total((slope * scores).softmax(1).amax(1), torch.ones_like(best))
+    known = (share * (num_videos + 1) / (confidence + 1)).clamp(max=1)
+    return KnownModel(slope, offset, (known - share) / (1 - share))

@@ -15,80 +15,60 @@ class MixtureOptions:
         doubtful_power: How sharp that is. A long tail, whose classes have samples of their own, makes the size about
             1; a quarter of the classes occurring alone, about 3.
         temperature: T with plenty of samples, >= 1.
-        shared_classes: What all classes share, the place and the axes of the domain, has to be known from the same
-            samples as their means, and counts as so many classes more.
-        labelled_temperature: T where all samples are labelled, with one sample a class. Means from one or two samples
-            say little against the texts.
-        labelled_temperature_power: Power of classes / samples by which it falls to 1.
+        shared_classes: What all classes share counts as so many classes more: in T, for the place and the axes of the
+            domain have to be known from the same samples as the means; in what is bias of texts, for with few classes
+            a difference between them says how alike they are to just these.
+        labelled_samples: Labelled samples a class with which T is 1, where all are labelled; with fewer it goes with
+            the square, for means of one or two samples say little against the texts.
         labelled_weight: Unlabelled samples that a labelled one is worth.
         text_trusts: Factors of the logit scale that are tried besides 1, the encoder's word, each in (0, 1); none: its
             word stands.
-        trust_samples: Samples on which they are compared.
-        trust_rounds: EM rounds of the fits that are compared.
-        trust_errors: Standard errors by which another than 1 has to be better, and
-        trust_margin: nats a sample besides, for held-out likelihood is not accuracy.
-        trust_classes: By which factor the number of classes that occur may grow with less trust.
+        trust_margin: Nats a sample by which another than 1 has to be better, for held-out likelihood is not accuracy.
+        trust_limit: Nats up to which a sample counts there.
         debiased_share: Share of the classes' differences in the mean and the log spread of their logits that counts
             as bias, with many classes, 0 to 1.
-        unbiased_prior_classes: Number of classes with which it is half of that: with few, a difference says how alike
-            a text is to just these.
         frequency_variance: Prior variance v of the log class frequencies, nats^2.
         unlabelled_covariance_share: Largest share of the samples' own covariance in S where no class is known: with
             guessed classes it contains differences between them, which S must not explain away.
         equal_variance_share: Share of the diagonal of S that is the same for all axes, with many samples: what is
             known of the axes of the fitted classes is not all true of new ones.
-        variance_prior_samples: Pseudo-samples that hold the rest of the diagonal at equal variances: one sample
-            has hardly any variance on most axes. As many hold the effective dimension at D.
-        relative_variance_floor: Added to all variances so that S can be inverted, relative to their mean.
-        rounding_variance: What rounding of unit vectors may hide, added as well.
         overconfidence: By how much the posterior claims more than it knows, where each class has many samples: text
             and mixture are two readings of one embedding, and what they say is added up as if they were independent.
             It goes with the square of the classes' strength: with few samples a class, a temperature that is high for
             their sake has divided most of it already.
         expected_gain: Share of the changed predictions that is expected to be gained by the change: the least that
             confidence rises by.
-        confidence_samples: Videos on which the confidence of texts is compared.
+        sample_size: Videos, evenly spread over the domain, on which trusts and the confidence of texts are compared.
         new_class_anchor: Share of the way from the domain's mean to its anchor that the mean of a class that was not
             fitted is taken to go.
         new_class_log_prior: Its log prior, nats, which makes up for fitted classes whose means are known better.
-        same_class_cosine: Texts nearer than this are the same class.
-        recent_samples: The last samples of a stream that are kept, to be looked at again.
-        refit_growth: A fit to all recent samples is made when there are so many more, relative to those of the fit
-            before. In between new samples are added to its statistics, which costs little.
     """
 
-    num_rounds: int = 15
+    num_rounds: int = 10
     anchor_samples: float = 2.5
     doubtful_size: float = 0.25
     doubtful_power: float = 3.0
     temperature: float = 10.0
-    shared_classes: float = 20.0
-    labelled_temperature: float = 100.0
-    labelled_temperature_power: float = 1.65
+    shared_classes: float = 10.0
+    labelled_samples: float = 10.0
     labelled_weight: float = 2.0
-    text_trusts: tuple[float, ...] = (0.2, 0.1)
-    trust_samples: int = 1024
-    trust_rounds: int = 6
-    trust_errors: float = 2.0
+    text_trusts: tuple[float, ...] = (0.1,)
     trust_margin: float = 1.0
-    trust_classes: float = 1.2
+    trust_limit: float = 5.0
     debiased_share: float = 0.5
-    unbiased_prior_classes: float = 6.0
     frequency_variance: float = 0.2
     unlabelled_covariance_share: float = 0.25
     equal_variance_share: float = 0.25
-    variance_prior_samples: float = 2.0
-    relative_variance_floor: float = 1e-3
-    rounding_variance: float = 1e-6
     overconfidence: float = 4.0
     expected_gain: float = 0.5
-    confidence_samples: int = 1024
+    sample_size: int = 1024
     new_class_anchor: float = 0.5
     new_class_log_prior: float = 1.0
-    same_class_cosine: float = 0.999
-    recent_samples: int = 4096
-    refit_growth: float = 1 / 8
 
     def debiased_share_of(self, num_classes: int) -> float:
         """Share of the differences between the texts of so many classes that counts as bias."""
-        return self.debiased_share * num_classes / (num_classes + self.unbiased_prior_classes)
+        return self.debiased_share * self.common_share_of(num_classes)
+
+    def common_share_of(self, num_classes: int) -> float:
+        """Share of what so many classes have in common that is not theirs alone but of all classes."""
+        return num_classes / (num_classes + self.shared_classes)

@@ -2,8 +2,8 @@
 
 What a sample is taken for depends on what is known of the domain. In a stream the first samples come when nothing is
 known yet, and a mixture that never looks at them again holds on to its first mistakes. So the last
-`recent_samples` are kept, and the mixture is fitted to them from the texts on whenever the domain has grown by
-`refit_growth`. Up to that
+`RECENT_SAMPLES` are kept, and the mixture is fitted to them from the texts on whenever the domain has grown by
+`REFIT_GROWTH`. Up to that
 many samples a stream ends where one `fit` to all of them does, in whatever order they came.
 """
 
@@ -21,6 +21,12 @@ from .class_mixture import (
     sum_second_moments,
 )
 from .mixture_options import MixtureOptions
+
+
+# The last samples of a stream that are kept, and by which share a domain grows until they are all looked at again; in
+# between new samples are added to the statistics. Both trade time and memory, not what is learned in the end.
+RECENT_SAMPLES = 4096
+REFIT_GROWTH = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,9 @@ class RecentSamples:
     num_samples: float
     num_fitted: float
 
-    def is_due(self, options: MixtureOptions) -> bool:
+    def is_due(self) -> bool:
         """Whether it is time to look at them again."""
-        return self.num_samples >= (1 + options.refit_growth) * self.num_fitted
+        return self.num_samples >= (1 + REFIT_GROWTH) * self.num_fitted
 
     def followed_by(
         self, videos: Tensor, mixture: ClassMixture, prior: TextPrior, logit_scale: float, options: MixtureOptions
@@ -53,7 +59,7 @@ class RecentSamples:
         num_samples = own.num_samples + len(videos)
         videos = torch.cat([own.videos, videos])
         labels = torch.nn.functional.pad(own.labels, (0, len(videos) - len(own.labels)), value=-1)
-        excess, older = max(0, len(videos) - options.recent_samples), own.older
+        excess, older = max(0, len(videos) - RECENT_SAMPLES), own.older
         if excess:
             gone, gone_labels = videos[:excess], labels[:excess]
             statistics = gather_statistics(mixture, prior, gone, gone_labels, logit_scale, options)

@@ -12,10 +12,9 @@ with text prior p and mean_k of the half that x is not of, responsibilities r_ow
 same for all a. It is the held-out classification likelihood: where weak texts let the classes of the halves drift
 apart, density rises, but the halves no longer agree about which class is which. A labelled sample brings its class.
 
-The encoder's word stands unless another is better beyond doubt: C(a) - C(1) less `trust_errors` of its standard errors
-has to exceed `trust_margin`, and the classes that occur may not become many more, as they do where absent classes take
-a share of those that are there. Of those that remain the largest difference wins. A half may fall into a worse optimum
-than the domain does, so that a difference is the median of three ways to halve, unless the first leaves no doubt.
+The encoder's word stands unless another is better beyond doubt: C(a) - C(1) has to exceed `trust_margin`; the largest
+difference wins. A half may fall into a worse optimum than the domain does, with two classes exchanged, so that each
+sample's part of a difference counts up to `trust_limit` nats either way.
 """
 
 from collections.abc import Callable
@@ -56,8 +55,8 @@ class TrustChoice:
     Attributes:
         trust: a, in (0, 1].
         candidates: Those that were compared with 1.
-        gain: (C,), C(a) - C(1), nats a sample; 0 where the domain cannot be halved.
-        error: (C,), its standard error.
+        gain: (C,), C(a) - C(1), limited, nats a sample; 0 where the domain cannot be halved.
+        error: (C,), its standard error, for reports.
     """
 
     trust: float
@@ -133,13 +132,12 @@ def fit_best_trust(
     if not options.text_trusts:
         none = fitted.logit_sums.new_zeros(0)
         return TrustChoice(1.0, (), none, none), fitted
-    sample = spread_samples(video_embeds, options.trust_samples, num_samples)
-    own_labels = spread_samples(labels, options.trust_samples, num_samples)
+    sample = spread_samples(video_embeds, options.sample_size, num_samples)
+    own_labels = spread_samples(labels, options.sample_size, num_samples)
     if sample is None or own_labels is None:
         sample, own_labels = text_embeds[:0], labels[:0]
-    few_rounds = replace(options, num_rounds=min(options.num_rounds, options.trust_rounds))
-    candidates = [under(sample, own_labels, trust=trust, options=few_rounds) for trust in options.text_trusts]
-    choice = choose_text_trust(sample, own_labels, fitted, candidates, logit_scale, few_rounds, all_reduce)
+    candidates = [under(sample, own_labels, trust=trust, options=options) for trust in options.text_trusts]
+    choice = choose_text_trust(sample, own_labels, fitted, candidates, logit_scale, options, all_reduce)
     if choice.trust < 1:
         fitted = under(video_embeds, labels, trust=choice.trust, options=options)
     return choice, fitted
@@ -162,32 +160,21 @@ def choose_text_trust(
         full: The domain under full trust, whose T is taken for all.
         candidates: The sample under each of the others.
         logit_scale: s.
-        options: Constants; `num_rounds` that each half gets.
+        options: Constants.
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
-    ways: list[tuple[Tensor, Tensor]] = []
-    while len(ways) < 3:
-        halves = _halves(sample, len(ways))
-        scores = [
-            _held_out_scores(sample, labels, halves, fit, full.mixture.temperature, logit_scale, options, all_reduce)
-            for fit in (full, *candidates)
-        ]
-        sizes = all_reduce(torch.stack([half.sum(dtype=torch.float64) for half in halves]))
-        if not sizes.all():
-            none = sizes.new_zeros(len(candidates))
-            return TrustChoice(1.0, options.text_trusts, none, none)
-        ways.append(_mean_and_error(torch.stack(scores[1:]) - scores[0], sizes.sum(), all_reduce))
-        gain, error = ways[0]
-        if bool((gain + options.trust_errors * error <= 0).all()):
-            break
-    # With one way, itself.
-    gains, errors = (torch.stack(values) for values in zip(*ways, strict=True))
-    middle = gains.median(0).indices[None]
-    gain, error = gains.gather(0, middle)[0], errors.gather(0, middle)[0]
-    num_classes = torch.stack([_classes_that_occur(fit.mixture) for fit in candidates])
-    sure = gain - options.trust_errors * error > options.trust_margin
-    sure &= num_classes <= options.trust_classes * _classes_that_occur(full.mixture)
-    best = options.text_trusts[int(gain.where(sure, -torch.inf).argmax())] if bool(sure.any()) else 1.0
+    halves = _halves(sample)
+    sizes = all_reduce(torch.stack([half.sum(dtype=torch.float64) for half in halves]))
+    if not sizes.all():
+        none = sizes.new_zeros(len(candidates))
+        return TrustChoice(1.0, options.text_trusts, none, none)
+    scores = [
+        _held_out_scores(sample, labels, halves, fit, full.mixture.temperature, logit_scale, options, all_reduce)
+        for fit in (full, *candidates)
+    ]
+    gains = (torch.stack(scores[1:]) - scores[0]).clamp(-options.trust_limit, options.trust_limit)
+    gain, error = _mean_and_error(gains, sizes.sum(), all_reduce)
+    best = options.text_trusts[int(gain.argmax())] if bool(gain.max() > options.trust_margin) else 1.0
     return TrustChoice(best, options.text_trusts, gain, error)
 
 
@@ -198,18 +185,12 @@ def _mean_and_error(gains: Tensor, num_samples: Tensor, all_reduce: AllReduce) -
     return gain, (variance / num_samples).sqrt()
 
 
-def _classes_that_occur(mixture: ClassMixture) -> Tensor:
-    """Perplexity of the class frequencies, (): how many classes occur, if they are equally frequent."""
-    return torch.special.entr(mixture.counts / mixture.counts.sum()).sum().exp()
-
-
-def _halves(sample: Tensor, way: int) -> list[Tensor]:
+def _halves(sample: Tensor) -> list[Tensor]:
     """Masks (n,) of two halves, to which a sample belongs by itself, whatever others there are and in whatever order.
 
-    Its coordinate along an arbitrary axis, another for each way, is cut into many narrow bins, which belong to the one
-    and the other in turn.
+    Its coordinate along an arbitrary axis is cut into many narrow bins, which belong to the one and the other in turn.
     """
-    axis = torch.randn(sample.shape[1], generator=torch.Generator().manual_seed(way)).to(sample)
+    axis = torch.randn(sample.shape[1], generator=torch.Generator().manual_seed(0)).to(sample)
     even = (sample @ axis / BIN_WIDTH).floor().remainder(2) == 0
     return [even, ~even]
 

@@ -118,21 +118,20 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     residuals = [(assigned[i, k], videos[i] - means[k]) for i in range(num_samples) for k in range(len(counts))]
     covariance = sum(share * torch.outer(residual, residual) for share, residual in residuals) / num_samples
     own, dim = covariance.diagonal(), videos.shape[1]
-    apart = (1 - OPTIONS.equal_variance_share) * num_samples / (num_samples + OPTIONS.variance_prior_samples)
+    apart = (1 - OPTIONS.equal_variance_share) * num_samples / (num_samples + 1)
     held = torch.diag((1 - apart) * own.mean() + apart * own)
     labelled = (labels >= 0).double().mean()
     num_seen = (labels < 0).sum() + (labels >= 0).sum() / OPTIONS.labelled_weight
     eigenvalues = torch.linalg.eigvalsh(covariance)
     dimension = 1 / max(1 / dim, (eigenvalues**2).sum() / eigenvalues.sum() ** 2 - 1 / num_seen)
-    dimension += (dim - dimension) * OPTIONS.variance_prior_samples / (num_seen + OPTIONS.variance_prior_samples)
+    dimension += (dim - dimension) / (num_seen + 1)
     trust = num_seen / (num_seen + dim)
     trust = trust * (labelled + (1 - labelled) * OPTIONS.unlabelled_covariance_share)
     covariance = trust * covariance + (1 - trust) * held
-    covariance += (OPTIONS.relative_variance_floor * own.mean() + OPTIONS.rounding_variance) * torch.eye(dim)
+    covariance += class_mixture.ROUNDING_VARIANCE * torch.eye(dim)
     prior_counts, log_frequency = expected.sum(0), mixture.log_frequency.double()
     unlabelled_temperature = OPTIONS.temperature + dimension * (len(counts) + OPTIONS.shared_classes) / num_samples
-    per_sample = OPTIONS.labelled_weight * len(counts) / num_samples
-    labelled_temperature = max(1, OPTIONS.labelled_temperature * per_sample**OPTIONS.labelled_temperature_power)
+    labelled_temperature = max(1, (OPTIONS.labelled_samples * len(counts) / num_seen) ** 2)
     labelled = (labels >= 0).double().mean()
     return {
         "log_frequency": naive_log_frequency(log_frequency, counts, prior_counts),
@@ -224,7 +223,7 @@ def test_sums_of_logits_equal_a_loop_over_samples():
 
 def test_more_classes_tell_more_about_the_bias_of_a_text():
     """With few, the mean logit on the others is as much what they have in common with it."""
-    assert OPTIONS.debiased_share_of(int(OPTIONS.unbiased_prior_classes)) == pytest.approx(OPTIONS.debiased_share / 2)
+    assert OPTIONS.debiased_share_of(int(OPTIONS.shared_classes)) == pytest.approx(OPTIONS.debiased_share / 2)
     assert OPTIONS.debiased_share_of(2) < 0.3 * OPTIONS.debiased_share
     assert 0.98 * OPTIONS.debiased_share < OPTIONS.debiased_share_of(500) < OPTIONS.debiased_share
 
@@ -425,9 +424,7 @@ def test_the_effective_dimension_is_corrected_for_the_number_of_samples(num_samp
     videos[:, 10:] *= 0.1
     statistics = DomainStatistics(torch.tensor(float(num_samples)).double(), torch.zeros(()), *torch.zeros(3, 1))
     dimension = class_mixture._effective_dimension(statistics, videos.T @ videos / num_samples, OPTIONS)
-    expected = (num_samples * 11**2 / 10.01 + OPTIONS.variance_prior_samples * 110) / (
-        num_samples + OPTIONS.variance_prior_samples
-    )
+    expected = (num_samples * 11**2 / 10.01 + 110) / (num_samples + 1)
     assert float(dimension) == pytest.approx(expected, rel=0.04)
 
 
@@ -455,13 +452,8 @@ def test_one_class():
     torch.testing.assert_close(mixture.means[0], videos.mean(0))
     own, (num_videos, dim) = videos.var(0, correction=0), videos.shape
     held = 1 - OPTIONS.unlabelled_covariance_share * num_videos / (num_videos + dim)
-    equal = 1 - (1 - OPTIONS.equal_variance_share) * num_videos / (num_videos + OPTIONS.variance_prior_samples)
-    expected = (
-        own
-        + held * equal * (own.mean() - own)
-        + OPTIONS.relative_variance_floor * own.mean()
-        + OPTIONS.rounding_variance
-    )
+    equal = 1 - (1 - OPTIONS.equal_variance_share) * num_videos / (num_videos + 1)
+    expected = own + held * equal * (own.mean() - own) + class_mixture.ROUNDING_VARIANCE
     torch.testing.assert_close(mixture.variances, expected, rtol=1e-4, atol=1e-6)
     assert float(prior.scale) == 1
     assert float(mixture.log_frequency) == pytest.approx(0, abs=1e-5)

@@ -2,9 +2,12 @@
 
 from typing import NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from modeling_dkd import dkd_head, recent_samples
 
 
 class ToyDomain(NamedTuple):
@@ -33,3 +36,9 @@ def toy_domain(
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of samples whose best class is right."""
     return float((logits.argmax(1) == labels).float().mean())
+
+
+def keep_recent(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep so few of the last samples of a stream."""
+    for module in (dkd_head, recent_samples):
+        monkeypatch.setattr(module, "RECENT_SAMPLES", number)

@@ -151,8 +151,8 @@ def print_tables(lines: list[Line], searches: list[dict[str, Any]], style: str) 
     if any(line.auroc is not None for line in lines):
         title = (
             "open: half of the classes asked, clips of all; top-1 on clips of the classes asked; AUROC: of telling "
-            "these from the others, by what the method says itself and by its largest cosine; rejected: share below "
-            "0.5, of clips of none of the classes and of the classes asked"
+            "these from the others, by what the method says itself and by its largest cosine; known ECE: calibration "
+            "error of what it says; rejected: share below 0.5, of clips of none of the classes and of those asked"
         )
         print(f"\n{titled(title, open_table(lines, style), style)}")
     if searches:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..dkd_head import DKDHead
+from ..embedding_inputs import SAME_CLASS_COSINE
 from ..gaussian_mixture import GaussianMixture
 from .protocols import pool
 
@@ -351,7 +352,7 @@ def _fitted_classes(head: DKDHead, texts: Tensor) -> tuple[Tensor, Tensor]:
         # The usual case; two classes with one text keep their own support.
         return torch.arange(len(texts)), torch.ones(len(texts), dtype=torch.bool)
     best = (texts @ fitted.T).max(1)
-    return best.indices, best.values >= head.options.same_class_cosine
+    return best.indices, best.values >= SAME_CLASS_COSINE
 
 
 def _confusions(seen: dict[str, Tensor], labels: Tensor, names: list[str]) -> tuple[list[Confusion], list[Confusion]]:

@@ -41,20 +41,23 @@ def class_accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[int, float]
     return {int(k): float(right[labels == k].mean()) for k in np.unique(labels)}
 
 
-def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, num_bins: int = CALIBRATION_BINS) -> float:
-    """Mean gap between confidence and accuracy over equal bins of confidence, weighted by their samples.
+def expected_calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
+    """`calibration_error` of the largest softmax probability of logits (N, K) as that of the label (N,) in [0, K)."""
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    return calibration_error(1 / np.exp(shifted).sum(1), logits.argmax(1) == labels)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, num_bins: int = CALIBRATION_BINS) -> float:
+    """Mean gap between confidence and how often it is right over equal bins of confidence, weighted by their samples.
 
     Args:
-        logits: (N, K) float; confidence is the largest softmax probability.
-        labels: (N,) int in [0, K).
+        confidence: (N,) float, 0 to 1.
+        right: (N,) bool.
         num_bins: Bins of equal width over (0, 1].
 
     Source:
         Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3.
     """
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    confidence = 1 / np.exp(shifted).sum(1)
-    right = logits.argmax(1) == labels
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     gaps = np.bincount(bins, weights=right - confidence, minlength=num_bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    return float(np.abs(gaps).sum() / len(right))

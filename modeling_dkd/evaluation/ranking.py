@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from ..dkd_head import DKDHeadOutput
+from .metrics import calibration_error
 
 
 DEPTHS = (1, 5, 10)
@@ -45,8 +46,8 @@ def rejection(output: DKDHeadOutput, is_known: Tensor) -> dict[str, float | int 
 
     Its score of a clip is `known` where it has one, else the largest softmax of its logits. `auroc` is the chance that
     a clip of a class asked has a higher score than one of none; `auroc_cosine` the same of the largest cosine of the
-    embeddings that it returns. `rejected_unknown` and `rejected_known` are the shares of both kinds whose score is
-    below 0.5.
+    embeddings that it returns. `known_ece` is the calibration error of the score as a probability to be of a class
+    asked. `rejected_unknown` and `rejected_known` are the shares of both kinds whose score is below 0.5.
 
     Args:
         output: Of all M test clips.
@@ -61,6 +62,7 @@ def rejection(output: DKDHeadOutput, is_known: Tensor) -> dict[str, float | int 
     return {
         "auroc": round(float(roc_auc_score(is_known.numpy(), score.numpy())), 6),
         "auroc_cosine": cosine,
+        "known_ece": round(calibration_error(score.double().numpy(), is_known.numpy()), 6),
         "rejected_unknown": round(float(rejected[~is_known].mean()), 6),
         "rejected_known": round(float(rejected[is_known].mean()), 6),
         "n_unknown": int((~is_known).sum()),

@@ -46,7 +46,8 @@ class Line:
         seconds: Mean time of a run, fit and test together.
         peak_memory_mib: Largest growth of the process while it ran; None where the system does not tell.
         auroc: Of telling clips of the classes asked from others, mean over seeds, as `auroc_cosine`,
-            `rejected_unknown` and `rejected_known`; see `ranking.rejection`. None in other protocols than `open`.
+            `known_ece`, `rejected_unknown` and `rejected_known`; see `ranking.rejection`. None in other protocols than
+            `open`.
     """
 
     data: str
@@ -68,6 +69,7 @@ class Line:
     worst_ece_change: float | None = None
     auroc: float | None = None
     auroc_cosine: float | None = None
+    known_ece: float | None = None
     rejected_unknown: float | None = None
     rejected_known: float | None = None
 
@@ -116,6 +118,7 @@ def _line(key: tuple[str, str, str], group: list[Measurement], reference: list[M
         worst_ece_change=max(own["ece"] - plain["ece"] for own, plain in pairs),
         auroc=mean_if_there("auroc"),
         auroc_cosine=mean_if_there("auroc_cosine"),
+        known_ece=mean_if_there("known_ece"),
         rejected_unknown=mean_if_there("rejected_unknown"),
         rejected_known=mean_if_there("rejected_known"),
     )

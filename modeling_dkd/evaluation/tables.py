@@ -108,7 +108,8 @@ def open_table(lines: Sequence[Line], style: str = "text") -> str:
     lines = [line for line in lines if line.auroc is not None]
     plain = {line.data: max(line.auroc or 0, line.auroc_cosine or 0) for line in lines if line.method == REFERENCE}
     over = {(line.data, line.method): (line.auroc or 0) - plain[line.data] for line in lines}
-    header = ("set", "method", "top-1", "gain", "AUROC", "over plain", "cosine", "unknown rejected", "known rejected")
+    rejection = ("known ECE", "unknown rejected", "known rejected")
+    header = ("set", "method", "top-1", "gain", "AUROC", "over plain", "cosine", *rejection)
     rows: list[tuple[str, ...]] = [
         (
             line.data,
@@ -118,6 +119,7 @@ def open_table(lines: Sequence[Line], style: str = "text") -> str:
             _percent(line.auroc),
             _points(over[line.data, line.method]),
             _percent(line.auroc_cosine),
+            _percent(line.known_ece),
             _percent(line.rejected_unknown),
             _percent(line.rejected_known),
         )
@@ -129,9 +131,11 @@ def open_table(lines: Sequence[Line], style: str = "text") -> str:
         aurocs = _percent(mean(line.auroc or 0 for line in own))
         differences = [over[line.data, method] for line in own]
         row = ("mean of sets", method, _percent(mean(line.top1 for line in own)), gains, aurocs)
-        rejected = [mean(getattr(line, name) or 0 for line in own) for name in ("rejected_unknown", "rejected_known")]
+        found = ("known_ece", "rejected_unknown", "rejected_known")
+        rejected = [mean(getattr(line, name) or 0 for line in own) for name in found]
         rows.append((*row, _points(mean(differences)), "", *map(_percent, rejected)))
-        rows.append(("worst set", method, "", "", "", _points(min(differences)), "", "", ""))
+        largest = _percent(max(line.known_ece or 0 for line in own))
+        rows.append(("worst set", method, "", "", "", _points(min(differences)), "", largest, "", ""))
     return text_table(header, rows, num_left=2, style=style)
 
 

@@ -47,9 +47,11 @@ def test_known_tells_clips_apart_where_a_method_has_it():
     logits = torch.tensor([[5.0, 0], [0, 0], [5, 0], [5, 0]])
     softmax = rejection(DKDHeadOutput(logits), KNOWN)
     assert softmax["auroc"] == pytest.approx(0.25)  # of two clips asked, one is below both others, one ties with both
-    found = rejection(DKDHeadOutput(logits, known=torch.tensor([0.9, 0.4, 0.45, 0.1])), KNOWN)
+    found = rejection(DKDHeadOutput(logits, known=torch.tensor([0.9, 0.3, 0.45, 0.1])), KNOWN)
     assert found["auroc"] == pytest.approx(0.75)
     assert (found["rejected_known"], found["rejected_unknown"], found["n_unknown"]) == (0.5, 1.0, 2)
+    # Each clip is alone in its bin: 0.9 and 0.3 say too little of clips asked, 0.45 and 0.1 too much of the others.
+    assert found["known_ece"] == pytest.approx((0.1 + 0.7 + 0.45 + 0.1) / 4)
 
 
 def test_the_largest_cosine_is_the_other_peer():
