@@ -101,7 +101,7 @@ def _store_without(
     if len(videos) - int((~small).sum()) < videos.shape[1]:
         second_moments = _coarse(statistics, second_moments)
     mixture = maximise(mixture, prior, statistics, second_moments, options)
-    sample = spread_samples(videos, options.confidence_samples, len(videos))
+    sample = spread_samples(videos, options.sample_size, len(videos))
     logit_sums, trust = head.logit_sums.double(), float(head.text_trust)
     names = head.class_names
     head._store(head.fitted_texts, TrustedFit(trust, logit_sums, prior, mixture, statistics, second_moments), sample)
