@@ -73,8 +73,8 @@ class DKDSentenceEmbedder(nn.Module):
         from .modeling_dkd import DKDCLIPModel
         from .processing_dkd import DKDCLIPProcessor
 
-        hub = {"token": token, "cache_dir": cache_folder, "revision": revision, "local_files_only": local_files_only}
-        hub = {name: value for name, value in hub.items() if value}
+        given = {"token": token, "cache_dir": cache_folder, "revision": revision, "local_files_only": local_files_only}
+        hub: dict[str, Any] = {name: value for name, value in given.items() if value}
         model = DKDCLIPModel.from_pretrained(model_name_or_path, **hub, **(model_kwargs or {}))
         processor = DKDCLIPProcessor.from_pretrained(model_name_or_path, **hub, **(processor_kwargs or {}))
         return cls(model, processor)
