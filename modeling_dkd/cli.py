@@ -21,16 +21,19 @@ COMMANDS = {
     "export": ("interop.export_command", "a model and its domain as graphs for ONNX or OpenVINO"),
     "demo": ("synthetic.demo_command", "zero-shot beside DKD on made-up clips of shifted domains"),
     "space": ("space.app", "a page in the browser to try it on clips of your own"),
+    "mteb": ("interop.mteb_command", "zero-shot video classification of mteb, plain and with DKD"),
     "card": ("hub.card_command", "write a model's card from what was measured"),
     "publish": ("hub.publish_command", "show what would be published of a model, or publish it"),
+    "publish-domain": ("hub.publish_domain_command", "the same of a saved domain, without its encoder"),
     "publish-embeddings": ("hub.publish_embeddings_command", "the same of embeddings, as a data set"),
     "fetch-embeddings": ("hub.fetch_embeddings_command", "make a published data set of embeddings a file again"),
 }
-# Room: the extra that brings the libraries of its commands.
+# Room, or a module of its own: the extra that brings the libraries of its commands.
 EXTRAS = {
     "evaluation": "eval",
     "hub": "hub",
-    "interop": "export",
+    "interop.export_command": "export",
+    "interop.mteb_command": "mteb",
     "recognition": "eval",
     "space": "space",
     "synthetic": "eval",
@@ -68,7 +71,8 @@ def _run(argv: list[str]) -> int:
     try:
         return import_module(f".{module}", __package__).main(argv[1:])
     except ModuleNotFoundError as error:
-        library, extra = (error.name or "").partition(".")[0], EXTRAS.get(module.partition(".")[0])
+        library = (error.name or "").partition(".")[0]
+        extra = EXTRAS.get(module, EXTRAS.get(module.partition(".")[0]))
         if extra is None or library in ("", __package__):
             raise
         return _fail(

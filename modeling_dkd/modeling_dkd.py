@@ -5,6 +5,7 @@ toward the domain's mixture and compares videos with classes.
 """
 
 import copy
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -20,7 +21,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .configuration_dkd import DKDCLIPConfig
 from .dkd_head import DKDHead
-from .domain_file import DOMAIN_FILE, FORMAT_VERSION, give_usual_mode, no_domain
+from .domain_file import FORMAT_VERSION, give_usual_mode, no_domain
 from .dual_encoder import (
     RETRIEVAL_CLASSES,
     check_dual_encoder,
@@ -37,7 +38,9 @@ from .dual_encoder import (
     token_embedder_of,
 )
 from .embedding_inputs import check_class_names
+from .encoder_identity import EncoderIdentity, cached_commit, fingerprint, known_name
 from .precision import has_values
+from .sentence_embedder import MODULES, MODULES_FILE
 from .temporal_transformer import TemporalTransformer
 from .video_pipelines import CUSTOM_PIPELINES
 
@@ -122,6 +125,7 @@ class DKDCLIPModel(PreTrainedModel):
             backbone.config.architectures = [type(backbone).__name__]  # or it would be built as another class
         config.backbone_config = backbone.config  # one object, so that later changes reach the encoders
         self.backbone = backbone
+        self.encoder_revision: str | None = None  # commit of the repository that the encoder was loaded from
         self.temporal: TemporalTransformer | None = None
         if config.num_temporal_layers:
             self.temporal = self._new_temporal_transformer()
@@ -212,6 +216,12 @@ class DKDCLIPModel(PreTrainedModel):
         lost = info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}
         model._settle_domain(lost, pretrained_model_name_or_path, accept_mismatch)
         freeze_similarity(model.backbone)
+        model.encoder_revision = cached_commit(pretrained_model_name_or_path, kwargs)
+        if model.config.num_components:
+            model.head.encoder = model.encoder_identity()
+            names = [str(model.config.id2label.get(k)) for k in range(model.config.num_components)]
+            is_named = names != [f"LABEL_{k}" for k in range(len(names))]
+            model.head.class_names = names if is_named else None
         return (model, info) if with_info else model
 
     def _settle_domain(self, lost: set[str], source: Any, plain_if_broken: bool) -> None:
@@ -243,7 +253,7 @@ class DKDCLIPModel(PreTrainedModel):
         """As in `PreTrainedModel`; the configuration also tells `pipeline` of those that ship with the code.
 
         The configuration gets the logit scale and bias that the head has now, trained ones too, and the weights get
-        the permissions of any new file.
+        the permissions of any new file. What is saved can be loaded by sentence-transformers too.
         """
         self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # `pipeline` writes into what it reads
         self.head.write_config()
@@ -252,6 +262,9 @@ class DKDCLIPModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
         for path in Path(save_directory).glob("model*.safetensors"):
             give_usual_mode(path)
+        if Path(save_directory).is_dir():  # in one of several processes alone
+            modules = Path(save_directory) / MODULES_FILE
+            modules.write_text(f"{json.dumps(MODULES, indent=2)}\n", encoding="utf-8")
 
     @classmethod
     def from_backbone(cls, name_or_path: Any, **options: Any) -> "DKDCLIPModel":
@@ -283,6 +296,7 @@ class DKDCLIPModel(PreTrainedModel):
         for name, value in {"projection_dim": probe(backbone), **similarity_of(backbone)}.items():
             own_options.setdefault(name, value)
         model = cls(DKDCLIPConfig(backbone_config=backbone.config, **own_options), backbone)
+        model.encoder_revision = cached_commit(name_or_path, options)
         return model.eval()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -489,6 +503,7 @@ class DKDCLIPModel(PreTrainedModel):
             inputs = (input_ids, attention_mask, token_type_ids)
             text_embeds = self._encode(self.get_text_features, TEXTS_PER_CHUNK // max(1, num_prompts), *inputs)
         self.head.fit(video_embeds, text_embeds, labels, num_components, class_names=class_names)
+        self.head.encoder = self.encoder_identity()
         if num_classes is not None:
             self._name_classes(class_names, num_classes)
         return self
@@ -522,23 +537,66 @@ class DKDCLIPModel(PreTrainedModel):
             raise ValueError("give pixel_values or video_embeds: the videos of the domain")
         return video_embeds
 
-    def load_domain(self, folder: str | Path) -> "DKDCLIPModel":
-        """Take over a domain that `model.head.save_pretrained` wrote, with its logit scale and its class names.
+    def load_domain(
+        self,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> "DKDCLIPModel":
+        """Take over a domain that was saved or shared alone, with its logit scale and its class names.
 
         Args:
-            folder: Where the file is. It must have been fitted on embeddings of this encoder.
+            name_or_folder: Where the file is: a folder, or a repository of the Hub as owner/name.
+            revision: Branch, tag or commit of the repository.
+            token: Access token; None: the one of `hf auth login` or HF_TOKEN.
+            cache_dir: Where files of the Hub are kept; None: the usual place.
+            local_files_only: Take what is in the cache and ask nobody.
 
         Returns:
             This model, fitted.
 
         Raises:
-            ValueError: As `DKDHead.from_pretrained`, or its embeddings have another D.
+            ValueError: As `DKDHead.from_pretrained`, it belongs to another encoder, as far as both are known, or its
+                embeddings have another D.
+            OSError: The Hub cannot be asked, and the file is not in the cache.
         """
-        loaded = DKDHead.from_pretrained(folder)
-        self.head.check_domain(loaded.state_dict(), str(Path(folder) / DOMAIN_FILE))
+        loaded = DKDHead.from_pretrained(
+            name_or_folder,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        source = f"the domain {name_or_folder}"
+        if loaded.encoder is not None:
+            loaded.encoder.check_model(self.encoder_identity(), source)
+        self.head.check_domain(loaded.state_dict(), source)
         self.head.load_state_dict(loaded.state_dict())
+        self.head.encoder, self.head.min_clips = loaded.encoder, loaded.min_clips
         self._name_classes(loaded.class_names, len(loaded.weights))
         return self
+
+    def encoder_identity(self, processor: Any = None) -> EncoderIdentity:
+        """What is known of this model's encoder: where it is from, and a hash of its weights.
+
+        Args:
+            processor: Its processor, so that the settings frames are prepared with are known too.
+        """
+        origin = self.config if self.config.name_or_path else self.backbone.config
+        preprocessing = None
+        if processor is not None:
+            settings = json.loads(processor.image_processor.to_json_string())
+            preprocessing = {key: settings[key] for key in settings if key not in ("auto_map", "processor_class")}
+        return EncoderIdentity(
+            self.config.projection_dim,
+            known_name(str(origin.name_or_path or "")),
+            self.encoder_revision,
+            fingerprint(self.backbone),
+            preprocessing,
+        )
 
     @torch.no_grad()
     def _encode(self, encode: Callable[..., Tensor], chunk_size: int, first: Tensor, *others: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from modeling_dkd import DKDHead
 from modeling_dkd.dkd_head import BUFFER_AXES
 from modeling_dkd.domain_file import DOMAIN_FILE, FORMAT_VERSION
 from tests.fitted_heads import BIAS, DIM, FITTED, NUM_CLASSES, SCALE, TOY, make_head
+from tests.toy_domain import toy_domain
 
 
 NO_DOMAIN = "it is not a domain of this version of DKD; fit the domain again."
@@ -50,6 +51,15 @@ def rewrite(folder, tensors=None, **metadata):
 def other_shapes(tensor):
     """Tensors of other ranks and sizes than this one."""
     return [tensor[None], torch.cat([tensor, tensor[:1]]) if tensor.dim() else tensor.repeat(3)]
+
+
+def test_a_file_is_as_large_as_the_page_says(tmp_path):
+    """About 4 D (2 D + 6 K) bytes, with a header of some kB."""
+    dim, num_classes = 128, 10
+    toy = toy_domain(60, num_classes, dim)
+    make_head(dim).fit(toy.videos, toy.texts).save_pretrained(tmp_path)
+    size = (tmp_path / DOMAIN_FILE).stat().st_size
+    assert abs(size - 4 * dim * (2 * dim + 6 * num_classes)) < 16_000
 
 
 def test_the_state_holds_everything_and_the_version():

@@ -154,7 +154,8 @@ def test_a_missing_library_is_told_with_the_command_that_installs_it(command, mo
     def missing(name, package):
         raise ModuleNotFoundError("No module named 'gone.sub'", name="gone.sub")
 
-    extra = EXTRAS[COMMANDS[command][0].split(".")[0]]
+    module = COMMANDS[command][0]
+    extra = EXTRAS.get(module) or EXTRAS[module.split(".")[0]]
     assert extra in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     monkeypatch.setattr("modeling_dkd.cli.import_module", missing)
     assert main([command]) == 2

@@ -1,1 +1,1 @@
-"""Fitted models for runtimes other than PyTorch: ONNX and OpenVINO."""
+"""DKD in the runtimes and the harnesses of others."""

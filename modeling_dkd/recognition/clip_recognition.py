@@ -23,15 +23,15 @@ from ..dkd_head import DKDHead
 from ..embedding.cache_arrays import split_pair
 from ..embedding.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts
 from ..embedding.worker_processes import shared_accelerator, start_server
+from ..withheld_classes import without_small_classes
 from .asked import Classes, PathLike, asked, none_readable
 from .classes import read_classes, read_labels
 from .clip_cache import ClipCache, default_cache_folder
 from .clip_listing import Clip, Listing, list_clips
 from .doubts import doubts_about, require_different_texts
 from .encoder import Encoder, Model
-from .output_places import folder_to_fill
 from .predictions import Prediction, Question, Recognition, predict
-from .saved_domain import SavedDomain, digest, load_domain, save_domain
+from .saved_domain import SavedDomain, digest, is_on_hub, load_domain, make_room, save_domain
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class DomainUse:
         save_to: Folder for the domain that was used; None: not saved, but an updated one where it was.
         labelled: CSV (clip, label) of clips whose class is known, which take part in the fit.
         reject_below: Clips whose `known` is below it get no label, 0 to 1.
+        min_clips: Save the domain without anything of classes that fewer clips show, see `without_small_classes`.
     """
 
     folder: PathLike | None = None
@@ -53,10 +54,15 @@ class DomainUse:
     save_to: PathLike | None = None
     labelled: PathLike | None = None
     reject_below: float = 0.0
+    min_clips: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.reject_below <= 1:
             raise ValueError(f"--reject-below {self.reject_below:g}: known is a probability, give 0 to 1")
+        if self.min_clips is not None and (self.save_to is None or self.folder is not None):
+            raise ValueError("--min-clips is for a domain that is fitted now and saved; give --save-domain DIR")
+        if self.update and self.save_to is None and is_on_hub(self.folder):
+            raise ValueError(f"{self.folder} is on the Hub; say with --save-domain where the updated domain goes")
         if self.update and self.folder is None:
             raise ValueError("--update goes on with a saved domain; name it with --domain")
         if self.labelled is not None and self.folder is not None:
@@ -70,7 +76,7 @@ class DomainUse:
     def make_folder(self) -> None:
         """Make the folder that a domain is saved in, or say why it cannot be."""
         if self.save_to is not None:
-            folder_to_fill("--save-domain", self.save_to)
+            make_room(self.save_to)
 
 
 FITTED_HERE = DomainUse()
@@ -135,7 +141,7 @@ def recognise(
         torch.tensor([labels.get(clip.path, -1) for clip in sound]),
     )
     found = recognise_embedded(embedded, question, encoder.new_head(), encoder.name, encoder.key, use, stored)
-    save(found, use, accelerator.is_main_process)
+    save(found, use, embedded, accelerator.is_main_process)
     by_path = {clip.path: p for clip, p in zip(sound, found.predictions, strict=True)}
     predictions = [
         replace(by_path[clip.path], path=clip.path, remark=run.remarks.get(clip.path, ""))
@@ -197,6 +203,7 @@ def recognise_embedded(
         )
     elif use.adapt:
         head = DKDHead(plain.config).eval()
+        head.encoder = plain.encoder
         labels = clips.labels if (clips.labels >= 0).any() else None
         with _doubts_tell_of_same_texts():
             head.fit(clips.video_embeds, question.text_embeds, labels, class_names=question.class_names)
@@ -220,11 +227,16 @@ def updated(domain: SavedDomain, clips: EmbeddedClips) -> SavedDomain:
     return domain.learned_from(clips.identities[row] for row in new)
 
 
-def save(found: Recognition, use: DomainUse, is_main_process: bool = True) -> None:
-    """Write the domain that was used where it is wanted."""
+def save(found: Recognition, use: DomainUse, clips: EmbeddedClips, is_main_process: bool = True) -> None:
+    """Write the domain that was used where it is wanted; one to share without classes of few clips."""
     target = use.save_to if use.save_to is not None else use.folder if use.update else None
-    if target is not None and found.domain is not None and is_main_process:
-        save_domain(target, found.domain)
+    if target is None or found.domain is None or not is_main_process:
+        return
+    domain = found.domain
+    if use.min_clips is not None:
+        head = without_small_classes(domain.head, use.min_clips, clips.video_embeds, clips.labels)
+        domain = replace(domain, head=head)
+    save_domain(target, domain)
 
 
 def recognise_embeddings(
@@ -263,7 +275,7 @@ def recognise_embeddings(
     stored = None if use.folder is None else load_domain(use.folder)
     clips = EmbeddedClips(clip_names, clip_names, videos, labels)
     done = recognise_embedded(clips, question, plain, encoder, key, use, stored)
-    save(done, use)
+    save(done, use, clips)
     return done
 
 

@@ -31,6 +31,7 @@ from ..embedding.clip_embedding import embed_texts
 from ..embedding.clip_encoder import ClipEncoder
 from ..embedding.encoder_sources import load_source
 from ..embedding.own_encoder import FrameReader, OwnEncoder, WholeFrames
+from ..encoder_identity import EncoderIdentity
 from ..frame_sampling import Views
 from ..image_processing_dkd import DKDCLIPImageProcessor
 from ..open_clip_backbone import PREFIX as OPEN_CLIP
@@ -69,6 +70,7 @@ class Encoder:
         videos: Prepared clips -> embeddings (N, P, D) or (N, D).
         texts: Texts -> embeddings (N, D) or (N, P, D).
         num_cut: Texts -> how many of them are longer than the encoder takes.
+        identity: By which a domain that is shared knows it; None where it has no weights that are known.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Encoder:
     videos: Callable[[list[Tensor]], Tensor]
     texts: Callable[[list[str]], Tensor]
     num_cut: Callable[[list[str]], int]
+    identity: EncoderIdentity | None = None
 
     @property
     def dim(self) -> int:
@@ -100,7 +103,9 @@ class Encoder:
 
     def new_head(self) -> DKDHead:
         """A head for these embeddings that knows no domain yet."""
-        return DKDHead(copy.deepcopy(self.head_config)).eval()
+        head = DKDHead(copy.deepcopy(self.head_config)).eval()
+        head.encoder = self.identity
+        return head
 
     @torch.inference_mode()
     def embed_videos(self, clips: list[Tensor]) -> Tensor:
@@ -232,6 +237,7 @@ def load_encoder(
         videos=source.embed_clips,
         texts=source.encode,
         num_cut=source.num_cut,
+        identity=None if isinstance(source, OwnEncoder) else source.model.encoder_identity(source.processor),
     )
 
 

@@ -26,7 +26,7 @@ from .encoder import Model
 from .output_places import file_to_write, folder_to_fill
 from .predictions import Prediction, predict
 from .result_log import FORMATS, ResultLog, key, nanoseconds
-from .saved_domain import SavedDomain, digest, save_domain
+from .saved_domain import HUB_SCHEME, SavedDomain, digest, is_on_hub, save_domain
 
 
 # Arrivals that are embedded together, and from how many on workers are worth their start.
@@ -94,13 +94,22 @@ def watch(
     arrivals = Arrivals(Path(folder), waiting.settle)
     arrivals.look()
     use.make_folder()
-    if use.folder is not None and use.save_to is None:
-        folder_to_fill("--domain", use.folder)
-    stored = use.folder if use.folder is not None and (Path(use.folder) / DOMAIN_FILE).exists() else None
-    question = asked(classes, model, templates=templates, descriptions=descriptions, domain=stored)
+    domain = _domain_to_go_on_with(use)
+    question = asked(classes, model, templates=templates, descriptions=descriptions, domain=domain)
     cache = ClipCache(cache_dir or default_cache_folder(), question.encoder)
     watcher = _Watcher(Path(folder), question, cache, use, ResultLog(path), batch_size, num_workers)
     return _results(watcher, arrivals, waiting)
+
+
+def _domain_to_go_on_with(use: DomainUse) -> PathLike | None:
+    """The domain in a folder, or on the Hub if it will be saved elsewhere; None: one is made."""
+    if use.folder is None or (is_on_hub(use.folder) and use.save_to is not None):
+        return use.folder
+    if os.fspath(use.folder).startswith(HUB_SCHEME):
+        raise ValueError(f"{os.fspath(use.folder)} is on the Hub; say with --save-domain where it goes on learning")
+    if use.save_to is None:
+        folder_to_fill("--domain", use.folder)
+    return use.folder if (Path(use.folder) / DOMAIN_FILE).exists() else None
 
 
 def _results(watcher: "_Watcher", arrivals: Arrivals, waiting: Waiting) -> Iterator[list[Prediction]]:

@@ -19,6 +19,7 @@ from .command_options import (
     batches_of,
     command_parser,
     is_main_process,
+    positive,
     printable,
     run_command,
     tell,
@@ -70,12 +71,26 @@ def build_parser() -> argparse.ArgumentParser:
     add_class_options(parser)
     add_model_options(parser)
     domain = parser.add_argument_group("domain", "by default fitted to these clips, without any label")
-    domain.add_argument("--domain", metavar="DIR", help="use a saved domain instead")
+    domain.add_argument(
+        "--domain",
+        metavar="DIR",
+        help="use a saved domain instead, or one of the Hub, as OWNER/NAME or OWNER/NAME@REVISION",
+    )
     domain.add_argument("--no-adapt", action="store_true", help="use none: plain zero-shot")
     domain.add_argument(
         "--update", action="store_true", help="have the --domain learn from the new clips, and save it"
     )
-    domain.add_argument("--save-domain", metavar="DIR", help="save the domain that was used")
+    domain.add_argument(
+        "--save-domain",
+        metavar="DIR",
+        help="save the domain that was used; hf://OWNER/NAME sends it to a private repository",
+    )
+    domain.add_argument(
+        "--min-clips",
+        type=positive,
+        metavar="N",
+        help="save it to be shared: with nothing of the clips of classes that fewer than N clips show",
+    )
     domain.add_argument("--labelled", metavar="FILE", help="CSV (clip, label) of clips whose class is known")
     add_reject_below(domain)
     output = parser.add_argument_group("output")
@@ -132,7 +147,9 @@ def _recognised(args: argparse.Namespace) -> "Recognition":
     """What the options ask for."""
     from .clip_recognition import DomainUse, recognise, recognise_embeddings
 
-    use = DomainUse(args.domain, not args.no_adapt, args.update, args.save_domain, args.labelled, args.reject_below)
+    use = DomainUse(
+        args.domain, not args.no_adapt, args.update, args.save_domain, args.labelled, args.reject_below, args.min_clips
+    )
     if not args.embeddings:
         return recognise(args.paths, use=use, **asked_by(args), **batches_of(args))
     for name in ("model", "revision", "frames", "templates", "descriptions"):

@@ -54,7 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--stride", type=float, metavar="SECONDS", help="from one to the next (default: half of it)")
     add_class_options(parser)
     add_model_options(parser)
-    parser.add_argument("--domain", metavar="DIR", help="use a saved domain (default: fitted to these clips)")
+    parser.add_argument(
+        "--domain", metavar="DIR", help="a saved domain, or OWNER/NAME on the Hub (default: fitted to these clips)"
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--output", type=Path, metavar="FILE", help=f"CSV with the columns {', '.join(COLUMNS)}")
     output.add_argument("--sheet", type=Path, metavar="FILE", help="matches as pictures: a .png or a .html file")

@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         "where there are too few windows to learn what is known)",
     )
     domain = parser.add_argument_group("domain", "by default fitted to the windows, without any label")
-    domain.add_argument("--domain", metavar="DIR", help="use a saved domain instead")
+    domain.add_argument("--domain", metavar="DIR", help="use a saved domain instead, or OWNER/NAME on the Hub")
     domain.add_argument("--no-adapt", action="store_true", help="use none: plain zero-shot")
     output = parser.add_argument_group("output")
     output.add_argument(

@@ -43,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_options(parser)
     domain = parser.add_argument_group("domain", "by default a new one, which learns from every clip")
     domain.add_argument("--domain", metavar="DIR", help="go on with this one, and save it there; made if need be")
-    domain.add_argument("--save-domain", metavar="DIR", help="save it here instead")
+    domain.add_argument(
+        "--save-domain", metavar="DIR", help="save it here instead; then --domain may be OWNER/NAME on the Hub"
+    )
     domain.add_argument("--no-adapt", action="store_true", help="use none: plain zero-shot")
     add_reject_below(domain)
     output = parser.add_argument_group("output")

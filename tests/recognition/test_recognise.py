@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modeling_dkd.cli import main
-from modeling_dkd.dkd_head import DOMAIN_FILE
+from modeling_dkd.domain_file import DOMAIN_FILE
 from modeling_dkd.embedding.embedding_cache import read_embeddings
 from modeling_dkd.recognition import DomainUse, recognise, recognise_embeddings
 from modeling_dkd.recognition.prediction_table import COLUMNS
@@ -116,6 +116,28 @@ def test_tomorrow_needs_the_domain_alone_and_each_clip_is_learned_once(capsys):
     assert run("tomorrow", "--domain", "domain", "--classes", "blue,red", "--update", "--save-domain", "other") == 0
     assert {row["label"] for row in rows()} == {"blue", "red"}
     assert Path("other", DOMAIN_FILE).is_file()
+
+
+def test_a_domain_to_share_has_nothing_of_classes_of_few_clips(capsys):
+    for path in sorted(Path("clips").glob("*green*"))[2:]:
+        path.unlink()
+    assert run("clips", "--classes", "red,green,blue", "--save-domain", "shared", "--min-clips", "4") == 1
+    assert all(is_right(row) for row in rows() if not row["error"])
+    saved = load_domain("shared")
+    assert (saved.head.min_clips, saved.class_names) == (4, ["red", "green", "blue"])
+    assert [count > 3 for count in saved.head.counts.tolist()] == [True, False, True]
+    assert float(saved.head.counts[1]) == 0
+    assert run("clips", "--domain", "shared") == 1
+    for arguments, message in {
+        ("--min-clips", "4"): "--min-clips is for a domain that is fitted now and saved; give --save-domain DIR",
+        ("--save-domain", "x", "--min-clips", "1"): "min_clips is 1, but must be at least 2",
+        ("--save-domain", "x", "--min-clips", "50"): "no class has 50 clips",
+        ("--domain", "owner/nowhere", "--update"): "owner/nowhere is on the Hub; say with --save-domain where",
+        ("--save-domain", "hf://nowhere"): "hf://nowhere names no repository; write hf://OWNER/NAME",
+        ("--domain", "no/such/folder"): "--domain no/such/folder: there is no such folder",
+    }.items():
+        assert run("clips", "--classes", "red,green,blue", *arguments) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_domain_is_not_used_with_another_encoder(capsys, tmp_path):
