@@ -31,8 +31,10 @@ SECTIONS = {
     "label_suggestions": "Which clips to label",
     "cold_start": "Cold start",
 }
-PACKAGES = ("torch", "transformers", "accelerate", "scikit-learn", "av", "pillow", "numpy", "decord2", "torchcodec")
-PACKAGES += ("onnxruntime", "openvino")
+PACKAGES = (
+    *("torch", "transformers", "accelerate", "scikit-learn", "av", "pillow", "numpy"),
+    *("decord2", "torchcodec", "onnxruntime", "openvino"),
+)
 RESULTS = Path(__file__).parent / "results.json"
 TABLE = REPOSITORY / "docs/benchmarks.md"
 

@@ -14,9 +14,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel
@@ -110,7 +111,7 @@ def new_model() -> DKDCLIPModel:
         return DKDCLIPModel(DKDCLIPConfig(backbone_config=config), CLIPModel(config)).eval()
 
 
-def model_inputs(device: torch.device) -> dict[str, Tensor]:
+def model_inputs(device: torch.device) -> dict[str, Any]:
     """Eight clips of four frames and five classes."""
     generator = torch.Generator().manual_seed(0)
     pixel_values = torch.randn(CLIPS, FRAMES, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
@@ -119,12 +120,17 @@ def model_inputs(device: torch.device) -> dict[str, Tensor]:
     return {"pixel_values": pixel_values.to(device), "input_ids": input_ids.to(device)}
 
 
+def on_device(model: DKDCLIPModel, device: torch.device, dtype: torch.dtype = torch.float32) -> DKDCLIPModel:
+    """The model there, in this dtype."""
+    return nn.Module.to(model, device, dtype)
+
+
 def model_forward(fitted: bool = False, compiled: bool = False) -> Callable[[torch.device], list[Tensor]]:
     """Confidence and embeddings of the model."""
 
     @torch.no_grad()
     def run(device: torch.device) -> list[Tensor]:
-        model, inputs = new_model().to(device), model_inputs(device)
+        model, inputs = on_device(new_model(), device), model_inputs(device)
         if fitted:
             model.fit_domain(**inputs)
         # The default compiler writes C++ for a CPU.
@@ -139,7 +145,7 @@ def model_forward(fitted: bool = False, compiled: bool = False) -> Callable[[tor
 @torch.no_grad()
 def bfloat16_forward(device: torch.device) -> list[Tensor]:
     """The embeddings of the model in bfloat16, turned so that they differ from the others by 1 - cosine."""
-    model, inputs = new_model().to(device, torch.bfloat16), model_inputs(device)
+    model, inputs = on_device(new_model(), device, torch.bfloat16), model_inputs(device)
     if {tensor.dtype for tensor in model.head.state_dict().values()} != {torch.float32}:
         raise ValueError("the head is not float32 any more")
     expected, found = model_forward()(torch.device("cpu")), model(**inputs)
@@ -150,7 +156,7 @@ def bfloat16_forward(device: torch.device) -> list[Tensor]:
 
 def training_step(device: torch.device) -> list[Tensor]:
     """Loss before and after a step of gradient descent, and what the step did to some weights."""
-    model, inputs = new_model().to(device).train(), model_inputs(device)
+    model, inputs = on_device(new_model(), device).train(), model_inputs(device)
     labels = (torch.arange(CLIPS) % 5).to(device)
     optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], LEARNING_RATE)
     before = model(**inputs, labels=labels).loss

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_dkd.cli import main
-from modeling_dkd.dkd_head import DOMAIN_FILE
+from modeling_dkd.domain_file import DOMAIN_FILE
 from modeling_dkd.recognition import folder_watch
 from modeling_dkd.recognition.saved_domain import load_domain
 from tests.recognition.colour_clips import COLOURS, write_clip, write_clips

@@ -120,8 +120,11 @@ class DKDCLIPConfig(PreTrainedConfig):
         trusted = kwargs.pop("trust_backbone_code", False) or __name__.startswith(REMOTE_CODE)
         options = kwargs.pop("backbone_code_options", {})
         backbone = config_dict.get("backbone_config")
-        unknown = isinstance(backbone, dict) and backbone.get("model_type") not in CONFIG_MAPPING
-        if unknown and backbone.get("auto_map"):
+        if (
+            isinstance(backbone, dict)
+            and backbone.get("model_type") not in CONFIG_MAPPING
+            and backbone.get("auto_map")
+        ):
             config = _config_with_code(backbone, str(kwargs.get("name_or_path", "")), trusted, options)
             config_dict = config_dict | {"backbone_config": config}
         return super().from_dict(config_dict, **kwargs)
@@ -191,7 +194,8 @@ def _config_with_code(
             f"{source} has a backbone with code of its own ({references[0]}); if you trust that code, load it with "
             "DKDCLIPModel.from_pretrained(..., trust_remote_code=True)"
         )
-    config_class, model_class = (get_class_from_dynamic_module(name, source, **options) for name in references)
+    classes: list[Any] = [get_class_from_dynamic_module(name, source, **options) for name in references]
+    config_class, model_class = classes
     config_class.register_for_auto_class()
     model_class.register_for_auto_class("AutoModel")
     config_class.model_class = model_class

@@ -318,7 +318,8 @@ def _frame_count(part: Any) -> int | None:
 
 def _image_side(config: Any) -> int:
     """Pixels a side of the images that the encoder was made for; 224 where it does not tell."""
-    for part in (getattr(config, "vision_config", None), getattr(config, "image_config", None), config):
+    parts: tuple[Any, ...] = getattr(config, "vision_config", None), getattr(config, "image_config", None), config
+    for part in parts:
         patches = getattr(part, "num_patches", None)
         if isinstance(patches, int):  # SigLIP 2 takes any aspect, up to so many patches
             return int(patches**0.5) * part.patch_size

@@ -39,7 +39,7 @@ class Views:
 
 def is_count(value: Any) -> bool:
     """Whether this is a whole number of at least 1."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def segment_positions(num_frames: int, num_clips: int = 1, generator: torch.Generator | None = None) -> ArrayOfFloat:

@@ -122,7 +122,9 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         kind: Any = type(image_processor)
         patches = kind.__name__.startswith("Siglip2ImageProcessor")
         shifts = kind.__name__.startswith("EfficientNetImageProcessor")  # ALIGN's
-        steps = () if patches or shifts else ("_preprocess", "resize", "center_crop", "rescale", "normalize")
+        steps: tuple[str, ...] = (
+            () if patches or shifts else ("_preprocess", "resize", "center_crop", "rescale", "normalize")
+        )
         # X-CLIP's goes through the frames of a video, FLAVA's can also make what its pre-training needs.
         if kind.__name__.startswith(("VideoMAEImageProcessor", "FlavaImageProcessor")):
             steps = steps[1:]

@@ -140,7 +140,7 @@ class OpenClipTokenizer(PreTrainedTokenizer):
         kwargs["model_max_length"] = self.context_length
         super().__init__(model_cfg=model_cfg, **kwargs)
 
-    def __call__(self, text: Any, truncation: bool = True, **_: Any) -> BatchEncoding:  # type: ignore[override]
+    def __call__(self, text: Any, truncation: bool = True, **_: Any) -> BatchEncoding:
         """`input_ids` (N, L) int64, always as long as the encoder's context; lists as long as they are, uncut."""
         texts = [text] if isinstance(text, str) else list(text)
         if truncation:

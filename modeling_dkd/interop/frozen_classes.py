@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,8 @@ def freeze_classes(
         if classes is not None or templates is not None:
             option = "--classes" if classes is not None else "--templates"
             raise ValueError(f"the domain of {domain or name} has classes with texts of its own; leave {option} out")
-        names = model.head.class_names or [model.config.id2label[index] for index in sorted(model.config.id2label)]
+        id2label: dict[Any, str] = dict(model.config.id2label or {})
+        names = model.head.class_names or [id2label[index] for index in sorted(id2label)]
         texts = model.head.fitted_texts[:, None]
     elif classes is None:
         raise ValueError(f"{name} has no domain with classes; give --domain DIR, or --classes for plain zero-shot")

@@ -175,7 +175,7 @@ def prepare(clips: Sequence[Sequence[Array]], about: dict[str, Any]) -> Array:
         chosen = [_prepared(np.asarray(frames[i]), about, number) for i in segment_indices(len(frames), about)]
         videos.append(np.stack(chosen))
     pixels = np.stack(videos).astype(np.float32).transpose(0, 1, 4, 2, 3)
-    scale, shift = (np.float32(about["preprocessing"][name])[:, None, None] for name in ("scale", "shift"))
+    scale, shift = (np.asarray(about["preprocessing"][name], np.float32)[:, None, None] for name in ("scale", "shift"))
     return np.ascontiguousarray(pixels * scale - shift)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..dkd_head import DOMAIN_FILE
+from ..domain_file import DOMAIN_FILE
 from ..embedding.worker_processes import shared_accelerator
 from .arrivals import Arrival, Arrivals
 from .asked import Asked, Classes, PathLike, asked
