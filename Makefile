@@ -41,6 +41,9 @@ bench: $(READY)  ## ours beside what a user would write, docs/benchmarks.md; 20 
 growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, streams: docs/growth.md
 	$(BIN)/python benchmarks/growth.py
 
+pictures: $(READY)  ## docs/pictures: of the demo, and of the embeddings of real clips where DKD_DATA has them
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.pictures
+
 space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
 	$(BIN)/dkd space
 
@@ -81,4 +84,4 @@ style: $(READY)  ## format and mend what can be mended
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) .venv-matrix demo dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo card publish results bench growth space wheel test test-slow test-all faults fuzz test-matrix quality style clean
+.PHONY: help setup demo card publish results bench growth pictures space wheel test test-slow test-all faults fuzz test-matrix quality style clean
