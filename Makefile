@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
+# Hundreds of processes of the tests would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -44,11 +46,15 @@ growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, strea
 pictures: $(READY)  ## docs/pictures: of the demo, and of the embeddings of real clips where DKD_DATA has them
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.pictures
 
+gpu-check: $(READY)  ## fit, forward, update, training, bfloat16, compile on CUDA beside the CPU; minutes on one GPU
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.gpu_check
+
 space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
 	$(BIN)/dkd space
 
-# Two test processes with one thread each: threads of both would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
+# Two test processes with one thread each: threads of both would only wait for each other. Each begins with one half of
+# the files, so that fixtures of a file are made once.
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: $(READY)  ## the fast tests, under 3 minutes on two cores
 	$(PYTEST) -m "not slow"
@@ -84,4 +90,4 @@ style: $(READY)  ## format and mend what can be mended
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) .venv-matrix demo dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo card publish results bench growth pictures space wheel test test-slow test-all faults fuzz test-matrix quality style clean
+.PHONY: help setup demo card publish results bench growth gpu-check pictures space wheel test test-slow test-all faults fuzz test-matrix quality style clean

@@ -26,11 +26,15 @@ SECTIONS = {
     "raw_clips": "Zero-shot evaluation of raw clips, end to end",
     "text_encoding": "Text encoding",
     "training_step": "Training step",
+    "export": "Exported graphs",
     "timeline": "Timeline of a long video",
     "label_suggestions": "Which clips to label",
     "cold_start": "Cold start",
 }
-PACKAGES = ("torch", "transformers", "accelerate", "scikit-learn", "av", "pillow", "numpy", "decord2", "torchcodec")
+PACKAGES = (
+    *("torch", "transformers", "accelerate", "scikit-learn", "av", "pillow", "numpy"),
+    *("decord2", "torchcodec", "onnxruntime", "openvino"),
+)
 RESULTS = Path(__file__).parent / "results.json"
 TABLE = REPOSITORY / "docs/benchmarks.md"
 

@@ -28,7 +28,7 @@ from modeling_dkd.evaluation.methods.dkd import dkd
 from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
 from modeling_dkd.evaluation.protocols import Method, Task, logits_of
 from modeling_dkd.evaluation.report import environment, paired_gain, write_results
-from modeling_dkd.synthetic.demo import CHECKPOINT
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -23,21 +23,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from growth_report import LEAST_MEMORY, MEMORY, SECONDS, compared, too_fast, write_report
 from rows import clustered
 from tqdm import tqdm
 
 from modeling_dkd import DKDCLIPConfig, DKDCLIPImageProcessor, DKDHead
 from modeling_dkd.dkd_head import DKDHeadOutput
-from modeling_dkd.evaluation.figures import save_figure
 from modeling_dkd.evaluation.measurement import growth_of_memory
 from modeling_dkd.mixture_options import MixtureOptions
 from modeling_dkd.synthetic.clips import write_clip
@@ -47,14 +44,8 @@ from modeling_dkd.video_frames import read_frames
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 # Repeats of each size: at least, at most, and until so many seconds are spent on it.
 LEAST_REPEATS, MOST_REPEATS, SECONDS_ENOUGH = 3, 25, 0.5
-# By how much an exponent may exceed what is allowed: caches that overflow, and noise.
-TOLERANCE = 0.15
-# Less growth of memory than this, MiB, is not counted exactly by the system.
-LEAST_MEMORY = 2.0
 # The system keeps no freed block that is larger, bytes: what is counted is what is held.
 RETURNED_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-SECONDS, MEMORY = "seconds", "mib"
-COLOURS = {SECONDS: "#1b7837", MEMORY: "#762a83"}
 
 Work = Callable[[], object]
 
@@ -341,110 +332,13 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
 
 
-def too_fast(row: Mapping[str, Any]) -> list[str]:
-    """Which of time and memory grow faster than they may."""
-    return [
-        kind
-        for kind in ("time", "memory")
-        if row[f"{kind}_exponent"] is not None and row[f"{kind}_exponent"] > row[f"{kind}_limit"] + TOLERANCE
-    ]
-
-
-def markdown(report: Mapping[str, Any]) -> str:
-    """The page of the report."""
-    environment = report["environment"]
-    lines = [
-        "# How time and memory grow",
-        "",
-        f"`make growth` (`python benchmarks/growth.py`), one thread, "
-        f"torch {environment['torch']}. An exponent is the slope of log cost over log size in the upper half "
-        "of the range: 1 grows like the input, 0 not at all. Constant costs pull it down, so it is compared with "
-        "the most that is in order, in brackets. Memory is the growth of the process at its peak; below "
-        f"{LEAST_MEMORY:g} MiB it has no exponent. The figures are in [growth.json](growth.json).",
-        "",
-        "![curves](growth.png)",
-        "",
-        "| work | varied | from, to | seconds | exponent | MiB | exponent | why | |",
-        "|---|---|---:|---:|---:|---:|---:|---|---|",
-    ]
-    for row in report["curves"].values():
-        faster = too_fast(row)
-        lines.append(
-            f"| {row['work']} | {row['varied']} | {row['sizes'][0]:,}, {row['sizes'][-1]:,} "
-            f"| {_ends(row['seconds'])} | {_compared(row, 'time')} | {_ends(row['mib'])} | {_compared(row, 'memory')} "
-            f"| {row['reason']} | {'**' + ' and '.join(faster) + ' too fast**' if faster else 'in order'} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _ends(values: Sequence[float] | None) -> str:
-    """First and last value, two digits that count."""
-    return "not known" if not values else ", ".join(f"{float(f'{v:.2g}'):g}" for v in (values[0], values[-1]))
-
-
-def _compared(row: Mapping[str, Any], kind: str) -> str:
-    """An exponent with its limit."""
-    found = row[f"{kind}_exponent"]
-    return f"{'-' if found is None else f'{found:.2f}'} ({row[f'{kind}_limit']:g})"
-
-
-def growth_figure(report: Mapping[str, Any]) -> Figure:
-    """Small multiples: seconds and MiB over the size, both logarithmic, with the fitted slope over the upper half."""
-    rows = list(report["curves"].values())
-    columns = min(3, len(rows))
-    height = -(-len(rows) // columns)
-    figure = Figure(figsize=(4.4 * columns, 0.4 + 3.0 * height), layout="constrained")
-    FigureCanvasAgg(figure)
-    for place, row in enumerate(rows):
-        axes = figure.add_subplot(height, columns, place + 1)
-        axes.set_title(_wrapped(row["work"]), fontsize=8.5, parse_math=False)
-        axes.set_xlabel(row["varied"], fontsize=8.5)
-        _draw(axes, row, SECONDS, row["time_exponent"])
-        if row["mib"]:
-            _draw(axes.twinx(), row, MEMORY, row["memory_exponent"])
-    return figure
-
-
-def _draw(axes: Axes, row: Mapping[str, Any], kind: str, slope: float | None) -> None:
-    """One of the two curves on axes of its own, which span at least two decades so that noise looks like noise."""
-    sizes, costs, colour = row["sizes"], [max(value, 1e-9) for value in row[kind]], COLOURS[kind]
-    label = {SECONDS: "seconds", MEMORY: "MiB at the peak"}[kind]
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.plot(sizes, costs, color=colour, marker="o", markersize=3.5, linewidth=1.5)
-    middle = (min(costs) * max(costs)) ** 0.5
-    axes.set_ylim(min(min(costs) / 1.5, middle / 10), max(max(costs) * 1.5, middle * 10))
-    told = "no exponent" if slope is None else f"exponent {slope:.2f}"
-    axes.set_ylabel(f"{label}, {told}", fontsize=8.5, color=colour)
-    axes.tick_params(axis="both", labelsize=8)
-    axes.tick_params(axis="y", colors=colour)
-    axes.grid(axis="both", alpha=0.25 if kind == SECONDS else 0)
-    axes.spines["top"].set_visible(False)
-
-
-def _wrapped(text: str) -> str:
-    """In lines of about 45 letters."""
-    lines = [""]
-    for word in text.split():
-        lines[-1:] = [f"{lines[-1]} {word}".strip()] if len(lines[-1]) + len(word) < 48 else [lines[-1], word]
-    return "\n".join(lines)
-
-
-def write_report(report: Mapping[str, Any], folder: Path) -> None:
-    """JSON, page and figure."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "growth.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (folder / "growth.md").write_text(markdown(report), encoding="utf-8")
-    save_figure(growth_figure(report), folder / "growth.png")
-
-
 def measured(names: Sequence[str], most: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """The curves one after the other, each told on standard output."""
     for name in tqdm(names, unit="curve"):
         row = measure(name, most)
         tqdm.write(
-            f"{name:22s} {row['sizes'][0]:>6,} to {row['sizes'][-1]:>7,}   time {_compared(row, 'time'):>9s}   "
-            f"memory {_compared(row, 'memory'):>9s}   {' and '.join(too_fast(row)) or 'in order'}"
+            f"{name:22s} {row['sizes'][0]:>6,} to {row['sizes'][-1]:>7,}   time {compared(row, 'time'):>9s}   "
+            f"memory {compared(row, 'memory'):>9s}   {' and '.join(too_fast(row)) or 'in order'}"
         )
         yield name, row
 

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,17 +65,22 @@ def digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def alternate(rounds: int, sides: dict[str, Callable[[], object]], warm_up: bool = True) -> dict[str, list[float]]:
+def alternate(
+    rounds: int,
+    sides: Mapping[str, Callable[[], object]],
+    warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each side in each round; a round runs all of them, another one first each time."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     names = list(sides)
     uncounted = int(warm_up)
     for index in tqdm(range(rounds + uncounted), desc=" / ".join(sides), unit="round", leave=False):
         for name in names[index % len(names) :] + names[: index % len(names)]:
-            start = time.perf_counter()
+            start = clock()
             sides[name]()
             if index >= uncounted:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 

@@ -16,6 +16,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+from modeling_dkd.evaluation.metrics import calibration_error
 from modeling_dkd.recognition.encoder import load_encoder
 from modeling_dkd.recognition.segments import Segment, segment_f1
 from modeling_dkd.recognition.timelines import Timeline, timeline
@@ -44,10 +45,11 @@ WINDOWS = ((2.0, 2.0), (4.0, 2.0))
 
 
 class Scores(NamedTuple):
-    """Of one video, percent, and how many segments were found."""
+    """Of one video, percent, and how many segments were found; calibration is the error of the confidences."""
 
     right: float
     f1: float
+    calibration: float
     segments: int
 
 
@@ -101,14 +103,17 @@ def scores(found: Timeline, true: list[Segment]) -> Scores:
     ends = np.array([segment.end for segment in true])
     centres = (found.starts + found.ends) / 2
     labels = [true[i].label for i in np.minimum(np.searchsorted(ends, centres, side="right"), len(true) - 1)]
-    right = fmean(a == b for a, b in zip(found.window_labels, labels, strict=True))
-    return Scores(100 * right, 100 * segment_f1(found.segments, true), len(found.segments))
+    right = np.array([a == b for a, b in zip(found.window_labels, labels, strict=True)])
+    starts = np.array([segment.start for segment in found.segments])
+    sure = np.array([found.segments[i].confidence for i in np.searchsorted(starts, centres, side="right") - 1])
+    gap = calibration_error(sure, right)
+    return Scores(100 * float(right.mean()), 100 * segment_f1(found.segments, true), 100 * gap, len(found.segments))
 
 
 def rows_of(videos: list[tuple[Path, list[Segment]]], window: float, stride: float, cache: Path) -> list[Row]:
     """Windows right and F1 of segments: smoothed and not, with a domain and without."""
     encoder = load_encoder()
-    look = partial(timeline, classes=list(ACTIONS), encoder=encoder, window=window, stride=stride, reject_below=0.0)
+    look = partial(timeline, classes=list(ACTIONS), model=encoder, window=window, stride=stride, reject_below=0.0)
     found = {
         (adapt, smooth): [
             scores(
@@ -121,7 +126,11 @@ def rows_of(videos: list[tuple[Path, list[Segment]]], window: float, stride: flo
     }
     num_true = fmean(len(true) for _, true in videos)
     rows = []
-    for measure_name, what in (("right", "windows right"), ("f1", "F1 of segments, overlap 0.5")):
+    for measure_name, what, sign in (
+        ("right", "windows right", 1),
+        ("f1", "F1 of segments, overlap 0.5", 1),
+        ("calibration", "calibration error of windows, the lower the better", -1),
+    ):
         for adapt, smooth, other in (
             (True, False, "DKD, each window for itself"),
             (False, True, "zero-shot, smoothed"),
@@ -131,7 +140,7 @@ def rows_of(videos: list[tuple[Path, list[Segment]]], window: float, stride: flo
             others = [getattr(one, measure_name) for one in found[adapt, smooth]]
             counts = [fmean(one.segments for one in found[key]) for key in ((True, True), (adapt, smooth))]
             note = (
-                f"smallest gain {min(a - b for a, b in zip(ours, others, strict=True)):+.1f}; segments "
+                f"smallest gain {min(sign * (a - b) for a, b in zip(ours, others, strict=True)):+.1f}; segments "
                 f"{counts[0]:.0f} / {counts[1]:.0f}, true ones {num_true:.0f}; 900 clips, 18 classes"
             )
             what_is = f"{what}, {window:g} s every {stride:g} s, DKD smoothed"

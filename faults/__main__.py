@@ -107,6 +107,18 @@ def resources(scale: float, seed: int, scratch: Path) -> list[Tally]:
     return tallies
 
 
+def recognition(scale: float, seed: int, scratch: Path) -> list[Tally]:
+    """Dkd recognise and watch: 50 kills of each, full disks, read-only folders, odd names, few open files."""
+    from .recognition import recognition_trials
+
+    trials = recognition_trials(scale, seed, scratch)
+    return [run_trials(_of_recognition(title), chosen, len(chosen), seconds=1600) for title, chosen in trials.items()]
+
+
+def _of_recognition(title: str) -> str:
+    return title if title.startswith("killed") else f"recognise and watch: {title}"
+
+
 CLASSES: dict[str, Run] = {
     "videos": videos,
     "readings": readings,
@@ -114,6 +126,7 @@ CLASSES: dict[str, Run] = {
     "caches": caches,
     "kills": kills,
     "resources": resources,
+    "recognition": recognition,
 }
 
 

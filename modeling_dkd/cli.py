@@ -4,10 +4,9 @@ A command is a module with `main(argv) -> exit code` that imports nothing slow b
 its user has to change it raises as ValueError or OSError; that becomes one line and exit code 2 here.
 """
 
-import argparse
+import os
 import sys
 from importlib import import_module
-from typing import NoReturn
 
 
 # Command: module, what it does.
@@ -19,44 +18,50 @@ COMMANDS = {
     "timeline": ("recognition.timeline_command", "what is seen when in long videos: captions, tables, a page"),
     "search": ("recognition.search_command", "the clips or moments that match a text best"),
     "suggest": ("recognition.suggest_command", "which clips to label next"),
+    "export": ("interop.export_command", "a model and its domain as graphs for ONNX or OpenVINO"),
     "demo": ("synthetic.demo_command", "zero-shot beside DKD on made-up clips of shifted domains"),
     "space": ("space.app", "a page in the browser to try it on clips of your own"),
+    "mteb": ("interop.mteb_command", "zero-shot video classification of mteb, plain and with DKD"),
     "card": ("hub.card_command", "write a model's card from what was measured"),
     "publish": ("hub.publish_command", "show what would be published of a model, or publish it"),
+    "publish-domain": ("hub.publish_domain_command", "the same of a saved domain, without its encoder"),
     "publish-embeddings": ("hub.publish_embeddings_command", "the same of embeddings, as a data set"),
     "fetch-embeddings": ("hub.fetch_embeddings_command", "make a published data set of embeddings a file again"),
 }
-# Room: the extra that brings the libraries of its commands.
+# Room, or a module of its own: the extra that brings the libraries of its commands.
 EXTRAS = {
     "evaluation": "eval",
     "hub": "hub",
+    "interop.export_command": "export",
+    "interop.mteb_command": "mteb",
     "recognition": "eval",
     "space": "space",
     "synthetic": "eval",
     "training": "train",
 }
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as those of the commands are, and which keeps the lines of its epilog."""
-
-    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and leave with exit code 2."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+SIGPIPE_EXIT_CODE = 141
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; its exit code, 2 with one line on standard error when the user has to change something."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run a command; its exit code, 2 with one line on standard error when the user has to change something.
+
+    When whoever reads the output goes first, as in `dkd --help | head -1`, the command ends without a word, with the
+    code that a shell gives to what SIGPIPE has ended.
+    """
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            print(end="", flush=True)  # Here: what fails when Python ends can no longer be caught.
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed from the start
+            os.dup2(nowhere, stream.fileno())
+        return SIGPIPE_EXIT_CODE
+
+
+def _run(argv: list[str]) -> int:
+    """Exit code of a command, 2 with one line on standard error when the user has to change something."""
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
@@ -66,12 +71,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return import_module(f".{module}", __package__).main(argv[1:])
     except ModuleNotFoundError as error:
-        library, extra = (error.name or "").partition(".")[0], EXTRAS.get(module.partition(".")[0])
+        library = (error.name or "").partition(".")[0]
+        extra = EXTRAS.get(module, EXTRAS.get(module.partition(".")[0]))
         if extra is None or library in ("", __package__):
             raise
         return _fail(
             f'dkd {argv[0]} needs {library}, which is not installed; run: pip install "modeling-dkd[{extra}]"'
         )
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:

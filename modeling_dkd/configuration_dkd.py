@@ -17,6 +17,7 @@ if not Version("5.13.1") <= Version(transformers.__version__) < Version("6"):
     )
 
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .svgd import KERNELS
@@ -24,6 +25,8 @@ from .svgd import KERNELS
 
 DEFAULT_PROJECTION_DIM = 512
 DEFAULT_LOGIT_SCALE = 100.0
+# Where transformers puts code that came with a checkpoint.
+REMOTE_CODE = "transformers_modules."
 
 
 class DKDCLIPConfig(PreTrainedConfig):
@@ -79,9 +82,11 @@ class DKDCLIPConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in what was not given and check every value."""
+        if "num_frames" in kwargs:
+            raise ValueError("num_frames is no option of the model; give it to DKDCLIPProcessor")
         backbone = self.backbone_config = _as_config(self.backbone_config)
         if self.projection_dim is None:
-            self.projection_dim = _projection_dim(backbone) or DEFAULT_PROJECTION_DIM
+            self.projection_dim = _projection_dim(backbone) or _common_width(backbone) or DEFAULT_PROJECTION_DIM
         if self.logit_scale is None:
             self.logit_scale = _initial_logit_scale(backbone) or DEFAULT_LOGIT_SCALE
         self.check()
@@ -90,6 +95,48 @@ class DKDCLIPConfig(PreTrainedConfig):
             # The base class hands its own setting down; without this it would wipe out the backbone's.
             kwargs["attn_implementation"] = backbone._attn_implementation
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in `PreTrainedConfig`.
+
+        Args:
+            pretrained_model_name_or_path: Folder or repository.
+            *args: As there.
+            **kwargs: As there, and `trust_backbone_code`: run the code of a backbone that comes with its own.
+        """
+        where = ("revision", "token", "cache_dir", "local_files_only")
+        kwargs = {"name_or_path": str(pretrained_model_name_or_path)} | kwargs
+        kwargs["backbone_code_options"] = {name: kwargs[name] for name in where if name in kwargs}
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in `PreTrainedConfig`; `name_or_path` says where the code of the backbone is, if it has code of its own.
+
+        Raises:
+            ValueError: The backbone's code would have to be run, but nobody said that it is trusted.
+        """
+        trusted = kwargs.pop("trust_backbone_code", False) or __name__.startswith(REMOTE_CODE)
+        options = kwargs.pop("backbone_code_options", {})
+        backbone = config_dict.get("backbone_config")
+        if (
+            isinstance(backbone, dict)
+            and backbone.get("model_type") not in CONFIG_MAPPING
+            and backbone.get("auto_map")
+        ):
+            config = _config_with_code(backbone, str(kwargs.get("name_or_path", "")), trusted, options)
+            config_dict = config_dict | {"backbone_config": config}
+        return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def num_frames(self) -> int:
+        """Not here, but in the processor: only the library's own video pipeline asks a configuration for it."""
+        raise AttributeError(
+            "the library's video-classification pipeline cannot run this model; for a model in memory give "
+            'pipeline("video-classification", model=model, processor=processor, '
+            "pipeline_class=VideoClassificationPipeline), and num_frames to the processor"
+        )
 
     def check(self) -> None:
         """Check the values against their ranges and the backbone; options may also be set after construction.
@@ -108,7 +155,9 @@ class DKDCLIPConfig(PreTrainedConfig):
             value = getattr(self, name)
             _require(_is_int(value) and value >= least, name, self, f"an integer >= {least}")
         _require(self.svgd_kernel in KERNELS, "svgd_kernel", self, f"one of {', '.join(KERNELS)}")
-        expected = _projection_dim(self.backbone_config)
+        # What an entry of a configuration with its own code means is not known.
+        known = not type(self.backbone_config).__module__.startswith(REMOTE_CODE)
+        expected = _projection_dim(self.backbone_config) if known else None
         if expected is not None and expected != self.projection_dim:
             raise ValueError(
                 f"projection_dim is {self.projection_dim}, but the backbone's embeddings have {expected} dimensions; "
@@ -135,13 +184,40 @@ def _as_config(backbone_config: Any) -> PreTrainedConfig | None:
     return AutoConfig.for_model(model_type, **options)
 
 
+def _config_with_code(
+    backbone_config: dict[str, Any], source: str, trusted: bool, options: dict[str, Any]
+) -> PreTrainedConfig:
+    """Configuration of a backbone whose classes are in the checkpoint's own folder or repository."""
+    references = [backbone_config["auto_map"][name] for name in ("AutoConfig", "AutoModel")]
+    if not trusted or any("--" in reference for reference in references):
+        raise ValueError(
+            f"{source} has a backbone with code of its own ({references[0]}); if you trust that code, load it with "
+            "DKDCLIPModel.from_pretrained(..., trust_remote_code=True)"
+        )
+    classes: list[Any] = [get_class_from_dynamic_module(name, source, **options) for name in references]
+    config_class, model_class = classes
+    config_class.register_for_auto_class()
+    model_class.register_for_auto_class("AutoModel")
+    config_class.model_class = model_class
+    return config_class.from_dict(copy.deepcopy(backbone_config))
+
+
 def _projection_dim(backbone: Any) -> int | None:
     """Dimensions of the backbone's joint embedding space, where its configuration tells."""
     if backbone is None:
         return None
     text_config = getattr(backbone, "text_config", None)
     # SigLIP has no common entry: its text head ends in projection_size, which equals the vision width.
-    return getattr(backbone, "projection_dim", None) or getattr(text_config, "projection_size", None)
+    named = getattr(backbone, "projection_dim", None) or getattr(text_config, "projection_size", None)
+    if "BlipForImageTextRetrieval" in (getattr(backbone, "architectures", None) or ()):
+        named = backbone.image_text_hidden_size
+    return named
+
+
+def _common_width(backbone: Any) -> int | None:
+    """Width of both towers, whose embeddings are as long where nothing projects them (TIPSv2, VideoPrism)."""
+    widths = {getattr(getattr(backbone, part, None), "hidden_size", None) for part in ("text_config", "vision_config")}
+    return widths.pop() if len(widths) == 1 else None
 
 
 def _initial_logit_scale(backbone: Any) -> float | None:

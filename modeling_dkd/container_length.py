@@ -10,6 +10,7 @@ TOP_LEVEL_BOXES = frozenset(
     (b"ftyp moov mdat moof mfra free skip wide uuid meta sidx ssix styp pdin prft emsg pnot udta PICT").split()
 )
 EBML_HEADER, SEGMENT, CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
+BLOCKS = (b"\xa0", b"\xa3")  # of frames, in a cluster
 PACK_HEADER, PROGRAM_END = 0xBA, 0xB9
 SYSTEM_HEADER = 0xBB  # start codes from here up lead a packet that tells its own length
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -21,7 +22,8 @@ def missing_bytes(path: str | Path, container: str) -> int:
     """How many bytes a file lacks at its end, by what it says of itself.
 
     Known are AVI, ASF (WMV), GIF, MP4 and QuickTime, Matroska and WebM, MPEG program and transport streams. The last
-    two tell only of the packet in which they end, so a cut between two packets goes unseen there.
+    two, and live recordings in Matroska, tell only of the packet in which they end, so a cut between two packets goes
+    unseen there.
 
     Args:
         path: A regular file.
@@ -76,19 +78,26 @@ def _unreadable_in_avi(file: BinaryIO, size: int) -> int:
 
 
 def _unreadable_in_matroska(file: BinaryIO, size: int) -> int:
-    """Bytes from each place where no element begins up to the next cluster."""
-    end = min(size, _end_of_matroska(file, size) or size)
-    place = unreadable = 0
+    """Bytes from each place where no element begins, or none that ends in the file, up to the next cluster."""
+    return _walk_matroska(file, min(size, _end_of_segment(file) or size))[0]
+
+
+def _walk_matroska(file: BinaryIO, end: int) -> tuple[int, int]:
+    """Bytes that belong to no element, and the place at which the last block ends, if need be beyond the file."""
+    place = unreadable = end_of_block = 0
     while place < end:
         file.seek(place)
-        length = _length_of_element(file.read(12), end - place)
-        if length is None:
+        header = file.read(12)
+        length = _length_of_element(header)
+        if length is not None and header[:1] in BLOCKS:
+            end_of_block = place + length
+        if length is None or length > end - place:
             following = _find(file, CLUSTER, place + 1, end)
             unreadable += following - place
             place = following
         else:
             place += length
-    return unreadable
+    return unreadable, end_of_block
 
 
 def _unreadable_in_asf(file: BinaryIO, size: int) -> int:
@@ -155,7 +164,12 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
 
 
 def _end_of_matroska(file: BinaryIO, size: int) -> int:
-    """End of the segment, the element that holds everything; 0 where a live recording leaves its length open."""
+    """End of the segment; a live recording, which leaves its length open, tells that of its last block."""
+    return _end_of_segment(file) or _walk_matroska(file, size)[1]
+
+
+def _end_of_segment(file: BinaryIO) -> int:
+    """End of the element that holds everything; 0 where its length is left open."""
     end = 0
     for identifier in (EBML_HEADER, SEGMENT):
         file.seek(end)
@@ -170,7 +184,7 @@ def _end_of_matroska(file: BinaryIO, size: int) -> int:
     return end
 
 
-def _length_of_element(header: bytes, left: int) -> int | None:
+def _length_of_element(header: bytes) -> int | None:
     """Bytes up to the next element of a Matroska file, into segments and clusters; None if this is no element."""
     if len(header) < 2 or header[0] < 0x10:  # an identifier has up to four bytes, by its first set bit
         return None
@@ -182,8 +196,7 @@ def _length_of_element(header: bytes, left: int) -> int | None:
     if identifier in (SEGMENT, CLUSTER):
         return width + size_width
     length = int.from_bytes(header[width : width + size_width], "big") & ((1 << 7 * size_width) - 1)
-    total = width + size_width + length
-    return total if total <= left else None
+    return width + size_width + length
 
 
 def _find(file: BinaryIO, wanted: bytes, start: int, end: int) -> int:

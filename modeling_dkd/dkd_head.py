@@ -26,12 +26,14 @@ Both by one step of SVGD (svgd.py). Whether x is of any class: known_classes.py.
 
 import copy
 import math
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedConfig
@@ -42,6 +44,7 @@ from .class_mixture import (
     ClassMixture,
     DomainStatistics,
     OlderSamples,
+    TextPrior,
     Videos,
     debias_texts,
     fit_class_mixture,
@@ -52,7 +55,9 @@ from .class_mixture import (
     sum_second_moments,
 )
 from .configuration_dkd import DKDCLIPConfig
-from .domain_file import DOMAIN_FILE, FORMAT_VERSION, check_tensors, no_domain, read_domain, write_domain
+from .domain_card import write_domain_card
+from .domain_file import FORMAT_VERSION, StoredDomain, check_tensors, no_domain, read_domain, write_domain
+from .domain_hub import HubOptions, domain_path, send_domain
 from .embedding_inputs import (
     SAME_CLASS_COSINE,
     PooledShards,
@@ -62,14 +67,16 @@ from .embedding_inputs import (
     in_pieces,
     tell_same_classes,
 )
+from .encoder_identity import EncoderIdentity
 from .gaussian_mixture import fit_gaussian_mixture
 from .known_classes import KnownModel, fit_known, known_directions
 from .mixture_options import MixtureOptions
-from .precision import full_precision, has_values
+from .precision import full_precision, has_values, where_float64_is
 from .recent_samples import RECENT_SAMPLES, RecentSamples
 from .svgd import Kernel, svgd
 from .text_frame import TextFrame, common_norm, filled, place_fitted_texts, place_new_texts, without_axis
 from .text_trust import Debias, TrustChoice, TrustedFit, fit_best_trust
+from .withheld_classes import without_small_classes
 
 
 # How many numbers of a tensor of videos are kept ready from round to round.
@@ -167,6 +174,11 @@ class DKDHead(nn.Module):
         text_trust: Factor of the logit scale with which the domain's texts are trusted, (); `trust_choice` says why,
             until the head is saved.
 
+    Attributes (kept in the file of a domain):
+        class_names: Names of the fitted classes, None where none were given.
+        encoder: Whose embeddings the domain is of; None where that is not known. A model's `fit_domain` tells it.
+        min_clips: Nothing of the clips of classes with fewer clips is in the head; 0 where no class was withheld.
+
     Args:
         config: `projection_dim`, `logit_scale`, `logit_bias`, `num_components` and the options of the movement;
             copied, for `fit` writes into it.
@@ -229,6 +241,8 @@ class DKDHead(nn.Module):
         self.log_logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale), dtype=torch.float32).log())
         self.register_buffer("logit_bias", torch.tensor(float(config.logit_bias), dtype=torch.float32))
         self.class_names: list[str] | None = None
+        self.encoder: EncoderIdentity | None = None
+        self.min_clips = 0
         self.trust_choice: TrustChoice | None = None
         self._recent: RecentSamples | None = None
         self._make_buffers(config.num_components)
@@ -277,8 +291,9 @@ class DKDHead(nn.Module):
             if num_components != len(self.weights):
                 self._make_buffers(num_components)
             self.config.num_components = num_components
-            self.class_names = None
+            self.class_names = self.encoder = None
             self.trust_choice = self._recent = None  # of the domain before
+            self.min_clips = 0
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *found)
 
     def check_domain(self, tensors: dict[str, Tensor], source: str) -> int:
@@ -303,6 +318,7 @@ class DKDHead(nn.Module):
         return bool(self.weights.sum() > 0)
 
     @torch.no_grad()
+    @where_float64_is
     def fit(
         self,
         video_embeds: Videos,
@@ -371,6 +387,7 @@ class DKDHead(nn.Module):
         return self
 
     @torch.no_grad()
+    @where_float64_is
     def update(self, video_embeds: Tensor) -> "DKDHead":
         """Go on learning from the next batch of a stream; memory does not grow with its length.
 
@@ -421,21 +438,26 @@ class DKDHead(nn.Module):
 
     def reset(self) -> "DKDHead":
         """Forget the domain: plain CLIP again."""
-        self.config.num_components = 0
-        self.class_names = None
+        self.config.num_components = self.min_clips = 0
+        self.class_names = self.encoder = None
         self.trust_choice = self._recent = None
         self._make_buffers(0)
         return self
 
-    def save_pretrained(self, folder: str | Path, class_names: list[str] | None = None) -> None:
+    def save_pretrained(
+        self, folder: str | Path, class_names: list[str] | None = None, *, min_clips: int | None = None
+    ) -> None:
         """Write the fitted domain alone, with the head's options, as one safetensors file in `folder`.
 
         Args:
             folder: Made if need be.
             class_names: Names of the K classes, kept in the file's metadata; None: this head's own, if any.
+            min_clips: Write a domain in which classes of fewer clips are withheld, see `without_small_classes`, for
+                the mean of few clips tells what they are; None: this head as it is. To be asked after `fit`, as long
+                as the head holds the clips.
 
         Raises:
-            ValueError: Nothing is fitted, or the names are not as many as the components.
+            ValueError: Nothing is fitted, the names are not as many as the components, or classes cannot be withheld.
             OSError: The disk refuses; a domain that was there before stays.
         """
         names = class_names if class_names is not None else self.class_names
@@ -445,7 +467,46 @@ class DKDHead(nn.Module):
             raise ValueError(f"class_names has {len(names)} names for {len(self.weights)} components.")
         self.write_config()
         stored = self.config.to_dict()
-        write_domain(folder, self.state_dict(), {name: stored[name] for name in OPTIONS}, names)
+        options = {name: stored[name] for name in OPTIONS}
+        shared = self if min_clips is None else without_small_classes(self, min_clips)
+        write_domain(folder, StoredDomain(shared.state_dict(), options, names, self.encoder, shared.min_clips))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        class_names: list[str] | None = None,
+        min_clips: int | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+        token: str | bool | None = None,
+    ) -> CommitInfo:
+        """Share the fitted domain as a repository of its own: the file of `save_pretrained`, a card and its picture.
+
+        Args:
+            repo_id: As owner/name; made where it is not there.
+            class_names: As in `save_pretrained`.
+            min_clips: As in `save_pretrained`.
+            private: Of a repository that is made; None: what its owner set.
+            revision: Branch to write to; None: the main one.
+            commit_message: Of the commit.
+            create_pr: Open a pull request instead.
+            token: Access token; None: the one of `hf auth login` or HF_TOKEN.
+
+        Returns:
+            The commit, whose `oid` can be pinned.
+
+        Raises:
+            ValueError: As `save_pretrained`, the repository is a model, or the Hub refuses.
+            OSError: The Hub cannot be asked.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, class_names, min_clips=min_clips)
+            write_domain_card(folder, repo_id)
+            options = HubOptions(revision, token)
+            return send_domain(folder, repo_id, private, options, commit_message, create_pr)
 
     def write_config(self) -> None:
         """Have the configuration say what the head is now: a trained scale and bias, the number of components."""
@@ -458,38 +519,54 @@ class DKDHead(nn.Module):
         self.config.num_components = len(self.weights)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **options: Any) -> "DKDHead":
-        """The fitted head that `save_pretrained` wrote, with its logit scale, its options and its `class_names`.
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        **options: Any,
+    ) -> "DKDHead":
+        """The fitted head that `save_pretrained` or `push_to_hub` wrote, with its logit scale, options and names.
 
         Args:
-            folder: Where the file is.
+            name_or_folder: Where the file is: a folder, or a repository of the Hub as owner/name.
+            revision: Branch, tag or commit of the repository.
+            token: Access token; None: the one of `hf auth login` or HF_TOKEN.
+            cache_dir: Where files of the Hub are kept; None: the usual place.
+            local_files_only: Take what is in the cache and ask nobody.
             **options: Options of `DKDCLIPConfig` that override the stored ones, such as `video_strength`.
 
         Returns:
             A head on the CPU.
 
         Raises:
-            ValueError: The file is missing or no whole domain of this version, or an option is none.
+            ValueError: The file is missing or no whole domain of this version, the repository is missing, may not be
+                seen or is none of a domain, or an option is none.
+            OSError: The Hub cannot be asked, and the file is not in the cache.
         """
-        path = Path(folder) / DOMAIN_FILE
-        tensors, stored, names = read_domain(folder)
+        path, source = domain_path(name_or_folder, HubOptions(revision, token, cache_dir, local_files_only))
+        domain = read_domain(path, source)
+        tensors, stored, names = domain.tensors, domain.options, domain.class_names
         if unknown := sorted(options.keys() - set(OPTIONS)):
             raise ValueError(f"DKDHead has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}.")
         try:
             head = cls(DKDCLIPConfig(**{name: stored[name] for name in OPTIONS if name in stored} | options))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} cannot be used: {error}") from error
-        num_components = head.check_domain(tensors, str(path))
+            raise ValueError(f"{source} cannot be used: {error}") from error
+        num_components = head.check_domain(tensors, source)
         if unknown := sorted(tensors.keys() - head.state_dict().keys()):
-            raise no_domain(str(path), f"holds {unknown[0]!r}")
+            raise no_domain(source, f"holds {unknown[0]!r}")
         if names is not None and len(names) != num_components:
-            raise ValueError(f"{path} has {len(names)} class names for {num_components} components.")
+            raise ValueError(f"{source} has {len(names)} class names for {num_components} components.")
         state_names = {"logit_scale": "log_logit_scale", "logit_bias": "logit_bias"}
         given = {state: head.state_dict()[state] for name, state in state_names.items() if name in options}
         head.load_state_dict(tensors | given)
-        head.class_names = names
+        head.class_names, head.encoder, head.min_clips = names, domain.encoder, domain.min_clips
         if not head.is_fitted:
-            raise no_domain(str(path), "is not fitted")
+            raise no_domain(source, "is not fitted")
         return head
 
     def forward(self, video_embeds: Tensor, text_embeds: Tensor) -> DKDHeadOutput:
@@ -599,7 +676,8 @@ class DKDHead(nn.Module):
         rank = (texts @ texts.T > 1 - 1e-6).tril(-1).sum(1, keepdim=True, dtype=torch.int32)
         num_tied = (cosines >= best - 1e-6).cumsum(1, dtype=torch.int32)
         rank = torch.minimum(rank, num_tied[:, -1:] - 1)
-        index = torch.searchsorted(num_tied, rank + 1)[:, 0]
+        # Counted, not searched: the graph of an exported head has no operator for a search.
+        index = (num_tied <= rank).sum(1)
         return index, best >= SAME_CLASS_COSINE
 
     def _fit_unknown_classes(self, shards: list[Tensor], num_components: int | None) -> "DKDHead":
@@ -646,6 +724,20 @@ class DKDHead(nn.Module):
         given = (texts, prior, mixture, frame, scale, self.options, sample, moved, all_reduce)
         self._set_buffers(fitted | vars(replace(frame, text_norm=common_norm(*given))))
 
+    def recent_clips(self) -> tuple[Tensor, Tensor]:
+        """All clips that the domain is of, (N, D), and their labels, (N,), -1 for unlabelled.
+
+        Raises:
+            ValueError: They are not at hand: it was loaded, or is of more clips than a head holds.
+        """
+        recent = self._recent
+        if recent is None or recent.older is not None:
+            raise ValueError(
+                "the clips that this domain was fitted to are not at hand any more, so that none can be left out; fit "
+                "it again and ask for min_clips then, or give without_small_classes their embeddings."
+            )
+        return recent.videos, recent.labels
+
     def _recent_samples(self) -> RecentSamples:
         """Samples to look at again; a domain that was loaded, or is too large, has none."""
         if self._recent is not None:
@@ -663,6 +755,11 @@ class DKDHead(nn.Module):
         """The fitted mixture from the buffers."""
         return ClassMixture(*(self.get_buffer(name) for name in MIXTURE_FIELDS))
 
+    def _prior(self) -> TextPrior:
+        """The fitted texts debiased, from the buffers."""
+        prior = self.prior(self.fitted_texts, self.logit_sums.double(), self.options)
+        return prior.trusted(float(self.text_trust))
+
     def _frame(self) -> TextFrame:
         """The fitted frame of the texts from the buffers."""
         return TextFrame(*(self.get_buffer(name) for name in FRAME_FIELDS))
@@ -674,6 +771,7 @@ class DKDHead(nn.Module):
     def _set_buffers(self, tensors: dict[str, Tensor]) -> None:
         """Replace the fitted buffers, in float32 and on this head's device."""
         self.trust_choice = self._recent = None
+        self.min_clips = 0
         # A domain fitted under inference_mode can still take part in training.
         with torch.inference_mode(False):
             for name in self._buffer_shapes(0):

@@ -6,6 +6,7 @@ A domain is whole or it is none: a head that lacks one tensor of it would still 
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .encoder_identity import EncoderIdentity
 from .precision import has_values
 
 
@@ -61,16 +63,33 @@ def no_domain(source: str, fault: str) -> ValueError:
     return ValueError(f"{source} {fault}: it is not a domain of this version of DKD; fit the domain again.")
 
 
-def write_domain(
-    folder: str | Path, tensors: Mapping[str, Tensor], options: Mapping[str, Any], class_names: list[str] | None
-) -> None:
+@dataclass(frozen=True)
+class StoredDomain:
+    """What stands in the file of a domain.
+
+    Attributes:
+        tensors: State dict of the head.
+        options: Of its configuration, as JSON can hold them.
+        class_names: One a component, or None.
+        encoder: Whose embeddings it was fitted to, None where that is not known.
+        min_clips: Nothing of the clips of a class with fewer clips is in it; 0 where no class was withheld.
+        notes: Further metadata, which others than the head wrote.
+    """
+
+    tensors: dict[str, Tensor]
+    options: dict[str, Any]
+    class_names: list[str] | None = None
+    encoder: EncoderIdentity | None = None
+    min_clips: int = 0
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def write_domain(folder: str | Path, domain: StoredDomain) -> None:
     """Write a domain whole or not at all.
 
     Args:
         folder: Made if need be.
-        tensors: State dict of the head.
-        options: Of its configuration, as JSON can hold them.
-        class_names: One a component, or None.
+        domain: What is written.
 
     Raises:
         OSError: The disk refuses; a domain that was there before stays.
@@ -78,9 +97,12 @@ def write_domain(
     path = Path(folder) / DOMAIN_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{DOMAIN_FILE}.unfinished-{os.getpid()}")
-    metadata = {"format": "pt", "options": json.dumps(options), "class_names": json.dumps(class_names)}
+    told = {"options": domain.options, "class_names": domain.class_names, "min_clips": domain.min_clips}
+    told["encoder"] = None if domain.encoder is None else domain.encoder.to_dict()
+    metadata = domain.notes | {"format": "pt"} | {name: json.dumps(value) for name, value in told.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in domain.tensors.items()}
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished, metadata)
+        save_file(tensors, unfinished, metadata)
         give_usual_mode(unfinished)
         os.replace(unfinished, path)
     except SafetensorError as error:  # no OSError, though it tells of one
@@ -89,30 +111,39 @@ def write_domain(
         unfinished.unlink(missing_ok=True)
 
 
-def read_domain(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str] | None]:
-    """The tensors, options and class names that `write_domain` was given.
+def read_domain(path: str | Path, source: str) -> StoredDomain:
+    """What `write_domain` was given.
+
+    Args:
+        path: Of the file.
+        source: What messages call it.
 
     Raises:
-        ValueError: There is no such file, or it is none that `write_domain` wrote (the message names it).
+        ValueError: It is none that `write_domain` wrote.
     """
-    path = Path(folder) / DOMAIN_FILE
-    if not path.is_file():
-        raise ValueError(f"{folder} has no {DOMAIN_FILE}; a domain is written by DKDHead.save_pretrained.")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}); copy it again.") from error
+        raise ValueError(f"{source} is not a safetensors file ({error}); copy it again.") from error
+    keys = ("options", "class_names", "encoder", "min_clips")
     try:
-        options, names = (json.loads(metadata.get(key, "null")) for key in ("options", "class_names"))
+        options, names, encoder, min_clips = (json.loads(metadata.get(key, "null")) for key in keys)
     except (ValueError, RecursionError) as error:
-        raise no_domain(str(path), "has metadata that is no JSON") from error
+        raise no_domain(source, "has metadata that is no JSON") from error
     if not isinstance(options, dict):
-        raise no_domain(str(path), "lacks the options of its head")
+        raise no_domain(source, "lacks the options of its head")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise no_domain(str(path), "has class_names that are no list of texts")
-    return tensors, options, names
+        raise no_domain(source, "has class_names that are no list of texts")
+    if min_clips is not None and (type(min_clips) is not int or min_clips < 0):
+        raise no_domain(source, "has min_clips that are no number of clips")
+    try:
+        identity = None if encoder is None else EncoderIdentity.from_dict(encoder)
+    except ValueError as error:
+        raise no_domain(source, f"has an encoder with {error}") from error
+    notes = {key: text for key, text in metadata.items() if key not in (*keys, "format")}
+    return StoredDomain(tensors, options, names, identity, min_clips or 0, notes)
 
 
 def give_usual_mode(path: Path) -> None:

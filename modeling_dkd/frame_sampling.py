@@ -11,6 +11,7 @@ import torch
 
 ArrayOfInt = np.ndarray[Any, np.dtype[np.int64]]
 ArrayOfFloat = np.ndarray[Any, np.dtype[np.float64]]
+FRAME_SECONDS = 0.04  # how long a frame is shown of which nothing tells it, such as the only one of a video
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,17 @@ class Views:
         Raises:
             ValueError: `text` is not three positive whole numbers, or crops are neither 1 nor 3.
         """
-        match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})x([1-9]\d{0,5})", text)
+        match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})x([1-9]\d{0,5})", str(text))
         if match is None or int(match[2]) not in (1, 3):
             raise ValueError(
                 f"views {text!r} must read FRAMESxCROPSxCLIPS with 1 or 3 crops, for example 8x1x1 or 16x3x5"
             )
         return cls(int(match[1]), int(match[2]), int(match[3]))
+
+
+def is_count(value: Any) -> bool:
+    """Whether this is a whole number of at least 1."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def segment_positions(num_frames: int, num_clips: int = 1, generator: torch.Generator | None = None) -> ArrayOfFloat:
@@ -50,9 +56,10 @@ def segment_positions(num_frames: int, num_clips: int = 1, generator: torch.Gene
     Returns:
         Positions in units of a part, (num_clips, num_frames), from 0 up to but not including num_clips * num_frames.
     """
-    if num_frames < 1 or num_clips < 1:
+    if not (is_count(num_frames) and is_count(num_clips)):
         raise ValueError(
-            f"frames and clips must be at least 1, but {num_frames} frames and {num_clips} clips were asked"
+            f"frames and clips must be whole numbers of at least 1, but {num_frames!r} frames and {num_clips!r} clips "
+            "were asked"
         )
     parts = np.arange(num_frames * num_clips, dtype=np.float64).reshape(num_frames, num_clips).T
     if generator is None:

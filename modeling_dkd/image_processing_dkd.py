@@ -13,6 +13,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from .frame_sampling import Views, segment_indices
+from .precision import widest_float
 from .video_frames import VideoFrames, read_frames
 
 
@@ -41,6 +42,7 @@ IMAGE_OPTIONS = (
     "do_normalize",
     "image_mean",
     "image_std",
+    "fill_color",
 )
 
 
@@ -51,13 +53,16 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
     copied; pixels agree with its PIL version (differences come from rounding, at most 2 of 255).
 
     Args:
-        size: {"height", "width"}, {"shortest_edge"} or {"shortest_edge", "longest_edge"}, pixels; or {"patch_size",
-            "max_num_patches"} (SigLIP 2): the aspect is kept but for whole patches, and at most so many come out.
+        size: {"height", "width"}, {"shortest_edge"} or {"shortest_edge", "longest_edge"}, pixels; {"max_height",
+            "max_width"}: the largest of the same aspect that fits into these; or {"patch_size", "max_num_patches"}
+            (SigLIP 2): the aspect is kept but for whole patches, and at most so many come out.
         resample: PIL's number: 2 bilinear, 3 bicubic.
-        crop_size: {"height", "width"}, pixels; a smaller frame is padded with black.
+        crop_size: {"height", "width"}, pixels; a smaller frame is padded.
         rescale_factor: Multiplies pixel values of 0-255.
         image_mean: Subtracted after rescaling, one value a channel, RGB.
         image_std: Divides after that, one value a channel, RGB, above 0.
+        fill_color: 0-255, what a smaller frame is padded with; odd margins are then rounded as open_clip rounds them.
+            None: black, and margins as in transformers.
     """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 (transformers reads it as a class attribute)
@@ -74,6 +79,7 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         do_normalize: bool = True,
         image_mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073),
         image_std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),
+        fill_color: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -87,17 +93,20 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         self.do_normalize = do_normalize
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
+        self.fill_color = fill_color
         self._check()
 
     def _check(self) -> None:
-        known_sizes = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"})
-        if self.do_resize and self.size.keys() not in (*known_sizes, {"patch_size", "max_num_patches"}):
+        known_sizes = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}, set(PATCH_SIZE))
+        if self.do_resize and self.size.keys() not in (*known_sizes, {"max_height", "max_width"}):
             raise ValueError(f"size {self.size} must hold height and width, or shortest_edge")
         if self.do_resize and self.resample not in INTERPOLATION_MODES:
             known = ", ".join(f"{number} ({mode})" for number, mode in INTERPOLATION_MODES.items())
             raise ValueError(f"resample {self.resample} is not supported; known are {known}")
         if self.do_center_crop and self.crop_size.keys() != {"height", "width"}:
             raise ValueError(f"crop_size {self.crop_size} must hold height and width")
+        if self.fill_color is not None and self.fill_color not in range(256):
+            raise ValueError(f"fill_color is {self.fill_color!r}, but must be a whole number from 0 to 255")
         if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
             raise ValueError(
                 f"image_mean {self.image_mean} and image_std {self.image_std} must be 3 values, std above 0"
@@ -113,7 +122,12 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         kind: Any = type(image_processor)
         patches = kind.__name__.startswith("Siglip2ImageProcessor")
         shifts = kind.__name__.startswith("EfficientNetImageProcessor")  # ALIGN's
-        steps = () if patches or shifts else ("_preprocess", "resize", "center_crop", "rescale", "normalize")
+        steps: tuple[str, ...] = (
+            () if patches or shifts else ("_preprocess", "resize", "center_crop", "rescale", "normalize")
+        )
+        # X-CLIP's goes through the frames of a video, FLAVA's can also make what its pre-training needs.
+        if kind.__name__.startswith(("VideoMAEImageProcessor", "FlavaImageProcessor")):
+            steps = steps[1:]
         if not issubclass(kind, PilBackend) or any(
             getattr(kind, step) is not getattr(PilBackend, step) for step in steps
         ):
@@ -267,14 +281,19 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
         mode = INTERPOLATION_MODES[self.resample]
         if frames.device.type == "cpu":
             return torch.nn.functional.interpolate(frames, target, mode=mode, antialias=True)
-        resized = torch.nn.functional.interpolate(frames.float(), target, mode=mode, antialias=True)
-        return resized.round_().clamp_(0, 255).to(torch.uint8)
+        pixels = frames.float()
+        for size in ((frames.shape[-2], target[1]), target):
+            pixels = torch.nn.functional.interpolate(pixels, size, mode=mode, antialias=True).round_().clamp_(0, 255)
+        return pixels.to(torch.uint8)
 
     def _target_size(self, height: int, width: int) -> tuple[int, int]:
         if "height" in self.size:
             return self.size["height"], self.size["width"]
         if "max_num_patches" in self.size:
             return _whole_patches(height, width, self.size["patch_size"], self.size["max_num_patches"])
+        if "max_height" in self.size:
+            ratio = max(height / self.size["max_height"], width / self.size["max_width"])
+            return round(height / ratio), round(width / ratio)
         edge = self.size["shortest_edge"]
         if "longest_edge" in self.size:
             return get_size_with_aspect_ratio((height, width), edge, self.size["longest_edge"])
@@ -285,13 +304,17 @@ class DKDCLIPImageProcessor(BaseImageProcessor):
             return [frames]
         height, width = frames.shape[-2:]
         crop_height, crop_width = self.crop_size["height"], self.crop_size["width"]
-        # Odd margins: PIL processors round the crop's corner down and the padding of a small frame up.
+        # Odd margins: PIL processors round the crop's corner down and the padding of a small frame up; torchvision
+        # rounds the corner to the nearest even number and the padding down.
         pad_height, pad_width = max(0, crop_height - height), max(0, crop_width - width)
-        pad_top, pad_left = (pad_height + 1) // 2, (pad_width + 1) // 2
+        up = int(self.fill_color is None)
+        pad_top, pad_left = (pad_height + up) // 2, (pad_width + up) // 2
         if pad_height or pad_width:
             margins = (pad_left, pad_width - pad_left, pad_top, pad_height - pad_top)
-            frames = torch.nn.functional.pad(frames, margins)
+            frames = torch.nn.functional.pad(frames, margins, value=self.fill_color or 0)
         top, left = (height - crop_height) // 2 + pad_top, (width - crop_width) // 2 + pad_left
+        if self.fill_color is not None:
+            top, left = round((frames.shape[-2] - crop_height) / 2), round((frames.shape[-1] - crop_width) / 2)
         tops, lefts = [top] * num_crops, [left] * num_crops
         if num_crops == 3 and height > width:
             tops = [0, top, frames.shape[-2] - crop_height]
@@ -317,8 +340,9 @@ def _stretch_weights(old: int, length: int, start: int, size: int, mode: str) ->
 
 
 def _weighted(frames: torch.Tensor, side: int, weights: torch.Tensor) -> torch.Tensor:
-    """Weightings (new, old) of the pixels along one side, uint8."""
-    mixed = frames.movedim(side, -1).double() @ weights.T.to(frames.device)
+    """Weightings (new, old) of the pixels along one side, uint8; off by 1 at most where there is no float64."""
+    dtype = widest_float(frames.device)
+    mixed = frames.movedim(side, -1).to(dtype) @ weights.T.to(frames.device, dtype)
     return mixed.movedim(-1, side).round_().clamp_(0, 255).to(torch.uint8)
 
 

@@ -108,5 +108,5 @@ def fit_known(scores: Tensor, all_reduce: AllReduce = lambda sums: sums) -> Know
         (squares,) = total((assigned * (best - high).square()).sum(1) + (weight * (other - low).square()).sum(1))
         variance = (squares + 2) / (num_high + num_low + 2)
     confidence, num_videos = total((slope * scores).softmax(1).amax(1), torch.ones_like(best))
-    known = (share * (num_videos + 1) / (confidence + 1)).clamp(max=1)
+    known = torch.minimum(share * (num_videos + 1) / (confidence + 1), (num_videos + 1) / (num_videos + 2))
     return KnownModel(slope, offset, (known - share) / (1 - share))

@@ -5,6 +5,7 @@ toward the domain's mixture and compares videos with classes.
 """
 
 import copy
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -14,23 +15,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .configuration_dkd import DKDCLIPConfig
 from .dkd_head import DKDHead
-from .domain_file import DOMAIN_FILE, FORMAT_VERSION, give_usual_mode, no_domain
+from .domain_file import FORMAT_VERSION, give_usual_mode, no_domain
 from .dual_encoder import (
+    RETRIEVAL_CLASSES,
     check_dual_encoder,
     embed_images,
     embed_texts,
+    embed_videos,
     freeze_similarity,
+    load_dual_encoder,
+    new_dual_encoder,
+    probe,
+    save_own_code,
     similarity_of,
+    takes_clips,
     token_embedder_of,
 )
 from .embedding_inputs import check_class_names
+from .encoder_identity import EncoderIdentity, cached_commit, fingerprint, known_name
 from .precision import has_values
+from .sentence_embedder import MODULES, MODULES_FILE
 from .temporal_transformer import TemporalTransformer
 from .video_pipelines import CUSTOM_PIPELINES
 
@@ -109,10 +119,13 @@ class DKDCLIPModel(PreTrainedModel):
         config.check()
         super().__init__(config)
         if backbone is None:
-            backbone = AutoModel.from_config(config.backbone_config)
+            backbone = new_dual_encoder(config.backbone_config)
         check_dual_encoder(backbone)
+        if type(backbone).__name__ in RETRIEVAL_CLASSES:
+            backbone.config.architectures = [type(backbone).__name__]  # or it would be built as another class
         config.backbone_config = backbone.config  # one object, so that later changes reach the encoders
         self.backbone = backbone
+        self.encoder_revision: str | None = None  # commit of the repository that the encoder was loaded from
         self.temporal: TemporalTransformer | None = None
         if config.num_temporal_layers:
             self.temporal = self._new_temporal_transformer()
@@ -138,6 +151,11 @@ class DKDCLIPModel(PreTrainedModel):
     def _new_temporal_transformer(self) -> TemporalTransformer:
         """One as the configuration says, whose blocks have random weights."""
         config = self.config
+        if takes_clips(self.backbone):
+            raise ValueError(
+                f"{type(self.backbone).__name__} sees the frames of a clip together by itself; leave "
+                "num_temporal_layers at 0"
+            )
         return TemporalTransformer(config.projection_dim, config.num_temporal_layers, config.num_temporal_frames)
 
     def add_temporal_transformer(self, num_layers: int, num_frames: int) -> None:
@@ -179,6 +197,8 @@ class DKDCLIPModel(PreTrainedModel):
         """
         with_info = kwargs.pop("output_loading_info", False)
         accept_mismatch = kwargs.pop("ignore_mismatched_sizes", False)
+        if kwargs.get("trust_remote_code") and "config" not in kwargs:
+            kwargs["trust_backbone_code"] = True
         # Accepted at first, so that a mismatch can be told in one sentence instead of the library's table.
         loaded: Any = super().from_pretrained(
             pretrained_model_name_or_path,
@@ -196,6 +216,12 @@ class DKDCLIPModel(PreTrainedModel):
         lost = info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}
         model._settle_domain(lost, pretrained_model_name_or_path, accept_mismatch)
         freeze_similarity(model.backbone)
+        model.encoder_revision = cached_commit(pretrained_model_name_or_path, kwargs)
+        if model.config.num_components:
+            model.head.encoder = model.encoder_identity()
+            names = [str(model.config.id2label.get(k)) for k in range(model.config.num_components)]
+            is_named = names != [f"LABEL_{k}" for k in range(len(names))]
+            model.head.class_names = names if is_named else None
         return (model, info) if with_info else model
 
     def _settle_domain(self, lost: set[str], source: Any, plain_if_broken: bool) -> None:
@@ -227,22 +253,28 @@ class DKDCLIPModel(PreTrainedModel):
         """As in `PreTrainedModel`; the configuration also tells `pipeline` of those that ship with the code.
 
         The configuration gets the logit scale and bias that the head has now, trained ones too, and the weights get
-        the permissions of any new file.
+        the permissions of any new file. What is saved can be loaded by sentence-transformers too.
         """
         self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)  # `pipeline` writes into what it reads
         self.head.write_config()
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        save_own_code(self.backbone, save_directory)
         super().save_pretrained(save_directory, *args, **kwargs)
         for path in Path(save_directory).glob("model*.safetensors"):
             give_usual_mode(path)
+        if Path(save_directory).is_dir():  # in one of several processes alone
+            modules = Path(save_directory) / MODULES_FILE
+            modules.write_text(f"{json.dumps(MODULES, indent=2)}\n", encoding="utf-8")
 
     @classmethod
     def from_backbone(cls, name_or_path: Any, **options: Any) -> "DKDCLIPModel":
         """Put an unfitted head on a stock dual encoder, with the encoder's own logit scale and bias.
 
         Args:
-            name_or_path: Folder or Hub repository of the dual encoder, such as "openai/clip-vit-base-patch16".
+            name_or_path: Folder or Hub repository of the dual encoder, such as "openai/clip-vit-base-patch16", or one
+                of open_clip's: "open_clip:hf-hub:OWNER/NAME" or "open_clip:local-dir:FOLDER".
             **options: Options of `DKDCLIPConfig`; any other is one of `AutoModel.from_pretrained` (`dtype`,
-                `revision`, `attn_implementation`, ...).
+                `revision`, `attn_implementation`, `trust_remote_code`, ...).
 
         Returns:
             The model in evaluation mode; its logits are the backbone's own until a domain is fitted.
@@ -256,14 +288,15 @@ class DKDCLIPModel(PreTrainedModel):
         own_options = {name: options.pop(name) for name in own_names & options.keys()}
         if "backbone_config" in own_options:
             raise ValueError("from_backbone reads backbone_config from the checkpoint; leave it out")
-        backbone, info = AutoModel.from_pretrained(name_or_path, output_loading_info=True, **options)
+        backbone, missing = load_dual_encoder(name_or_path, **options)
         if backbone.config.model_type == DKDCLIPConfig.model_type:
             raise ValueError(f"{name_or_path} is a DKD checkpoint already; load it with from_pretrained")
         check_dual_encoder(backbone)
-        _refuse_missing(set(info["missing_keys"]), name_or_path)
-        for name, value in similarity_of(backbone).items():
+        _refuse_missing(missing, name_or_path)
+        for name, value in {"projection_dim": probe(backbone), **similarity_of(backbone)}.items():
             own_options.setdefault(name, value)
         model = cls(DKDCLIPConfig(backbone_config=backbone.config, **own_options), backbone)
+        model.encoder_revision = cached_commit(name_or_path, options)
         return model.eval()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -282,34 +315,39 @@ class DKDCLIPModel(PreTrainedModel):
         return embedder.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
 
     def get_video_features(self, pixel_values: Tensor) -> Tensor:
-        """Embed the frames, before the domain is applied: each by itself, unless there is a temporal transformer.
+        """Embed the frames, or the clips, before the domain is applied.
 
         Args:
-            pixel_values: Frames prepared by the processor, (B, T, C, H, W) with any T, or images (B, C, H, W), which
-                are videos of one frame; any float dtype.
+            pixel_values: Frames prepared by the processor, (B, T, C, H, W), V clips of each video (B, V, T, C, H, W),
+                or images (B, C, H, W), which are videos of one frame; any float dtype. T may be any number, unless the
+                backbone embeds whole clips, which have the frames that it was trained with.
 
         Returns:
-            Embeddings as the encoder gives them, not normalised, (B, T, D), dtype of the backbone; the head takes
-            them as the video's particles.
+            Embeddings as the encoder gives them, not normalised, dtype of the backbone; the head takes them as the
+            video's particles: one a frame, (B, V * T, D), or one a clip where the backbone embeds clips, (B, V, D).
 
         Raises:
-            ValueError: Another number of axes, no frames, or integers (pixels that were not normalised).
+            ValueError: Another number of axes, no frames, a number of frames that the backbone does not take, or
+                integers (pixels that were not normalised).
         """
         if pixel_values.dim() == 4:
             pixel_values = pixel_values.unsqueeze(1)
-        if pixel_values.dim() != 5 or 0 in pixel_values.shape[:2]:
+        if pixel_values.dim() not in (5, 6) or 0 in pixel_values.shape[:-3]:
             raise ValueError(
-                "pixel_values must be (videos, frames, channels, height, width) or (images, channels, height, width), "
+                "pixel_values must be (videos, frames, channels, height, width), (videos, clips, frames, channels, "
+                "height, width) or (images, channels, height, width), "
                 f"at least one of each, not {tuple(pixel_values.shape)}"
             )
         if not pixel_values.is_floating_point():
             raise ValueError(
                 f"pixel_values are {pixel_values.dtype}; prepare them with the processor, which scales them"
             )
-        batch_size, num_frames = pixel_values.shape[:2]
-        frames = pixel_values.flatten(0, 1).to(self.backbone.dtype)
-        embeds = self._joint(embed_images(self.backbone, frames))
-        embeds = embeds.unflatten(0, (batch_size, num_frames))
+        clips = pixel_values if pixel_values.dim() == 6 else pixel_values.unsqueeze(1)
+        clips = clips.to(self.backbone.dtype)
+        batch_size = len(clips)
+        if takes_clips(self.backbone):
+            return self._joint(embed_videos(self.backbone, clips.flatten(0, 1))).unflatten(0, (batch_size, -1))
+        embeds = self._joint(embed_images(self.backbone, clips.flatten(0, 2))).unflatten(0, (batch_size, -1))
         return embeds if self.temporal is None else self.temporal(embeds)
 
     def get_text_features(
@@ -360,8 +398,8 @@ class DKDCLIPModel(PreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        pixel_values: Tensor,
-        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
@@ -383,8 +421,14 @@ class DKDCLIPModel(PreTrainedModel):
             Logits, the moved embeddings, the strength, and the loss when labels were given.
 
         Raises:
-            ValueError: An input has the wrong shape, a label names no class, or inner states are asked for.
+            ValueError: An input is missing or has the wrong shape, a label names no class, or inner states are asked
+                for.
         """
+        if pixel_values is None or input_ids is None:
+            raise ValueError(
+                "DKDCLIPModel compares videos with texts: give pixel_values and input_ids; for one of them alone "
+                "there are get_video_features and get_text_features, for a pipeline VideoClassificationPipeline"
+            )
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         for name, value in asked.items():
             if value or (value is None and getattr(self.config, name, False)):
@@ -459,6 +503,7 @@ class DKDCLIPModel(PreTrainedModel):
             inputs = (input_ids, attention_mask, token_type_ids)
             text_embeds = self._encode(self.get_text_features, TEXTS_PER_CHUNK // max(1, num_prompts), *inputs)
         self.head.fit(video_embeds, text_embeds, labels, num_components, class_names=class_names)
+        self.head.encoder = self.encoder_identity()
         if num_classes is not None:
             self._name_classes(class_names, num_classes)
         return self
@@ -486,29 +531,72 @@ class DKDCLIPModel(PreTrainedModel):
         if pixel_values is not None and video_embeds is not None:
             raise ValueError("give pixel_values or video_embeds, not both")
         if pixel_values is not None:
-            num_frames = pixel_values.shape[1] if pixel_values.dim() == 5 else 1
+            num_frames = math.prod(pixel_values.shape[1:-3])
             return self._encode(self.get_video_features, FRAMES_PER_CHUNK // max(1, num_frames), pixel_values)
         if video_embeds is None:
             raise ValueError("give pixel_values or video_embeds: the videos of the domain")
         return video_embeds
 
-    def load_domain(self, folder: str | Path) -> "DKDCLIPModel":
-        """Take over a domain that `model.head.save_pretrained` wrote, with its logit scale and its class names.
+    def load_domain(
+        self,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> "DKDCLIPModel":
+        """Take over a domain that was saved or shared alone, with its logit scale and its class names.
 
         Args:
-            folder: Where the file is. It must have been fitted on embeddings of this encoder.
+            name_or_folder: Where the file is: a folder, or a repository of the Hub as owner/name.
+            revision: Branch, tag or commit of the repository.
+            token: Access token; None: the one of `hf auth login` or HF_TOKEN.
+            cache_dir: Where files of the Hub are kept; None: the usual place.
+            local_files_only: Take what is in the cache and ask nobody.
 
         Returns:
             This model, fitted.
 
         Raises:
-            ValueError: As `DKDHead.from_pretrained`, or its embeddings have another D.
+            ValueError: As `DKDHead.from_pretrained`, it belongs to another encoder, as far as both are known, or its
+                embeddings have another D.
+            OSError: The Hub cannot be asked, and the file is not in the cache.
         """
-        loaded = DKDHead.from_pretrained(folder)
-        self.head.check_domain(loaded.state_dict(), str(Path(folder) / DOMAIN_FILE))
+        loaded = DKDHead.from_pretrained(
+            name_or_folder,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
+        source = f"the domain {name_or_folder}"
+        if loaded.encoder is not None:
+            loaded.encoder.check_model(self.encoder_identity(), source)
+        self.head.check_domain(loaded.state_dict(), source)
         self.head.load_state_dict(loaded.state_dict())
+        self.head.encoder, self.head.min_clips = loaded.encoder, loaded.min_clips
         self._name_classes(loaded.class_names, len(loaded.weights))
         return self
+
+    def encoder_identity(self, processor: Any = None) -> EncoderIdentity:
+        """What is known of this model's encoder: where it is from, and a hash of its weights.
+
+        Args:
+            processor: Its processor, so that the settings frames are prepared with are known too.
+        """
+        origin = self.config if self.config.name_or_path else self.backbone.config
+        preprocessing = None
+        if processor is not None:
+            settings = json.loads(processor.image_processor.to_json_string())
+            preprocessing = {key: settings[key] for key in settings if key not in ("auto_map", "processor_class")}
+        return EncoderIdentity(
+            self.config.projection_dim,
+            known_name(str(origin.name_or_path or "")),
+            self.encoder_revision,
+            fingerprint(self.backbone),
+            preprocessing,
+        )
 
     @torch.no_grad()
     def _encode(self, encode: Callable[..., Tensor], chunk_size: int, first: Tensor, *others: Tensor | None) -> Tensor:

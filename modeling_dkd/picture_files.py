@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .frame_sampling import ArrayOfFloat, ArrayOfInt, window_indices
+from .frame_sampling import FRAME_SECONDS, ArrayOfFloat, ArrayOfInt, window_indices
 from .video_results import VideoFrames, VideoReadError, VideoWindow, refuse_if_damaged, unreadable, warn_of_damage
 
 
@@ -111,8 +111,8 @@ class PictureFrames:
         times, damaged = self.file.times, self._lost(total)
         if np.isnan(times).any():
             raise unreadable(self.file.path, "its pages carry no times; take frames by number instead")
-        spacing = times[-1] / (total - 1) if total > 1 else 0.0
-        chosen = list(window_indices(times, times[-1] + spacing, num_frames, window_seconds, stride))
+        duration = times[-1] + (self.file.durations[-1] or FRAME_SECONDS)
+        chosen = list(window_indices(times, duration, num_frames, window_seconds, stride))
         kept, _ = self._take({index for _, _, indices in chosen for index in indices.tolist()})
         warn_of_damage(self.file.path, damaged, total, 0)
         for start, end, indices in chosen:

@@ -1,10 +1,19 @@
 """Arithmetic in full precision, and tensors that hold no values: on the meta device, fake, or in a graph."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+# Kinds of devices that hold no float64: Apple's GPUs.
+WITHOUT_FLOAT64 = ("mps",)
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager:
@@ -15,3 +24,27 @@ def full_precision(tensor: Tensor) -> AbstractContextManager:
 def has_values(tensor: Tensor) -> bool:
     """Whether Python may look at the values: a run of shapes alone has none, and to read them breaks a graph."""
     return not torch.compiler.is_compiling() and not tensor.is_meta and not isinstance(tensor, FakeTensor)
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """float64, or float32 on a device that has none."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
+
+def where_float64_is(
+    method: Callable[Concatenate[Any, Arguments], Result],
+) -> Callable[Concatenate[Any, Arguments], Result]:
+    """The method of a head, which is on the CPU meanwhile where its device has no float64: sums then lose nothing."""
+
+    @wraps(method)
+    def method_on_the_cpu(head: Any, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        device = head.logit_bias.device
+        if device.type not in WITHOUT_FLOAT64:
+            return method(head, *args, **kwargs)
+        head.to("cpu")
+        try:
+            return method(head, *args, **kwargs)
+        finally:
+            head.to(device)
+
+    return method_on_the_cpu

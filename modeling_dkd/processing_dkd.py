@@ -4,22 +4,30 @@ Needs torch and transformers alone; PIL images need Pillow and video files need 
 """
 
 import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, BatchFeature
-
-# The name in `transformers` itself is a placeholder that wants torchvision in older releases.
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
-from .frame_sampling import Views
-from .image_processing_dkd import IMAGE_OPTIONS, DKDCLIPImageProcessor, is_array, join_equal_sizes
+from .backbone_images import backbone_image_processor
+from .dual_encoder import clip_frames_of
+from .frame_sampling import Views, is_count
+from .image_processing_dkd import IMAGE_OPTIONS, DKDCLIPImageProcessor, describe, is_array, join_equal_sizes
+from .open_clip_backbone import (
+    PREFIX,
+    open_clip_config,
+    open_clip_folder,
+    open_clip_image_settings,
+    open_clip_tokenizer,
+)
 from .video_inputs import frames_of, list_of_videos
 
 
+NUM_FRAMES = 8
 # Backbones trained on texts padded to full length without a mask: shorter padding changes their embeddings.
-PADDED_TO_MAX_LENGTH = ("siglip", "siglip2")
+PADDED_TO_MAX_LENGTH = ("siglip", "siglip2", "tipsv2", "videoprism")
 # Text encoders whose position numbers begin after the padding token's id.
 OFFSET_POSITIONS = ("altclip_text_model", "camembert", "roberta", "xlm-roberta")
 # Options of the tokenizer that leave one row of tokens a text.
@@ -52,20 +60,25 @@ class DKDCLIPProcessor(ProcessorMixin):
         num_frames: Frames taken from a video file, at the centres of as many equal segments.
         text_padding: "longest", or "max_length" for backbones trained that way (SigLIP).
         max_text_length: Longer texts are cut to this many tokens; None: the tokenizer's own limit.
+        clip_frames: Frames of a clip, where the backbone embeds whole clips and takes no other number; None: it
+            embeds single frames.
     """
 
     def __init__(
         self,
         image_processor: DKDCLIPImageProcessor,
         tokenizer: Any,
-        num_frames: int = 8,
+        num_frames: int = NUM_FRAMES,
         text_padding: str = "longest",
         max_text_length: int | None = None,
+        clip_frames: int | None = None,
     ) -> None:
-        if num_frames < 1:
-            raise ValueError(f"num_frames must be at least 1, not {num_frames}")
+        if not is_count(num_frames):
+            raise ValueError(f"num_frames must be a whole number of at least 1, not {num_frames!r}")
         if text_padding not in ("longest", "max_length"):
             raise ValueError(f"text_padding must be 'longest' or 'max_length', not {text_padding!r}")
+        self.clip_frames = clip_frames
+        self._check_frames(num_frames)
         self.num_frames = num_frames
         self.text_padding = text_padding
         self.max_text_length = max_text_length
@@ -73,29 +86,49 @@ class DKDCLIPProcessor(ProcessorMixin):
 
     @classmethod
     def from_backbone(
-        cls, name_or_path: str | os.PathLike[str], num_frames: int = 8, **kwargs: Any
+        cls, name_or_path: str | os.PathLike[str], num_frames: int | None = None, **kwargs: Any
     ) -> "DKDCLIPProcessor":
         """Builds the processor of a stock checkpoint: its image settings and its tokenizer.
 
         Args:
             name_or_path: Repository on the Hub or folder of any transformers dual encoder.
-            num_frames: As in the class.
+            num_frames: As in the class; None: as many as the backbone takes, or 8 where it takes any number.
             **kwargs: For `from_pretrained` (revision, cache_dir, token ...).
 
         Raises:
-            ValueError: The backbone's image processor has steps of its own.
+            ValueError: The backbone's image processor has steps of its own, or its clips another number of frames.
             OSError: A file of the checkpoint is missing (from transformers).
         """
+        if str(name_or_path).startswith(PREFIX):
+            return cls._of_open_clip(str(name_or_path), NUM_FRAMES if num_frames is None else num_frames, **kwargs)
         config = AutoConfig.from_pretrained(name_or_path, **kwargs)
-        image_processor = AutoImageProcessor.from_pretrained(name_or_path, backend="pil", **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+        clip_frames = clip_frames_of(config)
         return cls(
-            DKDCLIPImageProcessor.from_image_processor(image_processor),
+            backbone_image_processor(name_or_path, config, **kwargs),
             tokenizer,
-            num_frames=num_frames,
+            num_frames=(clip_frames or NUM_FRAMES) if num_frames is None else num_frames,
             text_padding="max_length" if config.model_type in PADDED_TO_MAX_LENGTH else "longest",
             max_text_length=_max_text_length(config, tokenizer),
+            clip_frames=clip_frames,
         )
+
+    @classmethod
+    def _of_open_clip(cls, name: str, num_frames: int, **kwargs: Any) -> "DKDCLIPProcessor":
+        """With open_clip's own settings and tokenizer."""
+        folder = open_clip_folder(name, **kwargs)
+        config = open_clip_config(folder)
+        tokenizer = open_clip_tokenizer(name, folder, config)
+        image_processor = DKDCLIPImageProcessor(**open_clip_image_settings(config))
+        return cls(image_processor, tokenizer, num_frames, "max_length", tokenizer.context_length)
+
+    def _check_frames(self, num_frames: int) -> None:
+        """Refuse clips of a length that the backbone does not take."""
+        if self.clip_frames not in (None, num_frames):
+            raise ValueError(
+                f"this backbone takes clips of {self.clip_frames} frames, not of {num_frames}; "
+                f"give num_frames={self.clip_frames}, or views such as {self.clip_frames}x1x2 for several clips"
+            )
 
     def __call__(
         self,
@@ -179,20 +212,25 @@ class DKDCLIPProcessor(ProcessorMixin):
                 singles = [frame for part in frames for frame in part.split(1)]
                 size = views.num_frames
                 clips += [join_equal_sizes(singles[at : at + size]) for at in range(0, len(singles), size)]
+        for clip in clips:
+            self._check_frames(sum(map(len, clip)))
         image_processor = self.image_processor.with_settings(settings) if settings else self.image_processor
         return image_processor.preprocess_videos(clips, views.num_crops if views is not None else 1)
 
     def _tokenize(self, text: str | list[str] | list[list[str]], **text_kwargs: Any) -> dict[str, torch.Tensor]:
         """`input_ids` and `attention_mask`, (K, L) or (K, P, L)."""
-        texts: list[Any] = [text] if isinstance(text, str) else list(text)
+        texts = [text] if isinstance(text, str) else _listed(text, "text")
         if not texts:
             raise ValueError("the list of texts is empty")
         nested = not isinstance(texts[0], str)
-        if nested:
-            counts = sorted({0 if isinstance(group, str) else len(group) for group in texts})
-            if len(counts) != 1 or counts[0] == 0:
-                raise ValueError(f"every class needs the same number of prompts, at least one; found {counts}")
-        flat = [prompt for group in texts for prompt in group] if nested else texts
+        groups = [_listed(group, f"text[{number}]") for number, group in enumerate(texts)] if nested else [texts]
+        counts = sorted({len(group) for group in groups})
+        if len(counts) != 1 or counts[0] == 0:
+            raise ValueError(f"every class needs the same number of prompts, at least one; found {counts}")
+        flat = [prompt for group in groups for prompt in group]
+        for prompt in flat:
+            if not isinstance(prompt, str):
+                raise ValueError(f"text must hold texts alone, not {describe(prompt)}")
         limit = self.max_text_length or _limit_of(self.tokenizer)
         options: dict[str, Any] = {"padding": self.text_padding if limit else "longest"}
         if limit:
@@ -247,6 +285,13 @@ def _max_text_length(config: Any, tokenizer: Any) -> int | None:
         positions -= text_config.pad_token_id + 1
     limits = [limit for limit in (positions, _limit_of(tokenizer)) if limit is not None]
     return min(limits) if limits else None
+
+
+def _listed(texts: Any, name: str) -> list[Any]:
+    """What should be several texts, as a list."""
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        raise ValueError(f"{name} must be a list of texts, not {describe(texts)}")
+    return list(texts)
 
 
 def _list_of_images(images: Any) -> list[Any]:

@@ -16,7 +16,6 @@ Source:
     Liu & Wang 2016, "Stein Variational Gradient Descent"; the inverse multiquadric: Gorham & Mackey 2017.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -53,13 +52,13 @@ def median_bandwidth(distances: Tensor, dim: int) -> Tensor:
         distances: Squared distances (..., N, N).
         dim: D of the particles.
     """
-    num_particles = distances.shape[-1]
-    if num_particles == 1:
-        return torch.full_like(distances, BANDWIDTH_FLOOR * dim)
-    # Sorted, the zero diagonal comes first and every pair stands twice.
+    # Counted in a tensor: Python numbers would fix the number of particles in an exported graph.
+    num_particles = torch.ones(distances.shape[-1], dtype=torch.int64, device=distances.device).sum()
+    # Sorted, the zero diagonal comes first and every pair stands twice; one particle has the diagonal alone.
     num_pairs = num_particles * (num_particles - 1) // 2
-    median = distances.flatten(-2).sort(-1).values[..., num_particles + 2 * ((num_pairs - 1) // 2), None, None]
-    return (median / math.log(num_particles + 1)).clamp_min(BANDWIDTH_FLOOR * dim)
+    position = (num_particles + 2 * ((num_pairs + 1) // 2) - 2).clamp_min(0)
+    median = distances.flatten(-2).sort(-1).values.index_select(-1, position[None])[..., None]
+    return (median / (num_particles + 1).to(distances.dtype).log()).clamp_min(BANDWIDTH_FLOOR * dim)
 
 
 def kernel_and_slope(distances: Tensor, kernel: str | Kernel, bandwidth: Tensor | float) -> tuple[Tensor, Tensor]:

@@ -74,8 +74,11 @@ def chosen_stream(path: Path, container: Any) -> Any:
     """The default stream, else the one with most pixels, as ffmpeg chooses; no single picture beside a video.
 
     Raises:
-        VideoReadError: There is none, or none that can be decoded.
+        VideoReadError: There is none, or none that can be decoded, or they are the tiles of one picture.
     """
+    tiles = [s for s in container.streams.video if s.disposition & av.stream.Disposition.dependent and s.frames == 1]
+    if tiles:
+        raise unreadable(path, f"it is a picture in {len(tiles)} tiles; convert it to JPEG or PNG")
     streams = _video_streams(container)
     if not streams:
         raise unreadable(path, "it holds no video stream")

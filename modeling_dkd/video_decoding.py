@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .counted_packets import CountedPackets
-from .frame_sampling import ArrayOfFloat, ArrayOfInt, window_indices
+from .frame_sampling import FRAME_SECONDS, ArrayOfFloat, ArrayOfInt, window_indices
 from .h26x_packets import PacketUnits
 from .rgb_frames import RgbConverter
 from .video_container import av, chosen_stream
@@ -176,10 +176,11 @@ class OpenVideo:
         return VideoFrames(pixels, indices, times, len(timestamps), damaged, self.packets.missing_bytes)
 
     def times(self, timestamps: list[int | None]) -> ArrayOfFloat:
-        """Seconds since the first frame; NaN where there is no timestamp."""
-        first = timestamps[0]
-        second = float(self.stream.time_base or 0)
-        return np.array([np.nan if pts is None or first is None else (pts - first) * second for pts in timestamps])
+        """Seconds since the first frame; all NaN if some have no timestamp, for which these are is not told."""
+        if None in timestamps:
+            return np.full(len(timestamps), np.nan)
+        stamps = np.array(timestamps, dtype=np.int64)
+        return (stamps - stamps[0]) * float(self.stream.time_base or 0)
 
     def windows(self, num_frames: int, window_seconds: float, stride: float) -> Iterator[VideoWindow]:
         """Windows in order of their start, each given as soon as its last frame is decoded."""
@@ -187,7 +188,8 @@ class OpenVideo:
         if np.isnan(times).any():
             raise unreadable(self.path, "its frames carry no times; take frames by number instead")
         spacing = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-        pending = window_indices(times, times[-1] + spacing, num_frames, window_seconds, stride)
+        duration = times[-1] + (spacing or FRAME_SECONDS)
+        pending = window_indices(times, duration, num_frames, window_seconds, stride)
         needed = Counter(index for _, _, indices in pending for index in indices.tolist())
         convert = RgbConverter()
         kept: dict[int, Any] = {}

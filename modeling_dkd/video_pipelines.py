@@ -64,6 +64,8 @@ class VideoClassificationPipeline(BasePipeline):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._encoded: tuple[Any, Tensor] | None = None  # texts and their embeddings
         super().__init__(*args, **kwargs)
+        if self.processor is None:
+            raise ValueError(f"{type(self).__name__} needs the processor of the model; give processor=processor")
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """Labels of one video or of several, the likeliest first.
@@ -264,8 +266,8 @@ def register_task(registry: PipelineRegistry) -> None:
     """Make the zero-shot task known to `pipeline`, which asks a checkpoint for its tasks, but no model in memory.
 
     The other task is the library's own: for a model in memory give `pipeline_class=VideoClassificationPipeline`. Else
-    `pipeline` makes the library's class, which logs that the model is not supported and fails at the first video, for
-    the lack of `config.num_frames`.
+    `pipeline` makes the library's class, which logs that the model is not supported and fails at the first video with
+    a sentence that says what to give.
     """
     task = "zero-shot-video-classification"
     if task not in registry.get_supported_tasks():

@@ -1,11 +1,19 @@
 """Fixtures shared by all tests."""
 
+import gc
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT, copy_code
+from tests.torchvision_operators import declare_missing_operators
+
+
+declare_missing_operators()  # before transformers imports torchvision, if it is there
+
+from modeling_dkd.synthetic.checkpoint import CHECKPOINT, copy_code  # noqa: E402
 
 
 DATA = Path(os.environ.get("DKD_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
@@ -30,9 +38,27 @@ def pytest_sessionstart() -> None:
     copy_code(CHECKPOINT)
 
 
+def pytest_collection_finish() -> None:
+    """What the imports have made stays to the end; the garbage collector need not look through it every time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of the real clips, splits and features; tests that need it skip where it is absent."""
     if not DATA.is_dir():
         pytest.skip(f"no data at {DATA}; set DKD_DATA to run the tests on real data")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def protocols(data_dir) -> ModuleType:
+    """The module beside the real data that knows the development sets and how they are split and scored."""
+    path = data_dir.parent / "protocols.py"
+    if not path.is_file():
+        pytest.skip(f"no {path} beside the data")
+    spec = importlib.util.spec_from_file_location("shared_protocols", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

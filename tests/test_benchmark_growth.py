@@ -13,6 +13,7 @@ from modeling_dkd import dkd_head
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 import growth  # noqa: E402 (a script beside the package)
+import growth_report  # noqa: E402
 
 
 SIZES = [1, 10, 100, 1000, 10_000]
@@ -52,16 +53,16 @@ def test_costs_below_what_is_known_have_no_exponent():
 @pytest.mark.parametrize(("kind", "found"), [("time", 1.16), ("memory", 1.3)])
 def test_what_grows_faster_than_it_may_is_named(kind, found):
     row = {**ROW, f"{kind}_exponent": found}
-    assert growth.too_fast(ROW) == []
-    assert growth.too_fast(row) == [kind]
-    page = growth.markdown({"environment": ENVIRONMENT, "curves": {"a": ROW, "b": row}})
+    assert growth_report.too_fast(ROW) == []
+    assert growth_report.too_fast(row) == [kind]
+    page = growth_report.markdown({"environment": ENVIRONMENT, "curves": {"a": ROW, "b": row}})
     assert page.count("in order |") == 1
     assert f"**{kind} too fast**" in page
 
 
 def test_report_is_written_and_drawn_anew(tmp_path):
     without_memory = {**copy.deepcopy(ROW), "mib": None}
-    growth.write_report({"environment": ENVIRONMENT, "curves": {"a": ROW, "b": without_memory}}, tmp_path)
+    growth_report.write_report({"environment": ENVIRONMENT, "curves": {"a": ROW, "b": without_memory}}, tmp_path)
     page = (tmp_path / "growth.md").read_text()
     assert "| 1, 10,000 | 0.001, 10 | 1.00 (1) | 0, 1.5 | - (1) | one pass | in order |" in page
     assert "not known" in page
@@ -96,7 +97,7 @@ def test_benchmark_measures_time_and_memory(tmp_path):
     run = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, timeout=300)
     report = json.loads((tmp_path / "growth.json").read_text())
     row = report["curves"]["forward_videos"]
-    assert run.returncode == bool(growth.too_fast(row)), run.stderr
+    assert run.returncode == bool(growth_report.too_fast(row)), run.stderr
     assert row["sizes"] == [16, 64, 256]
     assert min(row["seconds"]) > 0
     if row["mib"]:

@@ -119,3 +119,10 @@ def test_a_tested_transformers_is_accepted(version, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert issubclass(module.DKDCLIPConfig, PreTrainedConfig)
+
+
+def test_the_number_of_frames_belongs_to_the_processor():
+    with pytest.raises(ValueError, match="give it to DKDCLIPProcessor"):
+        DKDCLIPConfig(num_frames=8)
+    assert not hasattr(DKDCLIPConfig(), "num_frames")
+    assert "num_frames" not in DKDCLIPConfig().to_dict()

@@ -76,6 +76,13 @@ def test_a_file_that_does_not_tell_is_not_accused(name, tmp_path):
     assert missing_bytes(path, container) == 0
 
 
+@pytest.mark.parametrize(("cut", "missing"), [(0, 0), (1, 1), (50, 50), (55, 0), (56, 1), (105, 50)])
+def test_a_live_recording_tells_of_the_block_in_which_it_ends(cut, missing, tmp_path):
+    path = tmp_path / "video"
+    path.write_bytes(MATROSKA[: len(MATROSKA) - cut])
+    assert missing_bytes(path, "matroska,webm") == missing
+
+
 def test_a_gif_without_its_end_is_cut_off(tmp_path):
     path = tmp_path / "video"
     path.write_bytes(b"GIF89a" + bytes(9))

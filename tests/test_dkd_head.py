@@ -1,5 +1,4 @@
 import copy
-import re
 
 import pytest
 import torch
@@ -13,53 +12,25 @@ from modeling_dkd.dkd_head import BUFFER_AXES, DKDHead, DKDHeadOutput
 from modeling_dkd.mixture_options import MixtureOptions
 from modeling_dkd.svgd import kernel_and_slope
 from modeling_dkd.text_frame import filled, without_axis
-from tests.toy_domain import accuracy, keep_recent, toy_domain
-
-
-DIM, NUM_CLASSES, SCALE, BIAS = 24, 6, 60.0, -1.5
-OUTPUTS = ("logits_per_video", "video_embeds", "text_embeds", "strength", "known")
-TOY = toy_domain()
-OPTIONS = MixtureOptions()
-
-
-def make_head(dim=DIM, **options):
-    return DKDHead(DKDCLIPConfig(projection_dim=dim, logit_scale=SCALE, logit_bias=BIAS, **options))
-
-
-def fitted_head(labels=None, **options):
-    return make_head(**options).fit(TOY.videos, TOY.texts, labels)
-
-
-FITTED = fitted_head()
-
-
-def spread(embeds, num_particles, seed=3, size=0.05):
-    """Particles (..., P, D) around each embedding, of any length."""
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(*embeds.shape[:-1], num_particles, embeds.shape[-1], generator=generator)
-    lengths = 0.5 + torch.rand(*embeds.shape[:-1], num_particles, 1, generator=generator)
-    return (embeds.unsqueeze(-2) + size * noise) * lengths
-
-
-def plain(embeds):
-    """Normalise, average over particles, normalise."""
-    embeds = normalize(embeds, dim=-1)
-    return normalize(embeds.mean(1), dim=-1) if embeds.dim() == 3 else embeds
-
-
-def plain_logits(videos, texts):
-    return SCALE * plain(videos) @ plain(texts).T + BIAS
-
-
-def assert_equal_outputs(one, other, **tolerance):
-    for name in OUTPUTS:
-        torch.testing.assert_close(getattr(one, name), getattr(other, name), **tolerance)
-
-
-def assert_bit_equal_domain(one, other):
-    assert one.config.num_components == other.config.num_components
-    for name in BUFFER_AXES:
-        assert torch.equal(getattr(one, name), getattr(other, name)), name
+from tests.fitted_heads import (
+    BIAS,
+    DIM,
+    FITTED,
+    NUM_CLASSES,
+    OPTIONS,
+    OUTPUTS,
+    SCALE,
+    TOY,
+    assert_bit_equal_domain,
+    assert_equal_outputs,
+    fitted_head,
+    make_head,
+    plain,
+    plain_logits,
+    shared_fit,
+    spread,
+)
+from tests.toy_domain import accuracy, toy_domain
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +103,7 @@ def test_a_text_ranks_videos_by_its_part_of_the_posterior(head, videos, texts):
 
 @pytest.mark.parametrize("options", [{}, {"num_svgd_steps": 3}, {"svgd_kernel": "imq"}, {"svgd_kernel": "none"}])
 def test_a_video_goes_its_strength_of_the_way_to_its_target(options):
-    head = fitted_head(**options)
+    head = shared_fit(**options)
     output = head(TOY.videos, TOY.texts)
     target = posterior(head, TOY.videos) @ head.means
     strength = output.strength[:, None]
@@ -143,7 +114,7 @@ def test_a_video_goes_its_strength_of_the_way_to_its_target(options):
 
 @pytest.mark.parametrize("options", [{}, {"num_svgd_steps": 3}, {"svgd_kernel": "imq"}, {"svgd_kernel": "none"}])
 def test_a_text_goes_its_strength_of_the_way_to_its_target(options):
-    head = fitted_head(**options)
+    head = shared_fit(**options)
     strength = head.class_strength[:, None]
     expected = (1 - strength) * head.text_bases + strength * head.text_targets
     expected = normalize(filled(expected, head._frame()), dim=-1)
@@ -231,12 +202,6 @@ def test_classes_with_the_same_text_are_named(caplog):
     assert head.class_names == names
 
 
-def test_prompts_and_classes_in_each_others_place_are_caught_by_the_names():
-    prompts = spread(TOY.texts, 3).transpose(0, 1)
-    with pytest.raises(ValueError, match=r"6 entries for 3 classes; texts of \(3, 6, 24\) .* swap the first two axes"):
-        make_head().fit(TOY.videos, prompts, class_names=[f"c{k}" for k in range(NUM_CLASSES)])
-
-
 def test_identical_texts_take_positions_in_order():
     """Class 6 has the words of class 0, but samples of its own, which labels tell apart."""
     texts = torch.cat([TOY.texts, TOY.texts[:1]])
@@ -310,7 +275,7 @@ def test_the_order_of_frames_and_prompts_does_not_count(head):
 @pytest.mark.parametrize("num_particles", [2, 3, 8])
 def test_frames_and_prompts_that_are_all_but_the_same_act_as_one(kernel, noise, num_particles):
     """A still video, or a prompt that stands twice; one particle of them is a little further off."""
-    head = fitted_head(svgd_kernel=kernel)
+    head = shared_fit(svgd_kernel=kernel)
     generator = torch.Generator().manual_seed(0)
 
     def repeat(embeds):
@@ -326,7 +291,7 @@ def test_frames_and_prompts_that_are_all_but_the_same_act_as_one(kernel, noise, 
 @pytest.mark.parametrize("kernel", ["rbf", "imq", "none"])
 def test_a_repeated_last_frame_does_not_throw_a_clip_about(kernel):
     """Short clips are filled up so; most pairs of frames coincide then."""
-    head = fitted_head(svgd_kernel=kernel)
+    head = shared_fit(svgd_kernel=kernel)
     frames = spread(TOY.videos, 3)
     frames = torch.cat([frames, frames[:, -1:].expand(-1, 5, -1)], 1)
     output, expected = head(frames, TOY.texts), head(plain(frames), TOY.texts)
@@ -422,13 +387,17 @@ def test_lengths_of_embeddings_do_not_count(head, factor):
     assert_equal_outputs(head(1e60 * TOY.videos.double(), TOY.texts), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_autocast_changes_nothing(videos, texts):
+def test_autocast_changes_no_output(videos, texts):
+    with torch.autocast("cpu", torch.bfloat16):
+        output = FITTED(videos, texts)
+    assert_equal_outputs(output, FITTED(videos, texts), rtol=0, atol=0)
+
+
+def test_autocast_changes_no_fit():
     with torch.autocast("cpu", torch.bfloat16):
         head = fitted_head()
-        output = head(videos, texts)
         head.update(TOY.videos[:30])
         unanchored = make_head().fit(TOY.videos, num_components=3)
-    assert_equal_outputs(output, FITTED(videos, texts), rtol=0, atol=0)
     assert_bit_equal_domain(head, fitted_head().update(TOY.videos[:30]))
     assert_bit_equal_domain(unanchored, make_head().fit(TOY.videos, num_components=3))
 
@@ -483,33 +452,6 @@ def test_a_domain_fitted_under_inference_mode_can_be_trained_with():
     torch.testing.assert_close(output.logits_per_video.detach(), inferred)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 60])
-def test_a_stream_comes_close_to_a_fit_on_the_whole(batch_size):
-    videos, texts, labels = toy_domain(400, dim=48)
-    whole = make_head(48).fit(videos, texts)
-    head = make_head(48).fit(videos[:60], texts)
-    for batch in videos[60:].split(batch_size):
-        assert head.update(batch) is head
-    assert float(head.num_samples) == 400
-    assert float(head.counts.sum()) == pytest.approx(400, rel=1e-3)
-    reached = accuracy(head(videos, texts).logits_per_video, labels)
-    assert reached > accuracy(whole(videos, texts).logits_per_video, labels) - 0.03
-    assert reached > accuracy(videos @ texts.T, labels)
-
-
-def test_a_stream_that_has_grown_is_what_a_fit_to_all_of_it_makes():
-    """Whatever its first samples were taken for at first; labelled ones keep their labels."""
-    videos, texts, labels = toy_domain(400, dim=48)
-    order = labels.argsort(stable=True)
-    known = torch.where(torch.arange(400) < 100, labels[order], -1)
-    whole = make_head(48).fit(videos[order], texts, known)
-    head = make_head(48).fit(videos[order[:100]], texts, known[:100])
-    for batch in videos[order[100:]].split(100):
-        head.update(batch)
-    for name, buffer in head.named_buffers():
-        torch.testing.assert_close(buffer, whole.get_buffer(name), rtol=1e-3, atol=1e-3, msg=name)
-
-
 def test_a_prior_of_ones_own_takes_the_place_of_debiasing():
     """Texts as they are: what the default makes of them where no share of their differences counts as bias."""
 
@@ -535,34 +477,6 @@ def test_a_kernel_of_ones_own_takes_the_place_of_the_named_one():
     assert torch.equal(own.fit(TOY.videos, TOY.texts)(frames, TOY.texts).video_embeds, expected)
 
 
-def test_of_a_long_stream_only_so_many_samples_are_kept(monkeypatch):
-    keep_recent(100, monkeypatch)
-    videos, texts, labels = toy_domain(400, dim=48)
-    whole = make_head(48).fit(videos, texts)
-    head = DKDHead(whole.config).fit(videos[:60], texts)
-    frequencies = []
-    for batch in videos[60:].split(20):
-        head.update(batch)
-        assert len(head._recent.videos) == len(head._recent.labels) <= 100
-        frequencies.append(head.log_frequency)
-    torch.testing.assert_close(head._recent.videos, videos[300:])
-    assert float(head._recent.older.statistics.num_samples) == 300
-    assert float(head.num_samples) == head._recent.num_samples == 400
-    torch.testing.assert_close(head.second_moments, whole.second_moments, rtol=1e-4, atol=1e-4)
-    # Those of samples that are gone do not answer to new frequencies.
-    assert not torch.equal(frequencies[0], frequencies[1])
-    assert torch.equal(frequencies[1], frequencies[-1])
-    reached = accuracy(head(videos, texts).logits_per_video, labels)
-    assert reached > accuracy(whole(videos, texts).logits_per_video, labels) - 0.03
-
-
-def test_a_stream_needs_a_fit_with_texts():
-    message = "update goes on from a fit with class texts; call fit(video_embeds, text_embeds) first."
-    for head in (make_head(), make_head().fit(TOY.videos), make_head(num_components=3)):
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            head.update(TOY.videos)
-
-
 @pytest.mark.parametrize(("num_videos", "expected"), [(1, 1), (15, 3), (40, 4), (150, 9)])
 def test_without_texts_it_describes_the_domain_and_moves_nothing(num_videos, expected, videos, texts):
     head = make_head().fit(TOY.videos[:num_videos])
@@ -585,139 +499,6 @@ def test_without_texts_videos_that_are_all_the_same_are_plain_clip_too(num_compo
     head = make_head().fit(TOY.videos[:1].expand(20, -1), num_components=num_components)
     logits = head(TOY.videos, TOY.texts).logits_per_video
     torch.testing.assert_close(logits, plain_logits(TOY.videos, TOY.texts), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("videos", "texts"),
-    [
-        (TOY.videos, TOY.texts[:1]),
-        (TOY.videos[:1], TOY.texts),
-        (TOY.videos[:1], TOY.texts[:1]),
-        (TOY.videos[:3], TOY.texts),
-        (TOY.videos, TOY.texts[:1].expand(4, -1)),
-        (TOY.videos[:1].expand(30, -1), TOY.texts),
-        (TOY.videos[:1].expand(30, -1), TOY.texts[:1]),
-        (TOY.texts, TOY.texts),
-        (torch.cat([TOY.videos, -TOY.videos]), TOY.texts),
-        (TOY.videos, torch.cat([TOY.texts, -TOY.texts])),
-        (spread(TOY.videos, 1), spread(TOY.texts, 1)),
-    ],
-    ids=[
-        "one class",
-        "one video",
-        "one of each",
-        "fewer videos than classes",
-        "identical texts",
-        "identical videos",
-        "identical videos of one class",
-        "videos that are the texts",
-        "videos that cancel out",
-        "opposite texts",
-        "one frame and one prompt",
-    ],
-)
-def test_odd_domains_give_finite_unit_results(videos, texts):
-    head = make_head().fit(videos, texts)
-    output = head(TOY.videos, TOY.texts)
-    assert all(output[name].isfinite().all() for name in OUTPUTS)
-    torch.testing.assert_close(output.video_embeds.norm(dim=1), torch.ones(len(TOY.videos)))
-    torch.testing.assert_close(output.text_embeds.norm(dim=1), torch.ones(NUM_CLASSES))
-    assert all(head.get_buffer(name).isfinite().all() for name in BUFFER_AXES)
-    head.update(TOY.videos[:2])
-    assert head(videos, texts).logits_per_video.isfinite().all()
-
-
-def with_value(embeds, value, *index):
-    embeds = embeds.clone()
-    embeds[index] = value
-    return embeds
-
-
-SHAPE = f"must be (N, {DIM}) or (N, particles, {DIM}), at least one of each, not"
-NOT_FINITE = "is not finite; look at what the encoder was given for item"
-ZERO = "is a zero embedding; leave it out or embed it again."
-BAD_VIDEOS = [
-    (torch.zeros(4, 16), f"video_embeds {SHAPE} (4, 16)."),
-    (torch.zeros(DIM), f"video_embeds {SHAPE} ({DIM},)."),
-    (torch.zeros(2, 3, 4, DIM), f"video_embeds {SHAPE} (2, 3, 4, {DIM})."),
-    (torch.zeros(0, DIM), f"video_embeds {SHAPE} (0, {DIM})."),
-    (torch.zeros(3, 0, DIM), f"video_embeds {SHAPE} (3, 0, {DIM})."),
-    (with_value(TOY.videos, torch.nan, 2, 5), f"video_embeds[2, 5] {NOT_FINITE} 2."),
-    (with_value(TOY.videos, -torch.inf, 7, 0), f"video_embeds[7, 0] {NOT_FINITE} 7."),
-    (with_value(spread(TOY.videos, 2), torch.nan, 3, 1, 4), f"video_embeds[3, 1, 4] {NOT_FINITE} 3."),
-    (with_value(TOY.videos, 0, 6), f"video_embeds[6] {ZERO}"),
-    (torch.stack([TOY.videos, -TOY.videos], 1), f"video_embeds[0] {ZERO}"),
-]
-
-
-@pytest.mark.parametrize(("videos", "message"), BAD_VIDEOS)
-@pytest.mark.parametrize("what", ["fit", "fit without texts", "update", "forward", "forward unfitted"])
-def test_videos_that_make_no_sense(what, videos, message):
-    calls = {
-        "fit": lambda: make_head().fit(videos, TOY.texts),
-        "fit without texts": lambda: make_head().fit(videos),
-        "update": lambda: FITTED.update(videos),
-        "forward": lambda: FITTED(videos, TOY.texts),
-        "forward unfitted": lambda: make_head()(videos, TOY.texts),
-    }
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        calls[what]()
-    assert_bit_equal_domain(FITTED, fitted_head())
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        (torch.zeros(0, DIM), f"text_embeds {SHAPE} (0, {DIM})."),
-        (torch.zeros(3, 8), f"text_embeds {SHAPE} (3, 8)."),
-        (with_value(TOY.texts, torch.nan, 1, 2), f"text_embeds[1, 2] {NOT_FINITE} 1."),
-        (with_value(TOY.texts, 0, 4), f"text_embeds[4] {ZERO}"),
-    ],
-)
-def test_texts_that_make_no_sense(texts, message):
-    for call in (lambda: make_head().fit(TOY.videos, texts), lambda: FITTED(TOY.videos, texts)):
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            call()
-
-
-LABELS_LIKE = f"labels must be int64 of shape ({len(TOY.videos)},), got"
-OUT_OF_RANGE = f"but must be -1 (unlabelled) to {NUM_CLASSES - 1}."
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (TOY.labels[:3], f"{LABELS_LIKE} torch.int64 of (3,)."),
-        (TOY.labels[:, None], f"{LABELS_LIKE} torch.int64 of ({len(TOY.videos)}, 1)."),
-        (TOY.labels.int(), f"{LABELS_LIKE} torch.int32 of ({len(TOY.videos)},)."),
-        (TOY.labels.float(), f"{LABELS_LIKE} torch.float32 of ({len(TOY.videos)},)."),
-        (with_value(TOY.labels, NUM_CLASSES, 5), f"labels[5] is {NUM_CLASSES}, {OUT_OF_RANGE}"),
-        (with_value(TOY.labels, -2, 9), f"labels[9] is -2, {OUT_OF_RANGE}"),
-    ],
-)
-def test_labels_that_make_no_sense(labels, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        make_head().fit(TOY.videos, TOY.texts, labels)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"labels": TOY.labels}, "labels need text_embeds that say what the classes are."),
-        (
-            {"text_embeds": TOY.texts, "num_components": 4},
-            "num_components is 4, but there is one component for each of 6 texts.",
-        ),
-        ({"num_components": 0}, "num_components must be at least 1, got 0."),
-    ],
-)
-def test_arguments_that_contradict_each_other(arguments, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        make_head().fit(TOY.videos, **arguments)
-
-
-def test_labels_of_minus_one_are_no_labels():
-    assert_bit_equal_domain(make_head().fit(TOY.videos, TOY.texts, torch.full((len(TOY.videos),), -1)), FITTED)
 
 
 def test_processes_with_a_part_each_get_the_same_head():
@@ -749,15 +530,3 @@ def test_golden_logits():
     output = fitted_head()(spread(TOY.videos[:2], 3), spread(TOY.texts[:4], 2))
     expected = torch.tensor([[1.661, -7.171, 0.286, -0.971], [5.636, -5.509, -0.174, 0.268]])
     torch.testing.assert_close(output.logits_per_video, expected, rtol=0, atol=0.02)
-
-
-def test_what_is_no_tensor_of_floats_is_refused():
-    head = DKDHead(DKDCLIPConfig(projection_dim=2))
-    with pytest.raises(ValueError, match=r"video_embeds must be a torch\.Tensor of floats, not list"):
-        head.fit([[1.0, 0.0]], torch.eye(2))
-    with pytest.raises(ValueError, match=r"video_embeds must be a torch\.Tensor of floats, not NoneType"):
-        head(None, torch.eye(2))
-    with pytest.raises(ValueError, match=r"text_embeds must be a torch\.Tensor of floats, not torch\.int64"):
-        head(torch.eye(2), torch.eye(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"labels must be a torch\.Tensor of int64, not list"):
-        head.fit(torch.eye(2), torch.eye(2), labels=[0, 1])

@@ -8,22 +8,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from modeling_dkd import DKDCLIPConfig, DKDHead
+from modeling_dkd import DKDHead
 from modeling_dkd.dkd_head import BUFFER_AXES
 from modeling_dkd.domain_file import DOMAIN_FILE, FORMAT_VERSION
+from tests.fitted_heads import BIAS, DIM, FITTED, NUM_CLASSES, SCALE, TOY, make_head
 from tests.toy_domain import toy_domain
 
 
-DIM, NUM_CLASSES, SCALE, BIAS = 24, 6, 60.0, -1.5
-TOY = toy_domain()
 NO_DOMAIN = "it is not a domain of this version of DKD; fit the domain again."
 
 
-def make_head(dim=DIM, **options):
-    return DKDHead(DKDCLIPConfig(projection_dim=dim, logit_scale=SCALE, logit_bias=BIAS, **options))
-
-
-FITTED = make_head().fit(TOY.videos, TOY.texts)
 SMALLER = make_head().fit(TOY.videos[:40], TOY.texts[:4])
 STATE = FITTED.state_dict()
 # All that a head keeps, by itself: a buffer that comes later is in every test below.
@@ -57,6 +51,15 @@ def rewrite(folder, tensors=None, **metadata):
 def other_shapes(tensor):
     """Tensors of other ranks and sizes than this one."""
     return [tensor[None], torch.cat([tensor, tensor[:1]]) if tensor.dim() else tensor.repeat(3)]
+
+
+def test_a_file_is_as_large_as_the_page_says(tmp_path):
+    """About 4 D (2 D + 6 K) bytes, with a header of some kB."""
+    dim, num_classes = 128, 10
+    toy = toy_domain(60, num_classes, dim)
+    make_head(dim).fit(toy.videos, toy.texts).save_pretrained(tmp_path)
+    size = (tmp_path / DOMAIN_FILE).stat().st_size
+    assert abs(size - 4 * dim * (2 * dim + 6 * num_classes)) < 16_000
 
 
 def test_the_state_holds_everything_and_the_version():

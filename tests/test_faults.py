@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("fault", ["videos", "readings", "texts", "caches", "kills", "resources"])
+@pytest.mark.parametrize("fault", ["videos", "readings", "texts", "caches", "kills", "resources", "recognition"])
 def test_nothing_is_lost_and_every_message_says_where(tmp_path, fault):
     if fault == "readings" and shutil.which("ffmpeg") is None:
         pytest.skip("the ffmpeg program is not installed")

@@ -27,7 +27,7 @@ def accuracy():
     return float((head(tested, texts).logits_per_video.argmax(1) == truth).double().mean())
 
 def watch(part):
-    for batch in part.split(64):
+    for batch in part.split(256):
         head.update(batch)
 
 early, rest = videos[64:20_000], videos[20_000:]

@@ -3,7 +3,7 @@ import shutil
 import pytest
 import torch
 
-from modeling_dkd import DKDCLIPModel
+from modeling_dkd import DKDCLIPConfig, DKDCLIPModel, DKDHead
 from tests.tiny_backbones import (
     BACKBONE_KINDS,
     make_model,
@@ -158,6 +158,20 @@ def test_one_export_serves_any_number_of_videos_and_classes():
     exported = torch.export.export(model, (), inputs, dynamic_shapes=dynamic).module()
     others = {"pixel_values": make_videos(5, 2, seed=7), "input_ids": make_texts(6, 2, seed=8)}
     assert_same(exported(**others), model(**others))
+
+
+@torch.no_grad()
+def test_one_export_of_a_fitted_head_serves_any_number_of_videos_frames_classes_and_prompts():
+    generator = torch.Generator().manual_seed(0)
+    videos = torch.randn(40, 3, 16, generator=generator) + torch.randn(16, generator=generator)
+    texts = torch.randn(5, 2, 16, generator=generator)
+    head = DKDHead(DKDCLIPConfig(projection_dim=16)).fit(videos, texts)
+    any_number = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    exported = torch.export.export(head, (videos[:4], texts), dynamic_shapes=(any_number, any_number)).module()
+    new_texts = torch.cat([texts, torch.randn(3, 2, 16, generator=generator)])
+    more_frames, more_prompts = torch.cat([videos, videos.flip(0)], 1)[:7], torch.cat([texts, texts.flip(0)], 1)[:3]
+    for inputs in [(videos[:9, :2], new_texts), (more_frames, texts[[4, 0]]), (videos[:3], more_prompts)]:
+        assert_same(exported(*inputs), head(*inputs))
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Sound files that look damaged, damaged ones that look sound, and what else cameras and cutters leave behind."""
 
+import base64
 import struct
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from av.stream import Disposition
 from PIL import Image
 
+from modeling_dkd import picture_files
 from modeling_dkd.video_frames import VideoFrames, VideoReadError, read_frames, read_windows
 
 
@@ -173,6 +176,35 @@ def test_a_wrong_tag_hides_no_loss(tmp_path):
             read_frames(path, 8)
         path.write_bytes(whole.read_bytes()[:-10])
         assert "10 bytes are missing" in read_frames(path, 8).damage
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm"])
+def test_a_recording_that_was_never_finished_tells_of_its_last_picture(name, tmp_path):
+    path = write(tmp_path / name, 50, 0, "libvpx" if name == "a.webm" else "libx264", {"live": "1"})
+    assert_sound(path, range(50))
+    path.write_bytes(path.read_bytes()[:-10])
+    for asked in ASKED:
+        assert "10 bytes are missing at its end" in read_frames(path, asked).damage
+
+
+def test_times_of_which_some_are_missing_are_not_guessed(tmp_path):
+    path = write(tmp_path / "a.mkv", 50, -10, options={"avoid_negative_ts": "disabled"})
+    assert_sound(path, range(50))
+    assert np.isnan(read_frames(path, 50).times).all()
+    with pytest.raises(VideoReadError, match="carry no times"):
+        next(read_windows(path, 2, 1.0))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.gif", "a.png"])
+def test_a_single_picture_is_one_window(name, tmp_path):
+    path = tmp_path / name
+    if name in ("a.gif", "a.png"):
+        Image.fromarray(numbered(5)).save(path)
+    else:
+        write(path, 1)
+    (window,) = read_windows(path, 3, 2.0, 1.0)
+    assert (window.start, window.frames.indices.tolist()) == (0, [0, 0, 0])
+    assert 0 < window.end < 2
 
 
 def test_a_hole_in_a_matroska_file_is_told(tmp_path):
@@ -373,6 +405,24 @@ def test_a_smaller_copy_of_a_page_is_no_frame(tmp_path):
     smaller.encoderinfo = {"tiffinfo": {254: 1}}
     pages[0].save(tmp_path / "a.tiff", save_all=True, append_images=[smaller, *pages[1:]])
     assert numbers_of(read_frames(tmp_path / "a.tiff", 3)) == [0, 1, 2]
+
+
+# A red and a blue square as phones store photos: as AVIF here, but HEIC is alike. From avifenc --grid 2x1.
+TWO_TILES = (
+    r"c-muNU{FXasVqn=%S>Yc0uY^>nP!-qnV9D5Xz0Yiz*wJ~T9U{B0U8-8IYm%5LqTS82?G+y$xMP7!&i`5k_#4O1Y)bqocv@E$Ay7`"
+    r"87u<CjLU&E2Llt7w;o8V0A(S(%U~V@Lri979@s#zj1-WQ$^<nvy(lxqIX@>K>>QX3BgnkOG6O>_GR$Z)GMPoGX;7yNq-5r%gLN~3"
+    r"ZR*Y}C@KKb@tFn5`9NAEv$!A?s<r`$9YA^tGAlB{PUGO<08+xq`8h>-$vG83b9fop8ql;kKrv5ZnW1wd0}n_{C9@zG7PP>CVP<4v"
+    r"W?*7rVQOV&V1`f(3=z30i6vk!H!wH|F>rB8h}QpYVv^$JFcOt^kSRRQ!f<fMe6Ow#Y;|EWUe3$@;8f#c$&e~$=KU_`p#lJ=YFVB"
+)
+
+
+def test_one_tile_does_not_stand_for_a_picture_in_tiles(tmp_path, monkeypatch):
+    data = zlib.decompress(base64.b85decode(TWO_TILES))
+    for name, content in (("photo.heic", data.replace(b"avif", b"heic")), ("photo.avif", data)):
+        (tmp_path / name).write_bytes(content)
+        monkeypatch.setattr(picture_files, "Image", None)  # without Pillow, or with one that knows no AVIF
+        with pytest.raises(VideoReadError, match="it is a picture in 2 tiles; convert it to JPEG or PNG"):
+            read_frames(tmp_path / name, 2)
 
 
 def test_pages_of_different_sizes_are_refused(tmp_path):

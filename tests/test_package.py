@@ -1,5 +1,6 @@
 """What importing the package does, and what its commands do not wait for."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -53,6 +54,37 @@ def test_help_waits_for_no_slow_library(command):
     shown = run(IMPORTED, *command)
     assert "usage:" in shown
     assert shown.splitlines()[-1] == "imported:"
+
+
+LONG_OUTPUT = """
+import sys, types
+from modeling_dkd import cli
+cli.import_module = lambda *_: types.SimpleNamespace(main=lambda argv: print("x" * 100_000))
+sys.exit(cli.main(["train"]))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["recognise", "--help"], ["no-command"], ["-c", LONG_OUTPUT]],
+    ids=["usage", "help of a command", "error", "while a command works"],
+)
+def test_a_reader_that_has_gone_is_met_with_silence(arguments):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = arguments if arguments[0] == "-c" else ["-m", "modeling_dkd", *arguments]
+    both = "no-command" in arguments  # As with 2>&1: this one writes to standard error alone.
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        stdout=write_end,
+        stderr=write_end if both else subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(write_end)
+    assert done.returncode == 141
+    assert not done.stderr
 
 
 def test_names_of_the_parser_are_those_of_the_code():
@@ -122,7 +154,8 @@ def test_a_missing_library_is_told_with_the_command_that_installs_it(command, mo
     def missing(name, package):
         raise ModuleNotFoundError("No module named 'gone.sub'", name="gone.sub")
 
-    extra = EXTRAS[COMMANDS[command][0].split(".")[0]]
+    module = COMMANDS[command][0]
+    extra = EXTRAS.get(module) or EXTRAS[module.split(".")[0]]
     assert extra in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     monkeypatch.setattr("modeling_dkd.cli.import_module", missing)
     assert main([command]) == 2

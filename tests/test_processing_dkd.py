@@ -334,7 +334,7 @@ BAD_INPUTS = [
     ({"videos": [np.zeros((2, 0, 8, 3), np.uint8)]}, "has no pixels"),
     ({"videos": [["a", 7]]}, "no such file|No such file"),
     ({"videos": [[7]]}, "a frame must be a PIL image"),
-    ({"videos": [random_video()], "num_frames": 0}, "must be at least 1"),
+    ({"videos": [random_video()], "num_frames": 0}, "of at least 1, but 0 frames"),
     ({"videos": [random_video()], "views": "8x2x1"}, "'8x2x1' must read FRAMESxCROPSxCLIPS"),
     ({"videos": [random_video()], "views": "8x1x1", "num_frames": 8}, "not both"),
     ({"videos": [random_video()], "num_frame": 4}, r"unknown options \['num_frame'\]; known are .*num_frames"),
@@ -356,7 +356,17 @@ BAD_INPUTS = [
     ({"videos": [random_video()], "crop_size": {"edge": 3}}, "crop_size {'edge': 3} must hold height and width"),
     ({"text": []}, "the list of texts is empty"),
     ({"text": [["a", "b"], ["c"]]}, r"same number of prompts, at least one; found \[1, 2\]"),
-    ({"text": [["a"], "b"]}, "same number of prompts"),
+    ({"text": [["a"], "b"]}, r"text\[1\] must be a list of texts, not str"),
+    ({"text": ["b", ["a"]]}, "text must hold texts alone, not list of length 1"),
+    ({"text": ["a", None]}, "text must hold texts alone, not NoneType"),
+    ({"text": [1, 2]}, r"text\[0\] must be a list of texts, not int"),
+    ({"text": {"a": 1}}, "text must be a list of texts, not dict"),
+    ({"text": b"a"}, "text must be a list of texts, not bytes"),
+    ({"text": Path("a")}, "text must be a list of texts, not PosixPath"),
+    ({"videos": [random_video()], "num_frames": 2.0}, "of at least 1, but 2.0 frames"),
+    ({"videos": [random_video()], "num_frames": "4"}, "of at least 1, but '4' frames"),
+    ({"videos": [random_video()], "num_frames": True}, "of at least 1, but True frames"),
+    ({"videos": [random_video()], "views": (8, 1, 1)}, "must read FRAMESxCROPSxCLIPS"),
 ]
 
 

@@ -1,4 +1,3 @@
-import importlib.util
 import math
 from dataclasses import replace
 
@@ -296,17 +295,6 @@ def test_shards_choose_what_one_tensor_does(too_sure):
     head = make_head(TOO_SURE).fit(videos.split(64), texts)
     assert head.text_trust == whole.text_trust
     torch.testing.assert_close(head.trust_choice.gain, whole.trust_choice.gain, rtol=1e-3, atol=1e-3)
-
-
-@pytest.fixture(scope="module")
-def protocols(data_dir):
-    path = data_dir.parent / "protocols.py"
-    if not path.is_file():
-        pytest.skip(f"no {path} beside the data")
-    spec = importlib.util.spec_from_file_location("trust_protocols", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def expected_calibration_error(logits, labels):

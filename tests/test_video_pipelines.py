@@ -318,6 +318,8 @@ def test_a_model_in_memory_makes_a_pipeline(model, processor, files, expected):
     options = {"processor": processor, "pipeline_class": VideoClassificationPipeline}
     model.config.id2label = dict(enumerate(LABELS))
     assert len(pipeline("video-classification", model=model, **options)(str(files[0]))) == 3
+    with pytest.raises(ValueError, match="VideoClassificationPipeline needs the processor of the model"):
+        VideoClassificationPipeline(model=model)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What people install: the wheel, built from the source distribution, in an environment without the repository."""
 
+import json
 import os
 import subprocess
 import sys
@@ -94,3 +95,34 @@ def test_the_command_and_its_checkpoint_work_from_the_wheel(environment, tmp_pat
     assert (tmp_path / "exported" / "hub_configs" / "dkd-tiny" / "dkd_head.py").is_file()
     # Where the package is not installed, the code in the folder has to do.
     assert run(sys.executable, "-I", "-c", LOAD, cwd=tmp_path, HF_HOME=str(tmp_path / "hf")).strip() == "(2, 1)"
+
+
+PIPELINE = """
+import json, sys
+from glob import glob
+from transformers import AutoModel, AutoProcessor, pipeline
+model = AutoModel.from_pretrained("demo/dkd-tiny", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("demo/dkd-tiny", trust_remote_code=True)
+clips = sorted(glob("demo/clips/combined/*/*.mp4"))
+names = ["turning", "growing", "shrinking", "bouncing"]
+model.fit_domain(**processor(videos=clips, text=[f"something {name}" for name in names]), class_names=names)
+model.save_pretrained("fitted")
+processor.save_pretrained("fitted")
+pipe = pipeline("video-classification", model="fitted", trust_remote_code=True)
+print(json.dumps([[clip, *found[0].values()] for clip, found in zip(clips, pipe(clips, top_k=1))]))
+"""
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_exported_graphs_give_the_answers_of_the_pipeline(environment, tmp_path, runtime):
+    for library in ("onnxscript", "onnxruntime", runtime):
+        pytest.importorskip(library)
+    dkd, python = environment / "bin" / "dkd", environment / "bin" / "python"
+    run(dkd, "demo", "--quick", "--clips", "20", cwd=tmp_path)
+    expected = json.loads(run(python, "-c", PIPELINE, cwd=tmp_path, HF_HOME=str(tmp_path / "hf")).splitlines()[-1])
+    assert "written: graphs" in run(dkd, "export", "fitted", "--to", runtime, "graphs", cwd=tmp_path)
+    clips = [clip for clip, *_ in expected]
+    found = [line.split("\t") for line in run(python, "graphs/run_graphs.py", *clips, cwd=tmp_path).splitlines()]
+    assert [line[:2] for line in found] == [[clip, label] for clip, label, _ in expected]
+    # The runner resizes frames with Pillow: a pixel may be 2 of 255 off.
+    assert [float(line[2]) for line in found] == pytest.approx([score for *_, score in expected], abs=0.01)

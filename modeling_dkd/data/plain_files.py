@@ -1,6 +1,8 @@
-"""Texts, JSON and YAML that users write and programs damage: their contents, or a sentence that names the file."""
+"""Texts, tables, JSON and YAML that users write and programs damage: their contents, or a sentence with their name."""
 
 import codecs
+import csv
+import io
 import json
 import os
 from pathlib import Path
@@ -23,6 +25,27 @@ def read_text(path: str | os.PathLike) -> str:
         return content.decode(encoding)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def read_table(path: str | os.PathLike) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Columns of a CSV, and its rows with the number of the line in which each ends.
+
+    Values have commas, semicolons or tabs between them, as spreadsheets write them: what the first line has most of.
+    Names of columns are stripped and in small letters, values are as written; a value that is not there is "".
+
+    Raises:
+        ValueError: It cannot be read or is no CSV.
+    """
+    text = read_text(path)
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    try:
+        columns = [name.strip().lower() for name in next(reader, [])]
+        padding = [""] * len(columns)
+        rows = [(reader.line_num, dict(zip(columns, row + padding, strict=False))) for row in reader if row]
+    except csv.Error as error:
+        raise ValueError(f"cannot read the CSV {path}: {error}") from error
+    return columns, rows
 
 
 def read_json(path: str | os.PathLike) -> Any:

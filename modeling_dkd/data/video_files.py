@@ -31,6 +31,18 @@ def is_video(file: Path) -> bool:
     return file.suffix.lower() in VIDEO_EXTENSIONS
 
 
+def as_meant(written: str, folder: str | Path) -> str:
+    """A path in a list: as written if there is a file, else without quotes, a label behind it, and backslashes.
+
+    Lists come from other systems and programs; where nothing is there, the path is given as written but for blanks.
+    """
+    bare = written.strip().strip("\"'")
+    shorter = (bare.rsplit(maxsplit=1) or [""])[0].strip("\"'")  # official lists put a label behind the path
+    spellings = [written, bare, shorter, bare.replace("\\", "/"), shorter.replace("\\", "/")]
+    there = (path for path in spellings if os.path.isfile(os.path.join(folder, path)))
+    return next(there, written.strip())
+
+
 def visible(folder: Path, folders: bool) -> list[Path]:
     """Sub-folders, or else files, of a folder that are not hidden, sorted by name."""
     with os.scandir(folder) as entries:

@@ -7,8 +7,6 @@ A set is found by one folder a class or by a CSV; UCF101 and HMDB51 by their off
 Paths are plain file system paths, never URLs: HMDB51 names hold `#`, `;` and `&`.
 """
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +16,8 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, Value, Vide
 
 from .class_names import spelling_key
 from .official_splits import half_class_split
-from .plain_files import read_text
-from .video_files import VideoRecord, endings, files_below, is_video, require_inside, same_files, visible
+from .plain_files import read_table
+from .video_files import VideoRecord, as_meant, endings, files_below, is_video, require_inside, same_files, visible
 
 
 PARTS = ("train", "test")
@@ -214,7 +212,7 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
     records: list[VideoRecord] = []
     missing: list[VideoRecord] = []
     for row in rows:
-        path = os.path.abspath(root / row["path"])
+        path = os.path.abspath(root / as_meant(row["path"], root))
         require_inside([root], [path], str(csv_file))
         record = VideoRecord(path, row["path"], label[row["label"]], row["group"], row["split"])
         (records if os.path.isfile(path) else missing).append(record)
@@ -297,12 +295,7 @@ def _same_stem(path: Path) -> list[Path]:
 
 def _read_csv(csv_file: Path) -> list[dict[str, str]]:
     """Rows of the CSV with their values stripped and checked, and all four columns."""
-    try:
-        reader = csv.DictReader(io.StringIO(read_text(csv_file), newline=""), skipinitialspace=True)
-        rows = list(reader)
-        columns = [column.strip() for column in reader.fieldnames or []]
-    except csv.Error as error:
-        raise ValueError(f"cannot read the CSV {csv_file}: {error}") from error
+    columns, rows = read_table(csv_file)
     absent = {"path", "label"} - set(columns)
     if absent:
         raise ValueError(
@@ -312,9 +305,8 @@ def _read_csv(csv_file: Path) -> list[dict[str, str]]:
         raise ValueError(f"{csv_file} lists no clips")
     checked = []
     seen = set()
-    for line, values in enumerate(rows, start=2):
-        given = {str(column).strip(): value.strip() for column, value in values.items() if isinstance(value, str)}
-        row = {column: given.get(column, "") for column in ("path", "label", "group", "split")}
+    for line, values in rows:
+        row = {column: values.get(column, "").strip() for column in ("path", "label", "group", "split")}
         row["split"] = row["split"].lower()
         if not row["path"] or not row["label"]:
             raise ValueError(f"{csv_file}, line {line}: path or label is empty")

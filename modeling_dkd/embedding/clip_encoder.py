@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from ..configuration_dkd import DKDCLIPConfig
 from ..frame_sampling import Views
 from ..modeling_dkd import DKDCLIPModel
+from ..open_clip_backbone import PREFIX as OPEN_CLIP
 from ..processing_dkd import DKDCLIPProcessor
 from ..video_frames import read_frames
 
@@ -73,6 +74,12 @@ class ClipEncoder:
         views: str,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        clip_frames, num_frames = processor.clip_frames, Views.parse(views).num_frames
+        if clip_frames not in (None, num_frames):
+            raise ValueError(
+                f"{name} takes clips of {clip_frames} frames, not of {num_frames}: give {clip_frames} frames "
+                f"(--frames {clip_frames}, or views {clip_frames}x1x1)"
+            )
         self.dtype = dtype
         self.model = model
         self.processor = processor
@@ -83,21 +90,30 @@ class ClipEncoder:
 
     @classmethod
     def load(
-        cls, name_or_folder: str, views: str, revision: str | None, dtype: torch.dtype, device: torch.device
+        cls, name_or_folder: str, views: str | None, revision: str | None, dtype: torch.dtype, device: torch.device
     ) -> "ClipEncoder":
         """Load a checkpoint of this project, or put an unfitted head on a stock one.
 
+        Args:
+            name_or_folder: Folder or repository, or one of open_clip's, "open_clip:...".
+            views: "FRAMESxCROPSxCLIPS"; None: one view of as many frames as the checkpoint says.
+            revision: Branch, tag or commit of a repository.
+            dtype: As in the class.
+            device: Where the model is put.
+
         Raises:
-            ValueError: There is no such model, it is no dual encoder, or its processor is missing.
+            ValueError: There is no such model, it is no dual encoder, its processor is missing, or it takes clips of
+                another number of frames.
         """
-        if not Path(name_or_folder).is_dir() and not is_repository_name(name_or_folder):
+        is_open_clip = name_or_folder.startswith(OPEN_CLIP)
+        if not (is_open_clip or Path(name_or_folder).is_dir() or is_repository_name(name_or_folder)):
             raise ValueError(
                 f"no model folder {name_or_folder}; give one, or a repository such as openai/clip-vit-base-patch16"
             )
         options: dict[str, Any] = {"revision": revision} if revision else {}
         try:
-            config = AutoConfig.from_pretrained(name_or_folder, **options)
-            if config.model_type == DKDCLIPConfig.model_type:
+            config = None if is_open_clip else AutoConfig.from_pretrained(name_or_folder, **options)
+            if config is not None and config.model_type == DKDCLIPConfig.model_type:
                 model = DKDCLIPModel.from_pretrained(name_or_folder, dtype=torch.float32, **options)
                 processor = DKDCLIPProcessor.from_pretrained(name_or_folder, **options)
             else:
@@ -110,15 +126,22 @@ class ClipEncoder:
             reason = lines[0] if isinstance(error, OSError) else " ".join(" ".join(lines).split())[:300]
             kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"cannot load the model {name_or_folder}: {kind}{reason}") from error
-        commit = getattr(config, "_commit_hash", None)
+        commit = getattr(config or model.backbone.config, "_commit_hash", None)
         name = Path(name_or_folder).resolve().name if Path(name_or_folder).is_dir() else name_or_folder
+        views = views or f"{processor.num_frames}x1x1"
         return cls(model.to(device).eval(), processor, name, commit, views, dtype)
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor of cosines."""
+        return float(self.model.head.logit_scale.detach())
 
     @property
     def preprocessing(self) -> dict[str, Any]:
         """How frames are made ready: the image processor's settings."""
         settings = json.loads(self.processor.image_processor.to_json_string())
-        return {name: value for name, value in settings.items() if name not in ("auto_map", "processor_class")}
+        unsaid = ("auto_map", "processor_class")
+        return {name: value for name, value in settings.items() if name not in unsaid and value is not None}
 
     def key(self) -> dict[str, Any]:
         """All that an embedding of a clip depends on besides the clip: weights, preprocessing, views, dtype."""
@@ -136,12 +159,17 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def embed(self, clips: Tensor) -> Tensor:
-        """Frames (n, T, 3, H, W) uint8 of `reader` -> embeddings (n, T, D), as the encoder gives them."""
+        """Frames (n, T, 3, H, W) uint8 of `reader` -> embeddings (n, P, D), as the encoder gives them.
+
+        P is the number of frames of all views, or of views where the encoder embeds whole clips.
+        """
+        if self.processor.clip_frames is not None:
+            clips = clips.unflatten(1, (-1, self.processor.clip_frames))
         with torch.autocast(clips.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.model.get_video_features(self.reader.normalise(clips))
 
     def embed_clips(self, clips: list[Tensor]) -> Tensor:
-        """Frames (T, 3, H, W) uint8 of each clip, of one size -> embeddings (n, T, D)."""
+        """Frames (T, 3, H, W) uint8 of each clip, of one size -> embeddings (n, P, D)."""
         return self.embed(torch.stack(clips))
 
     @torch.inference_mode()

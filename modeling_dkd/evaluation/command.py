@@ -5,9 +5,9 @@ import math
 import sys
 from pathlib import Path
 
-from ..cli import OneLineParser
 from ..data.prompts import TEMPLATE_SETS
 from ..embedding.cache_arrays import ARRAYS
+from ..one_line_parser import OneLineParser
 from .names import ABLATIONS, BASELINES, DATASETS, DTYPES, FORMATS, GIVEN, PROTOCOLS
 
 
@@ -103,7 +103,7 @@ def add_embedding_arguments(parser: argparse.ArgumentParser) -> None:
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the videos are and what embeds them."""
     group = parser.add_argument_group("videos", "embed clips with a model instead of reading --embeddings")
-    group.add_argument("--model", metavar="NAME", help="Hub repository or folder of a DKD checkpoint or dual encoder")
+    group.add_argument("--model", metavar="NAME", help="what dkd recognise takes as --model")
     group.add_argument("--revision", metavar="COMMIT", help="branch, tag or commit of the --model repository")
     group.add_argument("--dataset", choices=DATASETS, help="how --data_dir is laid out")
     group.add_argument("--data_dir", metavar="DIR", help="folder of the videos; csv: the CSV file; hub: the data set")
@@ -116,7 +116,9 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
         help="the test clips, unlabelled, are the domain (default: the training clips)",
     )
     group.add_argument("--allow_missing", action="store_true", help="go on without missing and damaged clips")
-    group.add_argument("--frames", default="8x1x1", metavar="TxCxV", help="frames x crops x clips (default: 8x1x1)")
+    group.add_argument(
+        "--frames", metavar="TxCxV", help="frames x crops x clips (default: one view of what the model says, mostly 8)"
+    )
     group.add_argument(
         "--templates",
         default="single",

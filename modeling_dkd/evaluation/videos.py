@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -34,6 +35,9 @@ if TYPE_CHECKING:  # these take seconds to import, which --help need not wait fo
     from ..embedding.clip_embedding import EmbeddingRun
     from ..embedding.clip_encoder import ClipEncoder
     from ..embedding.clip_shards import ClipShards
+    from ..embedding.own_encoder import OwnEncoder
+
+    Source = ClipEncoder | OwnEncoder
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--split and --annotations belong to ucf101 and hmdb51, not to --dataset {args.dataset}")
     if args.split == "all" and not args.transductive:
         raise ValueError("--split all tests every clip and leaves no training clips: add --transductive")
-    Views.parse(args.frames)
+    if args.frames is not None:
+        Views.parse(args.frames)
     if args.batch_size < 1 or args.num_workers < 0:
         raise ValueError("--batch_size must be at least 1 and --num_workers at least 0")
 
@@ -117,14 +122,14 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
 
     start_server(args.num_workers)
     from ..embedding.clip_embedding import embed_clips
-    from ..embedding.clip_encoder import ClipEncoder
     from ..embedding.clip_shards import ClipShards
+    from ..embedding.encoder_sources import load_source
 
     index = _index(args)
     asked = index if args.half_split is None else index.half_classes(args.half_split)
     parts = _parts(args, asked, index.split)
     prompts, prompt_name = _prompts(args, asked)
-    encoder = ClipEncoder.load(args.model, args.frames, args.revision, getattr(torch, args.dtype), accelerator.device)
+    encoder = load_source(args.model, args.frames, args.revision, getattr(torch, args.dtype), accelerator.device)
     folder = args.cache_dir / _folder_name(encoder)
     shards = ClipShards(folder / "shards")
     run = embed_clips(
@@ -215,10 +220,11 @@ def _prompts(args: argparse.Namespace, index: "VideoIndex") -> tuple[list[list[s
     return class_prompts(index.class_names, templates), called
 
 
-def _folder_name(encoder: "ClipEncoder") -> str:
+def _folder_name(encoder: "Source") -> str:
     """Model name and the hash of all that its embeddings depend on."""
     key = hashlib.sha256(json.dumps(encoder.key(), sort_keys=True).encode()).hexdigest()
-    return f"{encoder.name.replace('/', '--')}-{encoder.views}-{key[:12]}"
+    name = re.sub(r"[^\w.-]", "--", encoder.name)
+    return f"{name}-{encoder.views}-{key[:12]}"
 
 
 def _report(run: "EmbeddingRun", index: "VideoIndex", folder: Path, allow_missing: bool) -> None:
@@ -240,7 +246,7 @@ def _report(run: "EmbeddingRun", index: "VideoIndex", folder: Path, allow_missin
         print(f"note: {len(run.remarks)} clips have damaged frames and are used; see {report}", file=sys.stderr)
 
 
-def _texts(encoder: "ClipEncoder", prompts: list[list[str]], folder: Path) -> Tensor:
+def _texts(encoder: "Source", prompts: list[list[str]], folder: Path) -> Tensor:
     """Embeddings (K, P, D) of the prompts, encoded once for this model and kept beside the shards."""
     from ..embedding.clip_embedding import embed_texts
 
@@ -248,13 +254,13 @@ def _texts(encoder: "ClipEncoder", prompts: list[list[str]], folder: Path) -> Te
     path = folder / "texts" / f"{digest[:24]}.safetensors"
     with suppress(SafetensorError, OSError, KeyError):  # absent or torn
         found = load_file(path)["text_embeds"]
-        if found.shape[:-1] == (len(prompts), len(prompts[0])):
+        if len(found) == len(prompts) and found.shape[1] % len(prompts[0]) == 0:
             return found
     distinct = sorted({prompt for row in prompts for prompt in row})
     num_cut = encoder.num_cut(distinct)
     if num_cut:
         print(f"note: {num_cut} of {len(distinct)} prompts are too long for the text encoder and cut", file=sys.stderr)
-    embeds = embed_texts(prompts, encoder.encode)
+    embeds = embed_texts(prompts, lambda texts: torch.as_tensor(encoder.encode(texts))).flatten(1, -2)
     write_tensors(path, {"text_embeds": embeds})
     return embeds
 
@@ -264,7 +270,7 @@ def _embedding_set(
     part_name: str,
     run: "EmbeddingRun",
     shards: "ClipShards",
-    encoder: "ClipEncoder",
+    encoder: "Source",
     texts: Tensor,
     prompt_name: str,
 ) -> EmbeddingSet:
@@ -287,7 +293,7 @@ def _embedding_set(
         "split": split,
         "frames": encoder.views,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.detach()),
+        "logit_scale": encoder.logit_scale,
         "num_missing": len(part.missing),
         "damaged": [record.name for record in part.records if record.name in run.damaged],
     }

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from ..cli import OneLineParser
+from ..one_line_parser import OneLineParser
 
 
 DESCRIPTION = """\

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..data.plain_files import read_json, read_text, read_yaml
-from ..mixture_options import MixtureOptions
+from ..domain_card import clips_per_class
 from .measured_rows import RESULTS_FILE, MeasuredRow, newest_rows, read_folder, rows_of
 
 
@@ -163,10 +163,7 @@ def _domain(config: Mapping[str, Any], head: Mapping[str, Any], own: MeasuredRow
     """The fitted head as clips a class; None where it was never fitted."""
     if "weights" not in head or not float(head["weights"].sum()) > 0:
         return None
-    # The head counts a labelled clip several times.
-    num_labelled = float(head["num_labelled"]) / MixtureOptions().labelled_weight
-    num_clips = float(head["num_samples"]) - float(head["num_labelled"]) + num_labelled
-    clips = (num_clips * head["counts"] / head["counts"].sum()).tolist()
+    num_clips, num_labelled, clips = clips_per_class(head)
     anchored = float(head["anchored"]) > 0
     strengths = head["class_strength"].tolist() if anchored else [None] * len(clips)
     names = [config["id2label"].get(str(k), f"class {k}") if anchored else f"component {k}" for k in range(len(clips))]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..cli import OneLineParser
+from ..one_line_parser import OneLineParser
 
 
 DESCRIPTION = """\

@@ -4,7 +4,6 @@ text = render_card(read_facts(folder, "dkd/clip-vit-b16-ucf101"))
 text = with_results(text, rows)
 """
 
-import html
 import json
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import jinja2
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..domain_card import escape_markdown
 from .card_facts import MODEL_TYPE, PROMPTS_FILE, CardFacts
 from .eval_results import TASK, eval_results, merged_eval_results
 from .measured_rows import MeasuredRow
@@ -35,12 +35,6 @@ METHODS = {
     "fine-tuned": "fine-tuned encoders, without a domain",
     "fine-tuned/dkd": "fine-tuned encoders with DKD",
 }
-
-
-def escape_markdown(value: Any) -> str:
-    """Any value as one line of Markdown text that is neither markup nor HTML, nor ends a table cell."""
-    text = " ".join(str(value).split())
-    return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", html.escape(text, quote=False))
 
 
 def format_bytes(count: int) -> str:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..cli import OneLineParser
+from ..one_line_parser import OneLineParser
 from .upload_checks import LEFT_OUT
 
 

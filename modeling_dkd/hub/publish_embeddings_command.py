@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from ..cli import OneLineParser
+from ..one_line_parser import OneLineParser
 from .publish_command import add_publish_options, show_or_send
 
 

@@ -29,7 +29,7 @@ from .model_card import format_bytes
 from .upload_checks import incomplete, select_files
 
 
-CARD = "README.md"
+CARD, MODEL_ENTRY = "README.md", "config.json"
 # What a publication may remove from a repository that is there: leftovers would be loaded beside the new files.
 LEFTOVERS = re.compile(r"[^/]+\.(py|safetensors|safetensors\.index\.json|bin|pt|pth)")
 ATTEMPTS = 4
@@ -55,6 +55,7 @@ class Publication:
         left_out: Paths of the folder that stay there.
         problems: Reasons why it cannot be published as it is.
         card: Text of the card.
+        entry: File without which nobody can load it.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Publication:
     left_out: tuple[str, ...]
     problems: tuple[str, ...]
     card: str
+    entry: str = MODEL_ENTRY
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,14 @@ class Published:
     pr_url: str | None
 
 
-def plan_publication(folder: Path, repo_id: str, repo_type: str = "model") -> Publication:
+def plan_publication(folder: Path, repo_id: str, repo_type: str = "model", entry: str = MODEL_ENTRY) -> Publication:
     """Look at a folder without touching it or the network.
+
+    Args:
+        folder: Where the files are.
+        repo_id: Where they would go.
+        repo_type: "model" or "dataset".
+        entry: File that loads it: of a model its configuration, and all that a model needs must be there.
 
     Raises:
         PublishError: There is no such folder, or the repository's name is none.
@@ -105,7 +113,7 @@ def plan_publication(folder: Path, repo_id: str, repo_type: str = "model") -> Pu
     require_name(repo_id)
     selection = select_files(folder, repo_type)
     problems = list(selection.problems)
-    if repo_type == "model" and not problems:
+    if repo_type == "model" and entry == MODEL_ENTRY and not problems:
         problems += incomplete(folder, selection.files)
     path = folder / CARD
     card = read_text(path) if path.is_file() else ""
@@ -115,7 +123,7 @@ def plan_publication(folder: Path, repo_id: str, repo_type: str = "model") -> Pu
             f"dkd card {folder} --repo_id {repo_id}"
         )
     sizes = {name: (folder / name).stat().st_size for name in selection.files}
-    return Publication(folder, repo_id, repo_type, sizes, selection.left_out, tuple(problems), card)
+    return Publication(folder, repo_id, repo_type, sizes, selection.left_out, tuple(problems), card, entry)
 
 
 def require_name(repo_id: str) -> None:
@@ -300,7 +308,7 @@ def _verify(
     if options.create_pr:
         raise PublishError(f"{said}: close the pull request ({revision}) and publish again")
     # Without its entry a model does not load; of a data set any table loads alone, so the changed ones go too.
-    entry = "config.json" if plan.repo_type == "model" else CARD
+    entry = plan.entry if plan.repo_type == "model" else CARD
     withdrawn = sorted({entry, *different} & remote.keys())
     with_retries(
         lambda: api.create_commit(

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from .measured_rows import LOCAL_PATH
 
 
-TEXTS = {".json", ".yaml", ".yml", ".md", ".txt", ".py", ".jinja", ".cff", ".bib", ""}
+TEXTS = {".json", ".yaml", ".yml", ".md", ".txt", ".py", ".jinja", ".cff", ".bib", ".svg", ""}
 TEXT_NAMES = {"LICENSE", "NOTICE", ".gitattributes"}
 BINARIES = {".safetensors", ".model", ".spm", ".png", ".parquet"}
 LEFT_OUT = ("best/", "checkpoints/", "__pycache__/", ".cache/", ".git/", ".ipynb_checkpoints/")

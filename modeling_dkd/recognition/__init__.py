@@ -10,6 +10,7 @@ from typing import Any
 # Imported only when they are asked for: commands read their arguments before anything slow is imported.
 FUNCTIONS = {
     "DomainUse": "clip_recognition",
+    "Waiting": "folder_watch",
     "load_encoder": "encoder",
     "recognise": "clip_recognition",
     "recognise_embeddings": "clip_recognition",

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.video_files import VIDEO_EXTENSIONS, files_below
+from ..data.video_files import files_below, is_video
 from .clip_listing import Clip, shown
 
 
@@ -58,7 +58,7 @@ class Arrivals:
         seen: dict[str, tuple[int, int, float]] = {}
         arrived = []
         for file in files_below(self.folder):
-            if file.suffix.lower() not in VIDEO_EXTENSIONS:
+            if not is_video(file):
                 continue
             path = os.path.abspath(file)
             try:

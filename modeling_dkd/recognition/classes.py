@@ -1,11 +1,12 @@
 """Classes as users give them, and which clips they have labelled already."""
 
-import csv
 import os
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
-from ..data.plain_files import read_text
+from ..data.class_names import spelling_key
+from ..data.counting import counted
+from ..data.plain_files import read_table, read_text
 from .clip_listing import Clip, shown
 
 
@@ -16,16 +17,11 @@ def read_classes(given: str | os.PathLike[str] | Sequence[str]) -> list[str]:
         given: A file with one class a line, names with commas between them, or a list of names.
 
     Raises:
-        ValueError: There is no class, one stands twice, or the file cannot be read.
+        ValueError: There is no class, one stands twice or in two spellings, the file cannot be read or has commas or
+            semicolons where lines should end, or a single name is no file.
     """
     if isinstance(given, str | os.PathLike):
-        text = os.fspath(given)
-        if os.path.isfile(text):
-            names, place = read_text(text).removeprefix("\ufeff").splitlines(), text
-        elif isinstance(given, os.PathLike) or os.path.isdir(text) or _is_file_name(text):
-            raise ValueError(f"no file {text}; give a file with one class a line, or names with commas between them")
-        else:
-            names, place = text.split(","), "the classes"
+        names, place = _classes_in(os.fspath(given), isinstance(given, os.PathLike))
     else:
         names, place = list(given), "the classes"
     if not all(isinstance(name, str) for name in names):
@@ -33,16 +29,32 @@ def read_classes(given: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     names = [name.strip() for name in names if name.strip()]
     if not names:
         raise ValueError(f"{place}: no class in it; give at least two names")
-    seen: set[str] = set()
+    spelled: dict[str, str] = {}
     for name in names:
-        if name in seen:
-            raise ValueError(f"{place}: {name!r} stands twice; give each class its own name")
-        seen.add(name)
+        other = spelled.setdefault(spelling_key(name), name)
+        if other is not name:
+            how = "stands twice" if other == name else f"and {other!r} are the same words in two spellings"
+            raise ValueError(f"{place}: {name!r} {how}; name each class once")
     return names
 
 
-def _is_file_name(text: str) -> bool:
-    return "," not in text and (os.sep in text or Path(text).suffix in (".txt", ".csv", ".json"))
+def _classes_in(text: str, is_path: bool) -> tuple[list[str], str]:
+    """Names in a file, or with commas between them, and what to call that place."""
+    if os.path.isfile(text):
+        lines = read_text(text).splitlines()
+        filled = [line.strip() for line in lines if line.strip()]
+        for line in filled:
+            if line.endswith((",", ";")) or (len(filled) == 1 and re.search(r"[,;\t]", line)):
+                raise ValueError(
+                    f"{text}: the line {line[:100]!r} holds several names or a comma; write one class a line"
+                )
+        return lines, text
+    if is_path or os.path.isdir(text) or ("," not in text and text.strip()):
+        raise ValueError(
+            f"--classes {text}: there is no such file, and it is a single name; give a file with one class a line, "
+            "or names with commas between them"
+        )
+    return text.split(","), "the classes"
 
 
 def read_labels(file: str | os.PathLike[str], clips: Sequence[Clip], class_names: Sequence[str]) -> dict[str, int]:
@@ -67,17 +79,17 @@ def read_labels(file: str | os.PathLike[str], clips: Sequence[Clip], class_names
         by_end.setdefault(os.path.basename(clip.path), []).append(clip.path)
     labels: dict[str, int] = {}
     for line, row in _rows(name):
-        label = (row["label"] or "").strip()
+        label = row["label"].strip()
         if not label:
             continue
         if label not in number:
             few = ", ".join(list(class_names)[:10]) + (" ..." if len(class_names) > 10 else "")
             raise ValueError(f"{name}, line {line}: {label[:100]!r} is no class that is asked; these are {few}")
-        named = row["clip"] or ""
+        named = row["clip"]
         path = _path_of(named, by_name, paths, by_end)
         if isinstance(path, int):
-            found = "none" if not path else f"{path}"
-            raise ValueError(f"{name}, line {line}: {named[:200]!r} fits {found} of the {len(clips)} clips; name one")
+            found = f"{path or 'none'} of {counted(len(clips), 'clip')}"
+            raise ValueError(f"{name}, line {line}: {named[:200]!r} fits {found}; name one")
         if labels.setdefault(path, number[label]) != number[label]:
             raise ValueError(f"{name}, line {line}: {named[:200]!r} has another label above")
     if not labels:
@@ -85,18 +97,13 @@ def read_labels(file: str | os.PathLike[str], clips: Sequence[Clip], class_names
     return labels
 
 
-def _rows(name: str) -> list[tuple[int, dict[str, str | None]]]:
+def _rows(name: str) -> list[tuple[int, dict[str, str]]]:
     """Line number and columns of each row."""
-    try:
-        with open(name, newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
-            lacking = [column for column in ("clip", "label") if column not in columns]
-            if lacking:
-                raise ValueError(f"no column {lacking[0]}; its columns are {', '.join(columns) or 'none'}")
-            return [(reader.line_num, row) for row in reader]
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"cannot read {name}: {error}") from error
+    columns, rows = read_table(name)
+    lacking = [column for column in ("clip", "label") if column not in columns]
+    if lacking:
+        raise ValueError(f"{name}: no column {lacking[0]}; its columns are {', '.join(columns) or 'none'}")
+    return rows
 
 
 def _path_of(clip: str, by_name: dict[str, str], paths: set[str], by_end: dict[str, list[str]]) -> str | int:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -30,6 +31,11 @@ def default_cache_folder() -> Path:
     """Where embeddings are kept: DKD_CACHE, or dkd in the user's cache folder."""
     given = os.environ.get("DKD_CACHE")
     return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dkd"
+
+
+def reason(error: object, path: str) -> str:
+    """Why a clip cannot be read, without the path: its name stands beside it anyway."""
+    return str(error).removeprefix(f"cannot read video {path!r}: ")
 
 
 class ClipCache:
@@ -78,7 +84,7 @@ class ClipCache:
             progress_bar: Whether a bar is shown.
 
         Returns:
-            The run as all processes together made it; clips go by their paths in it.
+            The run as all processes together made it; clips go by their paths in it, which the reasons leave out.
 
         Raises:
             ValueError: Memory does not hold half a batch, or the encoder fails.
@@ -100,7 +106,7 @@ class ClipCache:
         if accelerator.is_main_process and run.num_embedded:
             self.shards.merge()
         accelerator.wait_for_everyone()
-        return run
+        return replace(run, damaged={path: reason(error, path) for path, error in run.damaged.items()})
 
     def gather(self, clips: Sequence[Clip]) -> Tensor:
         """Embeddings of clips that are there, in this order, (N, P, D) float32.

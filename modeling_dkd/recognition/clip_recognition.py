@@ -5,33 +5,33 @@ for prediction in found.predictions:
     print(prediction.clip, prediction.label, prediction.confidence)
 """
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from .. import embedding_inputs
 from ..configuration_dkd import DKDCLIPConfig
+from ..data.counting import counted
 from ..dkd_head import DKDHead
 from ..embedding.cache_arrays import split_pair
 from ..embedding.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts
 from ..embedding.worker_processes import shared_accelerator, start_server
+from ..withheld_classes import without_small_classes
+from .asked import Classes, PathLike, asked, none_readable
 from .classes import read_classes, read_labels
 from .clip_cache import ClipCache, default_cache_folder
-from .clip_listing import Clip, list_clips
+from .clip_listing import Clip, Listing, list_clips
 from .doubts import doubts_about, require_different_texts
-from .encoder import Encoder, load_encoder
+from .encoder import Encoder, Model
 from .predictions import Prediction, Question, Recognition, predict
-from .saved_domain import SavedDomain, digest, load_domain, save_domain
-
-
-PathLike: TypeAlias = str | os.PathLike[str]
-Classes: TypeAlias = PathLike | Sequence[str]
+from .saved_domain import SavedDomain, digest, is_on_hub, load_domain, make_room, save_domain
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class DomainUse:
         save_to: Folder for the domain that was used; None: not saved, but an updated one where it was.
         labelled: CSV (clip, label) of clips whose class is known, which take part in the fit.
         reject_below: Clips whose `known` is below it get no label, 0 to 1.
+        min_clips: Save the domain without anything of classes that fewer clips show, see `without_small_classes`.
     """
 
     folder: PathLike | None = None
@@ -53,10 +54,15 @@ class DomainUse:
     save_to: PathLike | None = None
     labelled: PathLike | None = None
     reject_below: float = 0.0
+    min_clips: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.reject_below <= 1:
             raise ValueError(f"--reject-below {self.reject_below:g}: known is a probability, give 0 to 1")
+        if self.min_clips is not None and (self.save_to is None or self.folder is not None):
+            raise ValueError("--min-clips is for a domain that is fitted now and saved; give --save-domain DIR")
+        if self.update and self.save_to is None and is_on_hub(self.folder):
+            raise ValueError(f"{self.folder} is on the Hub; say with --save-domain where the updated domain goes")
         if self.update and self.folder is None:
             raise ValueError("--update goes on with a saved domain; name it with --domain")
         if self.labelled is not None and self.folder is not None:
@@ -67,6 +73,11 @@ class DomainUse:
             if given:
                 raise ValueError(f"--no-adapt uses no domain; leave out {given[0]}")
 
+    def make_folder(self) -> None:
+        """Make the folder that a domain is saved in, or say why it cannot be."""
+        if self.save_to is not None:
+            make_room(self.save_to)
+
 
 FITTED_HERE = DomainUse()
 
@@ -74,33 +85,27 @@ FITTED_HERE = DomainUse()
 def recognise(
     paths: Sequence[PathLike],
     classes: Classes | None = None,
+    model: Model = None,
     *,
-    model: Encoder | str | None = None,
-    revision: str | None = None,
-    frames: int | None = None,
     templates: PathLike | None = None,
     descriptions: PathLike | None = None,
     use: DomainUse = FITTED_HERE,
     cache_dir: PathLike | None = None,
     batch_size: int | None = None,
     num_workers: int = 2,
-    dtype: torch.dtype = torch.float32,
 ) -> Recognition:
     """Recognise clips that nobody has labelled.
 
     Args:
         paths: Files, folders, lists and tables, as in `list_clips`.
         classes: A file with one class a line, names with commas between them, or a list; None: those of the domain.
-        model: What embeds, or what `load_encoder` takes for it.
-        revision: Branch, tag or commit of a model repository.
-        frames: Frames a clip; None: as many as the encoder says.
+        model: What embeds: what `load_encoder` gives, or the name that it takes.
         templates: Prompt templates, as in `load_templates`; None: the domain's or the encoder's own.
         descriptions: JSON file with descriptions of the classes, instead of templates.
         use: Which domain is used; by default one that is fitted to these clips.
         cache_dir: Where embeddings are kept; None: `default_cache_folder()`.
         batch_size: Clips that are decoded and encoded together; None: what suits the encoder.
         num_workers: Decoding processes. With any, a script needs its `if __name__ == "__main__":`.
-        dtype: What a checkpoint's image encoder multiplies in.
 
     Returns:
         Predictions of all clips, those that could not be read among them. Where several processes were launched, each
@@ -113,21 +118,22 @@ def recognise(
     """
     start_server(num_workers)
     accelerator = shared_accelerator()
-    if use.save_to is not None:
-        Path(use.save_to).mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    stored = None if use.folder is None else load_domain(use.folder)
-    if classes is None and stored is None:
-        raise ValueError("no classes: give --classes, a file with one a line, or a --domain that knows some")
-    clips = _same_on_all(accelerator, paths)
-    encoder = model if isinstance(model, Encoder) else load_encoder(model, frames, revision, dtype, accelerator.device)
-    question = ask(encoder, classes, templates, descriptions, stored)
-    require_different_texts(question, encoder.name)  # before the work, not after it
-    labels = {} if use.labelled is None else read_labels(use.labelled, clips, question.class_names)
+    use.make_folder()  # before the work, not after it
+    listing = _same_on_all(accelerator, paths)
+    encoder, question, stored = asked(
+        classes,
+        model,
+        templates=templates,
+        descriptions=descriptions,
+        domain=use.folder,
+        device=accelerator.device,
+    )
+    labels = {} if use.labelled is None else read_labels(use.labelled, listing.clips, question.class_names)
     cache = ClipCache(cache_dir or default_cache_folder(), encoder)
-    run = cache.embed(clips, accelerator, batch_size, num_workers)
-    sound = [clip for clip in clips if clip.path not in run.damaged]
+    run = cache.embed(listing.clips, accelerator, batch_size, num_workers)
+    sound = [clip for clip in listing.clips if clip.path not in run.damaged]
     if not sound:
-        raise ValueError(f"none of the {len(clips)} clips can be read; the first: {next(iter(run.damaged.values()))}")
+        raise none_readable({clip.name: run.damaged[clip.path] for clip in listing.clips})
     embedded = EmbeddedClips(
         [clip.name for clip in sound],
         [run.identities[clip.path] for clip in sound],
@@ -135,15 +141,15 @@ def recognise(
         torch.tensor([labels.get(clip.path, -1) for clip in sound]),
     )
     found = recognise_embedded(embedded, question, encoder.new_head(), encoder.name, encoder.key, use, stored)
-    save(found, use, accelerator.is_main_process)
+    save(found, use, embedded, accelerator.is_main_process)
     by_path = {clip.path: p for clip, p in zip(sound, found.predictions, strict=True)}
     predictions = [
         replace(by_path[clip.path], path=clip.path, remark=run.remarks.get(clip.path, ""))
         if clip.path in by_path
-        else Prediction(clip.name, clip.path, error=reason(run.damaged[clip.path], clip.path))
-        for clip in clips
+        else Prediction(clip.name, clip.path, error=run.damaged[clip.path])
+        for clip in listing.clips
     ]
-    doubts = [*found.doubts, *_cut_prompts(encoder, question)]
+    doubts = [*found.doubts, *_cut_prompts(encoder, question), *listing.notes]
     return replace(found, predictions=predictions, doubts=doubts, num_embedded=run.num_embedded)
 
 
@@ -193,17 +199,20 @@ def recognise_embedded(
         domain = updated(stored, clips) if use.update else stored
         learned = len(domain.learned) - len(stored.learned)
         described = f"the one in {os.fspath(use.folder or '')}" + (
-            f", updated with {learned} clips" if use.update else ""
+            f", updated with {counted(learned, 'clip')}" if use.update else ""
         )
     elif use.adapt:
         head = DKDHead(plain.config).eval()
+        head.encoder = plain.encoder
         labels = clips.labels if (clips.labels >= 0).any() else None
-        head.fit(clips.video_embeds, question.text_embeds, labels, class_names=question.class_names)
+        with _doubts_tell_of_same_texts():
+            head.fit(clips.video_embeds, question.text_embeds, labels, class_names=question.class_names)
         domain = SavedDomain(head, question.class_names, question.prompts, encoder, encoder_key)
         domain = domain.learned_from(clips.identities)
         num_fitted = len(clips.names)
         num_labelled = int((clips.labels >= 0).sum())
-        described = f"fitted to these {num_fitted} clips" + (f", {num_labelled} labelled" if num_labelled else "")
+        described = "fitted to " + ("this clip" if num_fitted == 1 else f"these {counted(num_fitted, 'clip')}")
+        described += f", {num_labelled} labelled" if num_labelled else ""
     head = plain if domain is None else domain.head
     found = predict(head, plain, clips.video_embeds, question, clips.names, use.reject_below)
     doubts = doubts_about(found, question, num_fitted, use.reject_below)
@@ -218,30 +227,16 @@ def updated(domain: SavedDomain, clips: EmbeddedClips) -> SavedDomain:
     return domain.learned_from(clips.identities[row] for row in new)
 
 
-def save(found: Recognition, use: DomainUse, is_main_process: bool = True) -> None:
-    """Write the domain that was used where it is wanted."""
+def save(found: Recognition, use: DomainUse, clips: EmbeddedClips, is_main_process: bool = True) -> None:
+    """Write the domain that was used where it is wanted; one to share without classes of few clips."""
     target = use.save_to if use.save_to is not None else use.folder if use.update else None
-    if target is not None and found.domain is not None and is_main_process:
-        save_domain(target, found.domain)
-
-
-def ask(
-    encoder: Encoder,
-    classes: Classes | None,
-    templates: PathLike | None = None,
-    descriptions: PathLike | None = None,
-    stored: SavedDomain | None = None,
-) -> Question:
-    """The classes and their texts; those that a domain knows are asked with its prompts, unless others are given."""
-    if stored is not None:
-        stored.require_encoder(encoder)
-    names = stored.class_names if classes is None and stored is not None else read_classes(classes or ())
-    is_free = templates is None and descriptions is None
-    if is_free and stored is not None and stored.prompts is not None and set(names) <= set(stored.class_names):
-        prompts = [stored.prompts[stored.class_names.index(name)] for name in names]
-    else:
-        prompts = encoder.prompts(names, templates, descriptions)
-    return Question(names, encoder.embed_texts(prompts), prompts)
+    if target is None or found.domain is None or not is_main_process:
+        return
+    domain = found.domain
+    if use.min_clips is not None:
+        head = without_small_classes(domain.head, use.min_clips, clips.video_embeds, clips.labels)
+        domain = replace(domain, head=head)
+    save_domain(target, domain)
 
 
 def recognise_embeddings(
@@ -280,7 +275,7 @@ def recognise_embeddings(
     stored = None if use.folder is None else load_domain(use.folder)
     clips = EmbeddedClips(clip_names, clip_names, videos, labels)
     done = recognise_embedded(clips, question, plain, encoder, key, use, stored)
-    save(done, use)
+    save(done, use, clips)
     return done
 
 
@@ -292,20 +287,31 @@ def _read(file: str) -> EmbeddingSet:
     return read_with_texts(clips.path, texts.path, clips.arrays, texts.arrays)
 
 
-def reason(error: str, path: str) -> str:
-    """Why a clip could not be read, without the path that stands beside it anyway."""
-    return error.removeprefix(f"cannot read video {path!r}: ")
+@contextmanager
+def _doubts_tell_of_same_texts() -> Iterator[None]:
+    """What a head logs of classes with one text is among the doubts, with what to do."""
+    logger = logging.getLogger(embedding_inputs.__name__)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
-def _same_on_all(accelerator: Accelerator, paths: Sequence[PathLike]) -> list[Clip]:
+def _same_on_all(accelerator: Accelerator, paths: Sequence[PathLike]) -> Listing:
     """The clips, looked for by one process: files may come while others look."""
-    found: list[list[Clip] | None] = [list_clips(paths) if accelerator.is_main_process else None]
+    found: list[Listing] = [list_clips(paths) if accelerator.is_main_process else Listing([], [])]
     if accelerator.num_processes > 1:
         broadcast_object_list(found)
-    return found[0] or []
+    return found[0]
 
 
 def _cut_prompts(encoder: Encoder, question: Question) -> list[str]:
     prompts = sorted({prompt for row in question.prompts or () for prompt in row})
     cut = encoder.num_cut(prompts)
-    return [f"{cut} of {len(prompts)} prompts are too long for the text encoder and cut; shorten them"] if cut else []
+    return (
+        [f"{cut} of {counted(len(prompts), 'prompt')} too long for the text encoder and cut; shorten them"]
+        if cut
+        else []
+    )

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +27,12 @@ from ..data.class_names import name_key
 from ..data.prompts import load_templates
 from ..dkd_head import DKDHead
 from ..embedding.worker_processes import shared_accelerator, start_server
-from .asked import Asked, asked, none_readable
+from .asked import Classes, PathLike, asked, none_readable
 from .clip_cache import ClipCache, default_cache_folder
 from .clip_listing import Clip, list_clips
-from .clip_recognition import Classes, PathLike
-from .encoder import Encoder
+from .encoder import Encoder, Model, encoder_of
 from .predictions import Question
+from .saved_domain import SavedDomain
 from .timelines import check_chain_options, embed_videos
 from .window_embedding import pooled
 
@@ -81,6 +81,7 @@ class SearchIndex:
         head: The head that moved them.
         embed_query: Text -> its embeddings, (1, P, D).
         damaged: Name and reason of the clips that could not be read.
+        notes: What else the user should know.
     """
 
     rows: Sequence[Row]
@@ -88,6 +89,7 @@ class SearchIndex:
     head: DKDHead
     embed_query: Callable[[str], Tensor]
     damaged: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def search(self, text: str, count: int = 10) -> list[Match]:
         """The best matches, best first; of moments that overlap the best alone.
@@ -123,19 +125,19 @@ def search(
     text: str,
     paths: Sequence[PathLike],
     classes: Classes | None = None,
-    encoder: Encoder | str | None = None,
+    model: Model = None,
     *,
     count: int = 10,
     **options: Any,
 ) -> list[Match]:
     """The matches of one text; for several, `search_index` once. Options are those of `search_index`."""
-    return search_index(paths, classes, encoder, **options).search(text, count)
+    return search_index(paths, classes, model, **options).search(text, count)
 
 
 def search_index(
     paths: Sequence[PathLike],
     classes: Classes | None = None,
-    encoder: Encoder | str | None = None,
+    model: Model = None,
     *,
     templates: PathLike | None = None,
     descriptions: PathLike | None = None,
@@ -152,7 +154,7 @@ def search_index(
         paths: Files, folders, lists and tables, as in `list_clips`.
         classes: Classes of the domain, which is fitted to the clips: a file with one class a line, names with commas
             between them, or a list; None: those of the domain, without one plain cosines.
-        encoder: What embeds, or what `load_encoder` takes for it.
+        model: What embeds: what `load_encoder` gives, or the name that it takes.
         templates: Prompt templates of classes and queries, as in `load_templates`; None: the encoder's own.
         descriptions: JSON file with descriptions of the classes, instead of templates.
         domain: Folder of a saved domain; None: one is fitted to the clips where classes are named.
@@ -166,17 +168,21 @@ def search_index(
         ValueError: There is no clip that can be read, or as in `recognise`.
         OSError: The disk refuses; what was embedded is kept.
     """
-    clips = list_clips(paths)
-    use = asked(classes, encoder, templates=templates, descriptions=descriptions, domain=domain)
-    cache = ClipCache(cache_dir or default_cache_folder(), use.encoder)
     moments = None if window is None else (float(window), float(window / 2 if stride is None else stride))
     if moments is not None:
         check_chain_options(*moments, None)
-    folder = cache.folder / "search" / _digest(clips, moments, use)
-    prompts = load_templates(os.fspath(templates)) if templates is not None else list(use.encoder.templates)
-    embed_query = query_embedder(use.encoder, use.question, prompts)
+    clips, notes = (listing := list_clips(paths)).clips, listing.notes
+    encoder, question, stored = (
+        (encoder_of(model), None, None)
+        if classes is None and domain is None
+        else asked(classes, model, templates=templates, descriptions=descriptions, domain=domain)
+    )
+    cache = ClipCache(cache_dir or default_cache_folder(), encoder)
+    folder = cache.folder / "search" / _digest(clips, moments, question, stored)
+    prompts = load_templates(os.fspath(templates)) if templates is not None else list(encoder.templates)
+    embed_query = query_embedder(encoder, question, prompts)
     try:
-        return read_index(folder, use.encoder, embed_query)
+        return replace(read_index(folder, encoder, embed_query), notes=notes)
     except ValueError:  # there is none, or one that is damaged or of another version
         pass
     pool = (
@@ -186,11 +192,11 @@ def search_index(
     )
     if not pool.rows:
         raise none_readable(pool.damaged)
-    head = use.stored.head if use.stored else use.encoder.new_head()
-    if use.stored is None and use.question is not None:
-        head.fit(pool, use.question.text_embeds)
+    head = stored.head if stored else encoder.new_head()
+    if stored is None and question is not None:
+        head.fit(pool, question.text_embeds)
     write_index(folder, pool, head)
-    return read_index(folder, use.encoder, embed_query)
+    return replace(read_index(folder, encoder, embed_query), notes=notes)
 
 
 class ClipEmbeddings:
@@ -290,14 +296,16 @@ def query_embedder(encoder: Encoder, question: Question | None, templates: Seque
     return embed
 
 
-def _digest(clips: Sequence[Clip], moments: tuple[float, float] | None, use: Asked) -> str:
+def _digest(
+    clips: Sequence[Clip], moments: tuple[float, float] | None, question: Question | None, stored: SavedDomain | None
+) -> str:
     """Name of an index: the clips as they are now, and all that moves them."""
     digest = hashlib.sha256(json.dumps(moments).encode())
     for clip in clips:
         digest.update(f"{clip.name}\n{ClipCache.identity(clip)}\n".encode(errors="surrogatepass"))
-    moving = [] if use.question is None else [use.question.text_embeds]
-    if use.stored is not None:
-        moving = [tensor for _, tensor in sorted(use.stored.head.state_dict().items())]
+    moving = [] if question is None else [question.text_embeds]
+    if stored is not None:
+        moving = [tensor for _, tensor in sorted(stored.head.state_dict().items())]
     for tensor in moving:
         digest.update(tensor.contiguous().float().numpy().tobytes())
     return digest.hexdigest()[:24]

@@ -3,14 +3,17 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ..cli import OneLineParser
 from ..data.prompts import TEMPLATE_SETS
+from ..one_line_parser import OneLineParser
 
 
 DTYPES = ("float32", "bfloat16", "float16")
+ONLY_SYNTHETIC = "the embedded checkpoint knows synthetic clips alone"
 OWN_ENCODER = """\
 an encoder of one's own (--model FILE.py:NAME or module:NAME):
   NAME is called without arguments; what it returns has
@@ -21,9 +24,22 @@ an encoder of one's own (--model FILE.py:NAME or module:NAME):
 """
 
 
-def command_parser(command: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """A parser of `dkd COMMAND` whose errors are one line."""
-    return OneLineParser(f"dkd {command}", description, epilog)
+def command_parser(
+    command: str, description: str, epilog: str, unreadable: str = "done, but clips could not be read"
+) -> argparse.ArgumentParser:
+    """A parser of `dkd COMMAND` whose errors are one line, and whose help ends with encoders and exit codes."""
+    codes = f"exit code 0: all done; 1: {unreadable}; 2: you have to change something."
+    return OneLineParser(f"dkd {command}", description, f"{epilog}\n\n{OWN_ENCODER}\n{codes}")
+
+
+def add_paths(parser: argparse.ArgumentParser, needed: bool = True) -> None:
+    """Which clips."""
+    parser.add_argument(
+        "paths",
+        nargs="+" if needed else "*",
+        metavar="PATH",
+        help="videos, folders of any depth, lists (.txt, one path a line), tables (.csv with a column path)",
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +48,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model",
         metavar="NAME",
-        help="folder or Hub repository of a DKD checkpoint or CLIP-like dual encoder, or FILE.py:NAME (see below); "
-        "default: the embedded checkpoint, which knows synthetic clips alone",
+        help="folder or Hub repository of a DKD checkpoint or dual encoder of images or clips, open_clip:hf-hub:NAME, "
+        "open_clip:local-dir:FOLDER, sentence_transformers:NAME, or FILE.py:NAME (see below); "
+        f"default: {ONLY_SYNTHETIC}",
     )
     group.add_argument("--revision", metavar="COMMIT", help="branch, tag or commit of the --model repository")
     group.add_argument(
@@ -46,7 +63,7 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
     """Which classes there are, and how they are put into words."""
     group = parser.add_argument_group("classes")
     group.add_argument(
-        "--classes", metavar="FILE", help="a file with one class a line, or a,b,c (default: those of the --domain)"
+        "--classes", metavar="FILE", help="a file with one class a line, or a,b,c (default: those of a --domain)"
     )
     group.add_argument(
         "--templates",
@@ -73,26 +90,103 @@ def add_work_options(parser: argparse.ArgumentParser, batches: bool = True) -> N
     )
 
 
-def ending(run: Callable[[], int], kept: str) -> int:
+def add_reject_below(group: argparse._ArgumentGroup) -> None:
+    """From where on a clip is one of none of the classes."""
+    group.add_argument(
+        "--reject-below",
+        type=share,
+        default=0.0,
+        metavar="X",
+        help="give clips no label whose known is below X (default: 0, each clip gets one; see below)",
+    )
+
+
+def asked_by(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options say of classes, encoder and cache, as each function of this package takes it."""
+    import torch
+
+    from .encoder import ModelChoice
+
+    if args.model is None and is_main_process():
+        say("note", f"{ONLY_SYNTHETIC}; for real ones give --model, such as --model openai/clip-vit-base-patch16")
+    return {
+        "classes": args.classes,
+        "model": ModelChoice(args.model, args.frames, args.revision, getattr(torch, args.dtype)),
+        "templates": args.templates,
+        "descriptions": args.descriptions,
+        "cache_dir": args.cache_dir,
+    }
+
+
+def batches_of(args: argparse.Namespace) -> dict[str, Any]:
+    """How the work is shared, as the functions that take clips in batches take it."""
+    return {"batch_size": args.batch_size, "num_workers": args.num_workers}
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    argv: list[str] | None,
+    run: Callable[[argparse.Namespace], int],
+    kept: str = "what is embedded is kept, run it again to go on",
+) -> int:
     """The exit code of a command; errors of the user become one line and 2.
 
     Args:
+        parser: Reads the arguments.
+        argv: They; None: those of the process.
         run: Does the work and returns 0, or 1 where clips could not be read.
         kept: What an interrupted run leaves, for the message.
     """
+    args = parser.parse_args(argv)
     try:
-        return run()
+        with without_bars_of_loading():
+            return run(args)
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say("error", " ".join(str(error).split()))
         return 2
     except KeyboardInterrupt:
-        print(f"error: interrupted; {kept}", file=sys.stderr)
+        say("error", f"interrupted; {kept}")
         return 130
 
 
 def is_main_process() -> bool:
     """Whether this is the one of the launched processes that says and writes what came out."""
     return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def without_bars_of_loading() -> Iterator[None]:
+    """Weights are loaded without the bars of transformers, which tell the user nothing; downloads keep theirs."""
+    from transformers.utils import logging
+
+    def plain(make: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
+        return (
+            make(*args, **options, disable=True)
+            if options.get("desc") == "Loading weights"
+            else make(*args, **options)
+        )
+
+    before = logging.set_tqdm_hook(plain)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)
+
+
+def say(kind: str, text: str) -> None:
+    """A line on standard error, beneath a bar that is still there rather than within it."""
+    from tqdm import tqdm
+
+    tqdm.write(f"{kind}: {printable(text)}", file=sys.stderr)
+
+
+def tell(damaged: Mapping[str, str], notes: Sequence[str] = ()) -> int:
+    """Say what could not be read, and what else there is to say; the exit code."""
+    for name, reason in damaged.items():
+        say("not read", f"{name}: {reason}")
+    for note in notes:
+        say("note", note)
+    return 1 if damaged else 0
 
 
 def printable(text: str) -> str:

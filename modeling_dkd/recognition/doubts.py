@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 from torch.nn.functional import normalize
 
+from ..data.counting import counted
 from .predictions import Prediction, Question
 
 
+DESCRIBE = 'write a JSON file {"class": "a sentence that describes it", ...} and name it with --descriptions'
 # Mean text embeddings nearer than this are one text to the encoder.
 SAME_TEXT_COSINE = 0.99999
 # Share of the way from guessing to certainty below which mean confidence counts as guessing.
@@ -38,14 +40,14 @@ def require_different_texts(question: Question, encoder: str) -> None:
     if len(question.class_names) > 1 and any(len(g) == len(question.class_names) for g in same_texts(question)):
         raise ValueError(
             f"{encoder} gives all {len(question.class_names)} classes the same text embedding, so it knows none of "
-            "their words; take another --model, or words that it knows (--descriptions, --templates)"
+            f"their words; take another --model, or words that it knows: {DESCRIBE}"
         )
 
 
 def doubts_about(
     found: Sequence[Prediction], question: Question, num_fitted: int | None, reject_below: float
 ) -> list[str]:
-    """Why these labels may be worth little.
+    """Why these labels may be worth little, and what to do about it.
 
     Args:
         found: Predictions of the clips that were read, at least one.
@@ -53,38 +55,43 @@ def doubts_about(
         num_fitted: Clips that the domain was fitted to now; None where none was.
         reject_below: Below which `known` a clip is rejected.
     """
-    num_classes = len(question.class_names)
+    num_classes, clips = len(question.class_names), counted(len(found), "clip")
     doubts = []
     for group in same_texts(question):
         named = ", ".join(group[:5]) + (" ..." if len(group) > 5 else "")
         doubts.append(
-            f"{len(group)} classes have the same text embedding ({named}), so clips of them cannot be told apart; "
-            "the model may not know these words: describe the classes in others (--descriptions)"
+            f"{len(group)} classes have the same text embedding ({named}), so clips of them cannot be told apart; the "
+            f"model may not know these words, so say it in others: {DESCRIBE}"
         )
     if num_classes == 1:
-        doubts.append("only one class is asked, so every clip gets it; ask at least two, or use --reject-below")
+        doubts.append(
+            "only one class is asked, so every clip gets it; name at least one more, such as what else happens there, "
+            "or say from which probability on a clip shows it (--reject-below 0.5)"
+        )
     if num_fitted is not None and num_fitted < num_classes:
         doubts.append(
-            f"the domain is only {num_fitted} clips for {num_classes} classes and can tell little; add clips, give a "
-            "--domain that was saved from more, or compare with --no-adapt"
+            f"the domain is only {counted(num_fitted, 'clip')} for {num_classes} classes and can tell little; add "
+            "more clips of the same place, use a domain that an earlier run saved (--domain FOLDER), or compare with "
+            "what the model says alone (--no-adapt)"
         )
     mean = sum(p.confidence or 0.0 for p in found) / len(found)
     chance = 1 / num_classes
     if num_classes > 1 and mean < chance + CHANCE_SHARE * (1 - chance):
         doubts.append(
             f"the mean confidence is {mean:.1%} where guessing among {num_classes} classes is {chance:.1%}: the model "
-            "does not tell these classes apart in these clips; take another --model or other words (--descriptions)"
+            "does not tell these classes apart in these clips; take another one, trained on such videos (--model), or "
+            f"say it in other words: {DESCRIBE}"
         )
     most, count = Counter(p.guess for p in found).most_common(1)[0]
     if num_classes > 1 and len(found) >= 20 and count >= ONE_CLASS_SHARE * len(found):
         doubts.append(
-            f"{count} of {len(found)} clips are taken for {most!r}; if that is wrong, its text fits everything: "
-            "describe the classes in other words (--descriptions) or add the ones that are missing"
+            f"{count} of {clips} are taken for {most!r}; if that is wrong, its text fits everything: add the classes "
+            f"that are missing, or say it in other words: {DESCRIBE}"
         )
     if all(p.is_rejected for p in found):
         highest = max(p.known or 0.0 for p in found)
         doubts.append(
-            f"all {len(found)} clips are rejected (--reject-below {reject_below:g}, and the highest known is "
-            f"{highest:.2f}); reject less, or ask the classes that the clips show"
+            f"all of {clips} rejected, where the highest known is {highest:.2f} and --reject-below {reject_below:g}; "
+            "give a lower one, or ask for the classes that the clips show"
         )
     return doubts

@@ -11,68 +11,77 @@ learns from that anew unless its domain says that it has.
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from ..domain_file import DOMAIN_FILE
 from ..embedding.worker_processes import shared_accelerator
 from .arrivals import Arrival, Arrivals
+from .asked import Asked, Classes, PathLike, asked
 from .clip_cache import ClipCache, default_cache_folder
-from .clip_recognition import FITTED_HERE, Classes, DomainUse, EmbeddedClips, PathLike, ask, reason, updated
-from .doubts import require_different_texts
-from .encoder import Encoder, load_encoder
-from .prediction_table import check_table
-from .predictions import Prediction, Question, predict
+from .clip_recognition import FITTED_HERE, DomainUse, EmbeddedClips, updated
+from .encoder import Model
+from .output_places import file_to_write, folder_to_fill
+from .predictions import Prediction, predict
 from .result_log import FORMATS, ResultLog, key, nanoseconds
-from .saved_domain import SavedDomain, digest, load_domain, save_domain
+from .saved_domain import HUB_SCHEME, SavedDomain, digest, is_on_hub, save_domain
 
 
 # Arrivals that are embedded together, and from how many on workers are worth their start.
 CLIPS_AT_ONCE, WORTH_WORKERS = 256, 32
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """When a file has arrived, and for how long one looks.
+
+    Attributes:
+        interval: Seconds from look to look.
+        settle: A file has arrived once it was the same for so many seconds and is open for writing nowhere.
+        patience: One that cannot be read is waited for so many seconds, then written down as damaged.
+        once: End when all that is there is done, without waiting for more; a damaged file is not waited for.
+    """
+
+    interval: float = 2.0
+    settle: float = 3.0
+    patience: float = 60.0
+    once: bool = False
+
+
+USUAL_WAITING = Waiting()
+
+
 def watch(
     folder: PathLike,
     classes: Classes | None,
     output: PathLike,
+    model: Model = None,
     *,
-    model: str | None = None,
-    revision: str | None = None,
-    frames: int | None = None,
     templates: PathLike | None = None,
     descriptions: PathLike | None = None,
     use: DomainUse = FITTED_HERE,
+    waiting: Waiting = USUAL_WAITING,
     cache_dir: PathLike | None = None,
     batch_size: int | None = None,
     num_workers: int = 2,
-    dtype: torch.dtype = torch.float32,
-    interval: float = 2.0,
-    settle: float = 3.0,
-    patience: float = 60.0,
-    once: bool = False,
 ) -> Iterator[list[Prediction]]:
     """Recognise files as they arrive.
 
     Args:
         folder: Where they arrive, in sub-folders too.
-        classes: As in `recognise`.
+        classes: As in `recognise`; so are `model`, `templates`, `descriptions`, `cache_dir` and `batch_size`.
         output: Table that ends in .csv or .jsonl, to which results are appended; what is in it is done.
-        model: As in `recognise`; so are the next four.
-        revision: Branch, tag or commit.
-        frames: Frames a clip.
+        model: What embeds.
         templates: Prompt templates.
         descriptions: JSON file, instead of templates.
         use: `folder` is a domain to begin with, which goes on learning and is saved where it was, or in `save_to`; by
             default a new one begins. `labelled` and `update` have no meaning here.
+        waiting: When a file has arrived.
         cache_dir: Where embeddings are kept.
         batch_size: Clips that are encoded together.
         num_workers: Decoding processes where many files arrive at once.
-        dtype: What a checkpoint's image encoder multiplies in.
-        interval: Seconds from look to look.
-        settle: A file has arrived once it was the same for so many seconds and is open for writing nowhere.
-        patience: One that cannot be read is waited for so many seconds, then written down as damaged.
-        once: End when all that is there is done, without waiting for more; a damaged file is not waited for.
 
     Returns:
         Batch after batch of predictions of files that have arrived, given once they are written down.
@@ -81,37 +90,43 @@ def watch(
         ValueError: As in `recognise`; another watch writes to `output`, or the folder is gone.
         OSError: The disk refuses; what is written down stays.
     """
-    path = check_table(output, FORMATS)
-    arrivals = Arrivals(Path(folder), settle)
+    path = file_to_write("--output", output, FORMATS)
+    arrivals = Arrivals(Path(folder), waiting.settle)
     arrivals.look()
-    stored = None if use.folder is None or not Path(use.folder).exists() else load_domain(use.folder)
-    if classes is None and stored is None:
-        raise ValueError("no classes: give --classes, a file with one a line, or a --domain that knows some")
-    encoder = load_encoder(model, frames, revision, dtype, shared_accelerator().device)
-    question = ask(encoder, classes, templates, descriptions, stored)
-    require_different_texts(question, encoder.name)
-    cache = ClipCache(cache_dir or default_cache_folder(), encoder)
-    log = ResultLog(path)
-    watcher = _Watcher(Path(folder), encoder, question, cache, use, log, stored, batch_size, num_workers)
-    return _results(watcher, arrivals, log, interval, 0.0 if once else patience, once)
+    use.make_folder()
+    domain = _domain_to_go_on_with(use)
+    question = asked(classes, model, templates=templates, descriptions=descriptions, domain=domain)
+    cache = ClipCache(cache_dir or default_cache_folder(), question.encoder)
+    watcher = _Watcher(Path(folder), question, cache, use, ResultLog(path), batch_size, num_workers)
+    return _results(watcher, arrivals, waiting)
 
 
-def _results(
-    watcher: "_Watcher", arrivals: Arrivals, log: ResultLog, interval: float, patience: float, once: bool
-) -> Iterator[list[Prediction]]:
+def _domain_to_go_on_with(use: DomainUse) -> PathLike | None:
+    """The domain in a folder, or on the Hub if it will be saved elsewhere; None: one is made."""
+    if use.folder is None or (is_on_hub(use.folder) and use.save_to is not None):
+        return use.folder
+    if os.fspath(use.folder).startswith(HUB_SCHEME):
+        raise ValueError(f"{os.fspath(use.folder)} is on the Hub; say with --save-domain where it goes on learning")
+    if use.save_to is None:
+        folder_to_fill("--domain", use.folder)
+    return use.folder if (Path(use.folder) / DOMAIN_FILE).exists() else None
+
+
+def _results(watcher: "_Watcher", arrivals: Arrivals, waiting: Waiting) -> Iterator[list[Prediction]]:
     """Look, take what has arrived, wait, and look again."""
-    with log:
+    with watcher.log as log:
         watcher.learn_from_log()
         while True:
             arrived, coming = arrivals.look()
             new = [a for a in arrived if key(a.clip.name, a.changed, a.size) not in log.done]
             for start in range(0, len(new), CLIPS_AT_ONCE):
+                patience = 0.0 if waiting.once else waiting.patience
                 predictions = watcher.take(new[start : start + CLIPS_AT_ONCE], patience)
                 if predictions:
                     yield predictions
-            if once and not coming:
+            if waiting.once and not coming:
                 return
-            time.sleep(interval)
+            time.sleep(waiting.interval)
 
 
 class _Watcher:
@@ -120,17 +135,15 @@ class _Watcher:
     def __init__(
         self,
         folder: Path,
-        encoder: Encoder,
-        question: Question,
+        asked: Asked,
         cache: ClipCache,
         use: DomainUse,
         log: ResultLog,
-        stored: SavedDomain | None,
         batch_size: int | None,
         num_workers: int,
     ) -> None:
-        self.folder, self.encoder, self.question = folder, encoder, question
-        self.cache, self.use, self.log, self.domain = cache, use, log, stored
+        self.folder, self.encoder, self.question, self.domain = folder, *asked
+        self.cache, self.use, self.log = cache, use, log
         self.batch_size, self.num_workers = batch_size, num_workers
         self._unreadable: dict[str, tuple[int, int]] = {}
 
@@ -185,7 +198,7 @@ class _Watcher:
             if path in found:
                 results.append((found[path], int(changed), int(size)))
             elif int(size) >= 0 and arrival.still_for >= patience:
-                error = reason(run.damaged[path], path)
+                error = run.damaged[path]
                 results.append((Prediction(arrival.clip.name, path, error=error), int(changed), int(size)))
             else:
                 self._unreadable[path] = (arrival.changed, arrival.size)

@@ -21,13 +21,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .asked import asked, none_readable
+from .asked import Classes, PathLike, asked, none_readable
 from .classes import read_labels
 from .clip_cache import ClipCache, default_cache_folder
 from .clip_listing import list_clips
-from .clip_recognition import Classes, PathLike
 from .clip_search import ClipEmbeddings
-from .encoder import Encoder
+from .encoder import Model
 
 
 # Of more clips so many, drawn at random with a fixed seed, are compared with each other.
@@ -57,16 +56,18 @@ class SuggestionRun(NamedTuple):
     Attributes:
         suggestions: The one that gains most first; a shorter list is the beginning of a longer one.
         damaged: Name and reason of the clips that could not be read.
+        notes: What else the user should know.
     """
 
     suggestions: list[Suggestion]
     damaged: dict[str, str]
+    notes: list[str]
 
 
 def suggest(
     paths: Sequence[PathLike],
     classes: Classes,
-    encoder: Encoder | str | None = None,
+    model: Model = None,
     *,
     count: int = 20,
     labelled: PathLike | None = None,
@@ -81,7 +82,7 @@ def suggest(
     Args:
         paths: Files, folders, lists and tables, as in `list_clips`.
         classes: A file with one class a line, names with commas between them, or a list; at least two.
-        encoder: What embeds, or what `load_encoder` takes for it.
+        model: What embeds: what `load_encoder` gives, or the name that it takes.
         count: How many clips; fewer come where there are not so many.
         labelled: CSV (clip, label) of the clips that are labelled already.
         templates: Prompt templates, as in `load_templates`; None: the encoder's own.
@@ -96,19 +97,19 @@ def suggest(
     """
     if count < 1:
         raise ValueError(f"{count} clips to label: ask for at least 1")
-    clips = list_clips(paths)
-    use = asked(classes, encoder, templates=templates, descriptions=descriptions)
-    assert use.question is not None
-    names, text_embeds = use.question.class_names, use.question.text_embeds
+    listing = list_clips(paths)
+    encoder, question, _ = asked(classes, model, templates=templates, descriptions=descriptions)
+    names, text_embeds = question.class_names, question.text_embeds
     if len(names) < 2:
         raise ValueError("clips are chosen by which classes they may be of; name at least two classes")
-    labels = {} if labelled is None else read_labels(labelled, clips, names)
-    pool = ClipEmbeddings(ClipCache(cache_dir or default_cache_folder(), use.encoder), clips, batch_size, num_workers)
+    labels = {} if labelled is None else read_labels(labelled, listing.clips, names)
+    cache = ClipCache(cache_dir or default_cache_folder(), encoder)
+    pool = ClipEmbeddings(cache, listing.clips, batch_size, num_workers)
     if not pool.rows:
         raise none_readable(pool.damaged)
     given = torch.tensor([labels.get(row.path, -1) for row in pool.rows])
     video_embeds = torch.cat(list(pool))
-    head = use.encoder.new_head().fit(video_embeds, text_embeds, given)
+    head = encoder.new_head().fit(video_embeds, text_embeds, given)
     with torch.inference_mode():
         posteriors = head(video_embeds, text_embeds).logits_per_video.softmax(1)
     chosen = most_helpful(video_embeds, posteriors, count, (given >= 0).nonzero()[:, 0])
@@ -117,7 +118,7 @@ def suggest(
         Suggestion(pool.rows[i].clip, pool.rows[i].path, names[int(best.indices[i])], float(best.values[i]))
         for i in chosen.tolist()
     ]
-    return SuggestionRun(suggestions, pool.damaged)
+    return SuggestionRun(suggestions, pool.damaged, listing.notes)
 
 
 def most_helpful(video_embeds: Tensor, posteriors: Tensor, count: int, labelled: Tensor | None = None) -> Tensor:

@@ -5,9 +5,11 @@ import io
 import json
 import os
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .output_places import file_to_write
 from .predictions import NUM_RUNNERS_UP, Prediction
 
 
@@ -20,22 +22,17 @@ COLUMNS = (
 )
 
 
-def check_table(path: str | os.PathLike[str], formats: Sequence[str] = FORMATS) -> Path:
+def table_to_write(path: str | os.PathLike[str]) -> Path:
     """The path of a table to come, its folder made.
 
     Raises:
-        ValueError: Its extension is none of `formats`, or it is a folder.
-        OSError: The folder cannot be made or written to.
+        ValueError: As in `file_to_write`, or what writes Parquet is not installed.
+        OSError: Nobody may write there.
     """
-    path = Path(path)
-    if path.suffix.lower() not in formats:
-        raise ValueError(f"--output {path}: give a name that ends in {', '.join(formats[:-1])} or {formats[-1]}")
-    if path.is_dir():
-        raise ValueError(f"--output {path} is a folder; give the name of a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise PermissionError(f"--output {path} cannot be written there; give another place")
-    return path
+    table = file_to_write("--output", path, FORMATS)
+    if table.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise ValueError(f"--output {table}: Parquet needs pyarrow; run: pip install pyarrow, or write .csv or .jsonl")
+    return table
 
 
 def row_of(prediction: Prediction) -> dict[str, Any]:
@@ -66,7 +63,7 @@ def write_table(path: Path, predictions: Sequence[Prediction]) -> None:
     """Write a table whole or not at all.
 
     Args:
-        path: Ends in .csv, .jsonl or .parquet, as `check_table` has it.
+        path: Ends in .csv, .jsonl or .parquet, one of `FORMATS`.
         predictions: One a row.
 
     Raises:
@@ -90,10 +87,8 @@ def write_table(path: Path, predictions: Sequence[Prediction]) -> None:
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ValueError("Parquet needs pyarrow; run: pip install pyarrow, or write .csv or .jsonl") from error
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     fields = [pa.field(name, pa.float64() if name in NUMBERS else pa.string()) for name in COLUMNS]
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), path)

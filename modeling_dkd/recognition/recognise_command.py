@@ -1,21 +1,28 @@
 """`dkd recognise`: a folder of unlabelled videos to labels."""
 
 import argparse
+import os
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.counting import counted
 from .command_options import (
-    OWN_ENCODER,
     add_class_options,
     add_model_options,
+    add_paths,
+    add_reject_below,
     add_work_options,
+    asked_by,
+    batches_of,
     command_parser,
-    ending,
     is_main_process,
+    positive,
     printable,
-    share,
+    run_command,
+    tell,
 )
 
 
@@ -27,12 +34,17 @@ DESCRIPTION = """\
 Recognise clips that nobody has labelled: every clip is embedded once, the domain is fitted to the clips themselves,
 and a table says for each which of your classes it shows. Nothing is trained, no label is needed."""
 
-EPILOG = (
-    """\
+EPILOG = """\
 a table has the columns
   clip, label, confidence (of the label among your classes, 0 to 1), known (probability that the clip shows one of your
   classes at all), zero_shot_label and zero_shot_confidence (without the domain), label_2 to label_5, error.
   A clip that could not be read has no label and the reason in error; one below --reject-below has no label either.
+
+--reject-below
+  known compares a clip with all clips of the domain, without any label. How high it is for clips of your classes
+  depends on the encoder, so look before you reject: run without it, open the --report, whose chart shows how many
+  clips each threshold rejects and the pictures of the least known ones, and take the value below which most of these
+  show none of your classes. A run with another threshold takes seconds.
 
 examples
   a folder, any depth, and a page to look at
@@ -43,42 +55,44 @@ examples
     dkd recognise tomorrow --domain kitchen --update --model openai/clip-vit-base-patch16 --output tomorrow.csv
   some clips labelled, in a CSV with the columns clip and label
     dkd recognise clips --classes classes.txt --labelled labels.csv
-  several processes (add --multi_gpu, or ACCELERATE_USE_CPU=true without a GPU)
+  several processes (add --multi_gpu, or ACCELERATE_USE_CPU=true without a GPU); the launcher has exit code 0 then also
+  where clips could not be read, and puts a traceback of its own beneath the line that says what you have to change
     accelerate launch --num_processes 4 -m modeling_dkd recognise clips --classes classes.txt
   embeddings that are there already, as evaluate.py takes them
     dkd recognise --embeddings ucf101_val.safetensors --output labels.csv
-    dkd recognise --embeddings clips.npz:video_embeds=image_f+texts.npz:text_embeds=text_avg
-
-"""
-    + OWN_ENCODER
-    + """
-exit code 0: all done; 1: done, but clips could not be read; 2: you have to change something."""
-)
+    dkd recognise --embeddings clips.npz:video_embeds=image_f+texts.npz:text_embeds=text_avg"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All options, in groups."""
     parser = command_parser("recognise", DESCRIPTION, EPILOG)
-    parser.add_argument(
-        "paths",
-        nargs="*",
-        metavar="PATH",
-        help="videos, folders of any depth, lists (.txt, one path a line), tables (.csv with a column path)",
-    )
+    add_paths(parser, needed=False)
     parser.add_argument("--embeddings", metavar="FILE", help="embeddings with class texts instead of PATH")
     add_class_options(parser)
     add_model_options(parser)
     domain = parser.add_argument_group("domain", "by default fitted to these clips, without any label")
-    domain.add_argument("--domain", metavar="DIR", help="use a saved domain instead")
+    domain.add_argument(
+        "--domain",
+        metavar="DIR",
+        help="use a saved domain instead, or one of the Hub, as OWNER/NAME or OWNER/NAME@REVISION",
+    )
     domain.add_argument("--no-adapt", action="store_true", help="use none: plain zero-shot")
     domain.add_argument(
         "--update", action="store_true", help="have the --domain learn from the new clips, and save it"
     )
-    domain.add_argument("--save-domain", metavar="DIR", help="save the domain that was used")
-    domain.add_argument("--labelled", metavar="FILE", help="CSV (clip, label) of clips whose class is known")
     domain.add_argument(
-        "--reject-below", type=share, default=0.0, metavar="X", help="give clips no label whose known is below X"
+        "--save-domain",
+        metavar="DIR",
+        help="save the domain that was used; hf://OWNER/NAME sends it to a private repository",
     )
+    domain.add_argument(
+        "--min-clips",
+        type=positive,
+        metavar="N",
+        help="save it to be shared: with nothing of the clips of classes that fewer than N clips show",
+    )
+    domain.add_argument("--labelled", metavar="FILE", help="CSV (clip, label) of clips whose class is known")
+    add_reject_below(domain)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--output",
@@ -94,22 +108,21 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run it; the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    args = build_parser().parse_args(argv)
-    kept = "what is embedded is kept, run it again to go on"
-    return ending(lambda: _run(args, shlex.join(["dkd", "recognise", *argv])), kept)
+    return run_command(build_parser(), argv, partial(_run, command=shlex.join(["dkd", "recognise", *argv])))
 
 
 def _run(args: argparse.Namespace, command: str) -> int:
     if bool(args.paths) == bool(args.embeddings):
-        raise ValueError("name clips (PATH ...) or --embeddings; see dkd recognise --help")
-    from .prediction_table import check_table, write_table
+        raise ValueError("name clips (PATH ...) or --embeddings, one of both; see dkd recognise --help")
+    from .output_places import folder_to_fill
+    from .prediction_table import table_to_write, write_table
 
-    table = check_table(args.output)
+    table = table_to_write(args.output)
     inputs = [path for path in (*args.paths, args.classes, args.labelled, args.embeddings) if path]
     if any(Path(path).exists() and table.exists() and table.samefile(path) for path in inputs):
         raise ValueError(f"--output {table} is one of the files that are read; give another name")
     if args.report is not None:
-        args.report.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+        folder_to_fill("--report", args.report)
     try:
         found = _recognised(args)
     except (ValueError, OSError):
@@ -120,48 +133,29 @@ def _run(args: argparse.Namespace, command: str) -> int:
         return 0
     write_table(table, found.predictions)
     print(summary(found))
-    print(f"table: {table}")
+    print(f"table: {printable(str(table))}")
     if args.report is not None:
         from .report import write_report
 
-        print(f"report: {write_report(args.report, found, command)}")
-    for doubt in found.doubts:
-        print(f"note: {printable(doubt)}", file=sys.stderr)
-    return 1 if found.damaged else 0
+        print(f"report: {printable(str(write_report(args.report, found, command)))}")
+    tell({}, found.doubts)
+    # A launcher of several processes shows a traceback for any other code.
+    return 1 if found.damaged and os.environ.get("WORLD_SIZE", "1") == "1" else 0
 
 
 def _recognised(args: argparse.Namespace) -> "Recognition":
     """What the options ask for."""
     from .clip_recognition import DomainUse, recognise, recognise_embeddings
 
-    use = DomainUse(args.domain, not args.no_adapt, args.update, args.save_domain, args.labelled, args.reject_below)
-    if args.embeddings:
-        for name in ("model", "frames", "templates", "descriptions"):
-            if getattr(args, name) is not None:
-                raise ValueError(f"--{name} belongs to clips; with --embeddings clips and texts are embedded already")
-        return recognise_embeddings(args.embeddings, args.classes, use=use)
-    import torch
-
-    if args.model is None:
-        print(
-            "note: the embedded checkpoint knows synthetic clips alone; for real ones give --model, for example "
-            "--model openai/clip-vit-base-patch16",
-            file=sys.stderr,
-        )
-    return recognise(
-        args.paths,
-        args.classes,
-        model=args.model,
-        revision=args.revision,
-        frames=args.frames,
-        templates=args.templates,
-        descriptions=args.descriptions,
-        use=use,
-        cache_dir=args.cache_dir,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        dtype=getattr(torch, args.dtype),
+    use = DomainUse(
+        args.domain, not args.no_adapt, args.update, args.save_domain, args.labelled, args.reject_below, args.min_clips
     )
+    if not args.embeddings:
+        return recognise(args.paths, use=use, **asked_by(args), **batches_of(args))
+    for name in ("model", "revision", "frames", "templates", "descriptions"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name} belongs to clips; with --embeddings clips and texts are embedded already")
+    return recognise_embeddings(args.embeddings, args.classes, use=use)
 
 
 def summary(found: "Recognition") -> str:
@@ -170,7 +164,7 @@ def summary(found: "Recognition") -> str:
     changed = sum(p.is_changed for p in read)
     rejected = sum(p.is_rejected for p in read)
     lines = [
-        f"{len(read)} clips recognised with {found.encoder}, {found.num_embedded} of them embedded now; "
+        f"{counted(len(read), 'clip')} recognised with {found.encoder}, {found.num_embedded} of them embedded now; "
         f"domain: {printable(found.described)}"
     ]
     counts = {name: sum(p.label == name for p in read) for name in found.class_names}
@@ -181,7 +175,8 @@ def summary(found: "Recognition") -> str:
             lines.append(f"  {printable(name):<{width}}  {count:>6}  mean confidence {mean:.2f}")
     absent = sum(not count for count in counts.values())
     lines += [f"  no clip of the other {absent}" if absent > 1 else "  no clip of the other one"] if absent else []
-    lines.append(f"{changed} labels differ from plain zero-shot, {rejected} clips rejected, {len(damaged)} damaged")
+    differ = f"{counted(changed, 'label')} {'differs' if changed == 1 else 'differ'} from plain zero-shot"
+    lines.append(f"{differ}, {counted(rejected, 'clip')} rejected, {len(damaged)} could not be read")
     lines += [f"  {printable(p.clip)}: {printable(p.error)}" for p in damaged[:10]]
     lines += [f"  ... and {len(damaged) - 10} more, in the table"] if len(damaged) > 10 else []
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from tqdm.auto import tqdm
 
+from ..data.counting import counted
 from .clip_listing import shown
 from .predictions import Prediction, Recognition
 from .thumbnails import data_address, thumbnail
@@ -18,7 +19,8 @@ from .timeline_player import file_address
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 THUMBNAIL_SIZE = (176, 132)
 # Clips of a class that are shown, and of each list of remarkable ones; of all classes together about MAX_GALLERY.
-PER_CLASS, PER_LIST, MAX_GALLERY = 12, 24, 400
+PER_CLASS, PER_LIST, MAX_GALLERY, LEAST_KNOWN = 12, 24, 400, 12
+THRESHOLDS = tuple(step / 10 for step in range(1, 10))
 MAX_DAMAGED = 500
 
 
@@ -53,6 +55,7 @@ class Report:
         changed: Clips whose label the domain changed, surest first.
         unsure: Clips with a label, least sure first.
         rejected: Clips without one, least known first.
+        rejected_below: Thresholds of `known`, and how many clips each leaves without a label.
         sections: What of these is shown: heading, all clips of it, what it means.
     """
 
@@ -61,6 +64,7 @@ class Report:
     changed: list[Prediction]
     unsure: list[Prediction]
     rejected: list[Prediction]
+    rejected_below: list[tuple[float, int]]
     sections: list[tuple[str, list[Prediction], str]] = field(default_factory=list)
 
 
@@ -88,12 +92,21 @@ def summarise(found: Recognition) -> Report:
     changed = sorted((p for p in labelled if p.is_changed), key=lambda p: -(p.confidence or 0))
     unsure = sorted(labelled, key=lambda p: p.confidence or 0)
     rejected = sorted((p for p in found.read if p.is_rejected), key=lambda p: p.known or 0)
+    least_known = sorted((p for p in labelled if p.known is not None), key=lambda p: p.known or 0)
     sections = [
         ("Changed by the domain", changed, "Plain zero-shot says what is struck out. Surest first."),
         ("Least sure", unsure[: min(PER_LIST, len(unsure) // 2)], "Look at these first."),
         ("Rejected", rejected, "Taken for none of the classes; in brackets the likeliest one."),
+        ("Least known", least_known[:LEAST_KNOWN], "Of those with a label: do they show one of the classes at all?"),
     ]
-    return Report(classes, [n for n, clips in by_class.items() if not clips], changed, unsure, rejected, sections)
+    absent = [name for name, clips in by_class.items() if not clips]
+    return Report(classes, absent, changed, unsure, rejected, rejected_below(found.read), sections)
+
+
+def rejected_below(predictions: Sequence[Prediction]) -> list[tuple[float, int]]:
+    """How many clips thresholds of `known` leave without a label; nothing where it is not told."""
+    known = [p.known for p in predictions if p.known is not None]
+    return [(threshold, sum(value < threshold for value in known)) for threshold in THRESHOLDS] if known else []
 
 
 def write_report(folder: str | os.PathLike[str], found: Recognition, command: str) -> Path:
@@ -139,7 +152,7 @@ def report_page(found: Recognition, command: str, folder: Path) -> str:
         }
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    environment.filters |= {"percent": _percent, "shown": shown}
+    environment.filters |= {"percent": _percent, "counted": counted}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         found=found,
         report=report,
@@ -156,10 +169,11 @@ def _pictures(predictions: Sequence[Prediction]) -> dict[str, str]:
     """Address of a thumbnail for each path."""
     paths = list(dict.fromkeys(p.path for p in predictions if p.path))
     pictures = {}
-    for path in tqdm(paths, unit="clip", desc="thumbnails", disable=len(paths) < 20):
-        image = thumbnail(path)
-        image.thumbnail(THUMBNAIL_SIZE)
-        pictures[path] = data_address(image)
+    with tqdm(paths, unit="clip", desc="thumbnails", disable=len(paths) < 20) as bar:
+        for path in bar:
+            image = thumbnail(path)
+            image.thumbnail(THUMBNAIL_SIZE)
+            pictures[path] = data_address(image)
     return pictures
 
 

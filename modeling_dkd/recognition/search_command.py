@@ -7,15 +7,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.counting import counted
 from .command_options import (
-    OWN_ENCODER,
     add_class_options,
     add_model_options,
+    add_paths,
     add_work_options,
+    asked_by,
+    batches_of,
     command_parser,
-    ending,
     positive,
     printable,
+    run_command,
+    tell,
 )
 
 
@@ -23,14 +27,12 @@ if TYPE_CHECKING:  # seconds of imports, which --help need not wait for
     from .clip_search import Match, SearchIndex
 
 COLUMNS = ("text", "rank", "score", "clip", "start", "end")
-SHEET_ENDINGS = (".png", ".html", ".htm")
 DESCRIPTION = """\
 The clips, or the moments of long videos, that match a text best. Clips are embedded once and kept. Where the classes
 of the domain are named, clips and texts are moved toward it, texts that name none of these classes too; without
 classes plain cosines are compared, which is the best that can be done then."""
 
-EPILOG = (
-    """\
+EPILOG = """\
 score: cosine of the embeddings of text and clip, -1 to 1; it ranks what one text finds, and says nothing across texts
 
 examples
@@ -39,28 +41,22 @@ examples
   moments of long videos
     dkd search "somebody falls" cameras --window 4
   one query a line, typed or piped in
-    dkd search - archive --classes activities.txt
-
-"""
-    + OWN_ENCODER
-    + """
-exit code 0: all done; 1: done, but clips could not be read; 2: you have to change something."""
-)
+    dkd search - archive --classes activities.txt"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All options, in groups."""
     parser = command_parser("search", DESCRIPTION, EPILOG)
     parser.add_argument("text", metavar="TEXT", help="what is to be seen; - reads one query a line from the input")
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="videos, folders of any depth, lists (.txt), tables (.csv)"
-    )
+    add_paths(parser)
     parser.add_argument("--count", type=positive, default=10, metavar="N", help="matches to show (default: 10)")
     parser.add_argument("--window", type=float, metavar="SECONDS", help="search moments of this length, not clips")
     parser.add_argument("--stride", type=float, metavar="SECONDS", help="from one to the next (default: half of it)")
     add_class_options(parser)
     add_model_options(parser)
-    parser.add_argument("--domain", metavar="DIR", help="use a saved domain (default: fitted to these clips)")
+    parser.add_argument(
+        "--domain", metavar="DIR", help="a saved domain, or OWNER/NAME on the Hub (default: fitted to these clips)"
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--output", type=Path, metavar="FILE", help=f"CSV with the columns {', '.join(COLUMNS)}")
     output.add_argument("--sheet", type=Path, metavar="FILE", help="matches as pictures: a .png or a .html file")
@@ -70,39 +66,28 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run it; the exit code."""
-    args = build_parser().parse_args(argv)
-    return ending(lambda: _run(args), "what is embedded is kept, run it again to go on")
+    return run_command(build_parser(), argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    check_sheet(args.sheet)
     if args.stride is not None and args.window is None:
         raise ValueError("--stride goes with --window, which says how long a moment is")
     if not args.text.strip():
         raise ValueError("the text to search for is empty; say what is to be seen")
-    from .asked import encoder_of
+    from .output_places import file_to_write
+    from .thumbnails import SHEET_ENDINGS
+
+    if args.output is not None:
+        file_to_write("--output", args.output, (".csv",))
+    if args.sheet is not None:
+        file_to_write("--sheet", args.sheet, SHEET_ENDINGS)
     from .clip_search import search_index
 
     index = search_index(
-        args.paths,
-        args.classes,
-        encoder_of(args),
-        templates=args.templates,
-        descriptions=args.descriptions,
-        domain=args.domain,
-        window=args.window,
-        stride=args.stride,
-        cache_dir=args.cache_dir,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
+        args.paths, domain=args.domain, window=args.window, stride=args.stride, **asked_by(args), **batches_of(args)
     )
-    if not index.head.is_fitted:
-        print(
-            "note: no --classes, so plain cosines are compared; with those of the domain more is found",
-            file=sys.stderr,
-        )
-    for name, reason in index.damaged.items():
-        print(f"not read: {printable(name)}: {printable(reason)}", file=sys.stderr)
+    plain = "no --classes, so plain cosines are compared; with the classes of the domain more is found"
+    code = tell(index.damaged, [*index.notes, *([] if index.head.is_fitted else [plain])])
     found: list[tuple[str, Match]] = []
     for text in [args.text] if args.text != "-" else filter(None, map(str.strip, sys.stdin)):
         start = time.perf_counter()
@@ -112,23 +97,13 @@ def _run(args: argparse.Namespace) -> int:
             print(f"{rank:3}  {match.score:6.3f}  {printable(place(match))}", flush=True)
         found += [(text, match) for match in matches]
     write(args, found)
-    return 1 if index.damaged else 0
-
-
-def check_sheet(sheet: Path | None) -> None:
-    """Refuse an ending that would only be refused after the work.
-
-    Raises:
-        ValueError: It is neither .png nor .html.
-    """
-    if sheet is not None and sheet.suffix.lower() not in SHEET_ENDINGS:
-        raise ValueError(f"--sheet {sheet}: a sheet is a .png or a .html file")
+    return code
 
 
 def kind(index: "SearchIndex") -> str:
     """What was searched."""
-    what = "clips" if index.rows[0].start is None else "moments"
-    return f"{len(index.rows)} {what}, {'adapted to the domain' if index.head.is_fitted else 'plain cosines'}"
+    what = counted(len(index.rows), "clip" if index.rows[0].start is None else "moment")
+    return f"{what}, {'adapted to the domain' if index.head.is_fitted else 'plain cosines'}"
 
 
 def place(match: "Match") -> str:
@@ -143,7 +118,6 @@ def place(match: "Match") -> str:
 def write(args: argparse.Namespace, found: list[tuple[str, "Match"]]) -> None:
     """The files that were asked for."""
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
         with args.output.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(COLUMNS)
@@ -155,7 +129,6 @@ def write(args: argparse.Namespace, found: list[tuple[str, "Match"]]) -> None:
     if args.sheet:
         from .thumbnails import Picture, write_sheet
 
-        args.sheet.parent.mkdir(parents=True, exist_ok=True)
         pictures = [
             Picture(
                 match.path,

@@ -17,6 +17,7 @@ from .timeline_player import file_address
 
 
 TEMPLATE = Path(__file__).with_name("contact_sheet.html.jinja")
+SHEET_ENDINGS = (".png", ".html", ".htm")
 WIDTH, HEIGHT = 240, 135
 MARGIN, CAPTION_LINES, LINE = 10, 2, 16
 COLUMNS = 5
@@ -90,7 +91,7 @@ def write_sheet(pictures: Sequence[Picture], path: str | os.PathLike[str], headi
     path = Path(path)
     if path.suffix.lower() == ".png":
         sheet_image(pictures, heading).save(path)
-    elif path.suffix.lower() in (".html", ".htm"):
+    elif path.suffix.lower() in SHEET_ENDINGS:
         path.write_text(sheet_page(pictures, heading, path.parent), encoding="utf-8")
     else:
         raise ValueError(f"a sheet is a .png or a .html file, not {path.name}")

@@ -1,19 +1,22 @@
 """`dkd timeline`: what is seen when in long videos."""
 
 import argparse
-import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.counting import counted
 from .command_options import (
-    OWN_ENCODER,
     add_class_options,
     add_model_options,
+    add_paths,
     add_work_options,
+    asked_by,
     command_parser,
-    ending,
     printable,
+    run_command,
     share,
+    tell,
 )
 
 
@@ -25,8 +28,7 @@ DESCRIPTION = """\
 What is seen when in long videos: windows of a few seconds are embedded once, the domain is fitted to them, and where
 the label changes is decided for a whole video at once. Nothing is trained, no label is needed."""
 
-EPILOG = (
-    """\
+EPILOG = """\
 files, for each video one of each of the --formats
   csv, json   video, start, end, label, confidence of each segment; no label: none of the classes
   vtt, srt    captions
@@ -38,21 +40,13 @@ examples
   all videos of a folder, coarser
     dkd timeline cameras --classes "stacking boxes,sweeping" --window 10 --output timelines
   other classes or penalties take seconds: what is embedded is kept
-    dkd timeline monday.mp4 --classes others.txt --switch-penalty 6 --formats csv
-
-"""
-    + OWN_ENCODER
-    + """
-exit code 0: all done; 1: done, but videos could not be read; 2: you have to change something."""
-)
+    dkd timeline monday.mp4 --classes others.txt --switch-penalty 6 --formats csv"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All options, in groups."""
     parser = command_parser("timeline", DESCRIPTION, EPILOG)
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="videos, folders of any depth, lists (.txt), tables (.csv)"
-    )
+    add_paths(parser)
     add_class_options(parser)
     add_model_options(parser)
     windows = parser.add_argument_group("windows")
@@ -73,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         "where there are too few windows to learn what is known)",
     )
     domain = parser.add_argument_group("domain", "by default fitted to the windows, without any label")
-    domain.add_argument("--domain", metavar="DIR", help="use a saved domain instead")
+    domain.add_argument("--domain", metavar="DIR", help="use a saved domain instead, or OWNER/NAME on the Hub")
     domain.add_argument("--no-adapt", action="store_true", help="use none: plain zero-shot")
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -88,8 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run it; the exit code."""
-    args = build_parser().parse_args(argv)
-    return ending(lambda: _run(args), "what is embedded is kept, run it again to go on")
+    return run_command(build_parser(), argv, _run)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -97,39 +90,37 @@ def _run(args: argparse.Namespace) -> int:
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
         raise ValueError(f"--formats {args.formats!r}: choose from {', '.join(FORMATS)}")
-    if args.classes is None and args.domain is None:
-        raise ValueError("no classes: give --classes, a file with one a line, or a --domain that knows some")
-    from .asked import encoder_of
-    from .timelines import check_chain_options, timeline
+    if "png" in formats and find_spec("matplotlib") is None:
+        others = ",".join(name for name in FORMATS if name != "png")
+        raise ValueError(
+            'the chart (png) needs matplotlib, which is not installed; run: pip install "modeling-dkd[eval]", or '
+            f"leave it out: --formats {others}"
+        )
+    from .output_places import folder_to_fill
 
-    check_chain_options(args.window, args.window / 2 if args.stride is None else args.stride, args.switch_penalty)
-    args.output.mkdir(parents=True, exist_ok=True)
+    folder_to_fill("--output", args.output)
+    from .timelines import timeline
+
     found = timeline(
         args.paths,
-        args.classes,
-        encoder_of(args),
-        templates=args.templates,
-        descriptions=args.descriptions,
         domain=args.domain,
         adapt=not args.no_adapt,
         window=args.window,
         stride=args.stride,
         switch_penalty=args.switch_penalty,
         reject_below=args.reject_below,
-        cache_dir=args.cache_dir,
+        **asked_by(args),
     )
     taken: set[str] = set()
+    notes = list(found.notes)
     for of_video in found.timelines:
         stem = free_stem(Path(of_video.path).stem, taken)
         for name in formats:
             write(of_video, args.output / f"{stem}.{name}")
         print(summary(of_video))
         print(f"  {printable(str(args.output / stem))}.{formats[-1]}")
-        if of_video.remark:
-            print(f"note: {printable(of_video.video)}: {printable(of_video.remark)}", file=sys.stderr)
-    for name, reason in found.damaged.items():
-        print(f"not read: {printable(name)}: {printable(reason)}", file=sys.stderr)
-    return 1 if found.damaged else 0
+        notes += [f"{of_video.video}: {of_video.remark}"] if of_video.remark else []
+    return tell(found.damaged, notes)
 
 
 def free_stem(stem: str, taken: set[str]) -> str:
@@ -169,5 +160,5 @@ def summary(found: "Timeline") -> str:
     labels = {s.label for s in found.segments} - {None}
     nothing = found.seconds_of(None)
     gaps = f", {clock(round(1000 * nothing))} of none of them" if nothing else ""
-    many = f"{len(found.segments)} segments of {len(labels)} classes"
+    many = f"{counted(len(found.segments), 'segment')} of {counted(len(labels), 'class')}"
     return f"{printable(found.video)}: {clock(round(1000 * found.duration))}, {many}{gaps}"

@@ -20,11 +20,10 @@ from torch import Tensor
 from ..dkd_head import DKDHead, DKDHeadOutput
 from ..frame_sampling import ArrayOfFloat
 from ..video_frames import VideoReadError
-from .asked import asked, none_readable
-from .clip_cache import ClipCache, default_cache_folder
+from .asked import Classes, PathLike, asked, none_readable
+from .clip_cache import ClipCache, default_cache_folder, reason
 from .clip_listing import Clip, list_clips
-from .clip_recognition import Classes, PathLike
-from .encoder import Encoder
+from .encoder import Encoder, Model
 from .segments import Segment, join_windows
 from .switching_chain import SwitchingChain, best_path, chain_with_penalty, choose_chain, marginals
 from .window_embedding import VideoWindows, embed_windows
@@ -87,18 +86,20 @@ class TimelineRun:
         head: The head with the domain, as it was used.
         encoder: Name of the encoder.
         damaged: Name and reason of the videos that could not be read.
+        notes: What else the user should know.
     """
 
     timelines: list[Timeline]
     head: DKDHead
     encoder: str
     damaged: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def timeline(
     paths: Sequence[PathLike],
     classes: Classes | None = None,
-    encoder: Encoder | str | None = None,
+    model: Model = None,
     *,
     templates: PathLike | None = None,
     descriptions: PathLike | None = None,
@@ -115,7 +116,7 @@ def timeline(
     Args:
         paths: Videos, folders, lists and tables, as in `list_clips`.
         classes: A file with one class a line, names with commas between them, or a list; None: those of the domain.
-        encoder: What embeds, or what `load_encoder` takes for it.
+        model: What embeds: what `load_encoder` gives, or the name that it takes.
         templates: Prompt templates, as in `load_templates`; None: the domain's or the encoder's own.
         descriptions: JSON file with descriptions of the classes, instead of templates.
         domain: Folder of a saved domain; None: one is fitted to the windows.
@@ -138,23 +139,20 @@ def timeline(
         raise ValueError("a domain is named, and none is to be used; leave out one of both")
     stride = window / 2 if stride is None else stride
     check_chain_options(window, stride, switch_penalty)
-    if classes is None and domain is None:
-        raise ValueError("no classes: give --classes, a file with one a line, or a --domain that knows some")
-    clips = list_clips(paths)
-    question = asked(classes, encoder, templates=templates, descriptions=descriptions, domain=domain)
-    assert question.question is not None
-    names, text_embeds = question.question.class_names, question.question.text_embeds
-    cache = ClipCache(cache_dir or default_cache_folder(), question.encoder)
-    windows, damaged = embed_videos(clips, question.encoder, cache.folder / "windows", window, stride)
+    listing = list_clips(paths)
+    encoder, question, stored = asked(classes, model, templates=templates, descriptions=descriptions, domain=domain)
+    names, text_embeds = question.class_names, question.text_embeds
+    cache = ClipCache(cache_dir or default_cache_folder(), encoder)
+    windows, damaged = embed_videos(listing.clips, encoder, cache.folder / "windows", window, stride)
     if not windows:
         raise none_readable(damaged)
     video_embeds = torch.cat([of_video.video_embeds for of_video in windows])
-    plain = question.encoder.new_head()
-    head = question.stored.head if question.stored else plain
-    if adapt and question.stored is None:
-        head = question.encoder.new_head().fit(video_embeds, text_embeds)
+    plain = encoder.new_head()
+    head = stored.head if stored else plain
+    if adapt and stored is None:
+        head = encoder.new_head().fit(video_embeds, text_embeds)
     if reject_below is None:
-        knows = question.stored is not None or (adapt and len(video_embeds) >= WINDOWS_TO_REJECT)
+        knows = stored is not None or (adapt and len(video_embeds) >= WINDOWS_TO_REJECT)
         reject_below = 0.5 if knows else 0.0
     sizes = [len(of_video.starts) for of_video in windows]
     with torch.inference_mode():
@@ -166,7 +164,7 @@ def timeline(
         smoothed(of_video, own, chain, names, [names[label] for label in plainly], (window, stride))
         for of_video, own, plainly in zip(windows, posteriors, best, strict=True)
     ]
-    return TimelineRun(timelines, head, question.encoder.name, damaged)
+    return TimelineRun(timelines, head, encoder.name, damaged, listing.notes)
 
 
 def check_chain_options(window: float, stride: float, switch_penalty: float | None) -> None:
@@ -221,7 +219,7 @@ def embed_videos(
         try:
             windows.append(embed_windows(clip, encoder, folder, window, stride))
         except VideoReadError as error:
-            damaged[clip.name] = str(error)
+            damaged[clip.name] = reason(error, clip.path)
     return windows, damaged
 
 

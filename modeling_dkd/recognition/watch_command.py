@@ -4,14 +4,15 @@ import argparse
 import time
 
 from .command_options import (
-    OWN_ENCODER,
     add_class_options,
     add_model_options,
+    add_reject_below,
     add_work_options,
+    asked_by,
+    batches_of,
     command_parser,
-    ending,
     printable,
-    share,
+    run_command,
 )
 
 
@@ -20,8 +21,7 @@ Watch a folder and recognise each file once it has arrived whole. Results are ap
 from every clip. Ended in whatever way and started again with the same --output, it goes on where it stopped: no clip
 is lost, none stands twice. A file that is replaced by another counts as a new clip."""
 
-EPILOG = (
-    """\
+EPILOG = """\
 the table has the columns of dkd recognise and two more: modified (when the file was last changed, UTC) and bytes. clip
 is the path below FOLDER. A file that cannot be read is waited for (--patience) before it is written down as damaged.
 
@@ -32,26 +32,22 @@ examples
   only what is there now, from cron
     dkd watch camera --classes classes.txt --output seen.csv --once
 
-"""
-    + OWN_ENCODER
-    + """
-exit code 0: ended by Ctrl-C, or --once and all done; 1: clips could not be read; 2: you have to change something."""
-)
+--reject-below: how to choose it is told by dkd recognise --help. Ctrl-C ends watch, with exit code 0."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All options, in groups."""
-    parser = command_parser("watch", DESCRIPTION, EPILOG)
+    parser = command_parser("watch", DESCRIPTION, EPILOG, "ended, but clips could not be read")
     parser.add_argument("folder", metavar="FOLDER", help="where files arrive, in sub-folders too")
     add_class_options(parser)
     add_model_options(parser)
     domain = parser.add_argument_group("domain", "by default a new one, which learns from every clip")
     domain.add_argument("--domain", metavar="DIR", help="go on with this one, and save it there; made if need be")
-    domain.add_argument("--save-domain", metavar="DIR", help="save it here instead")
-    domain.add_argument("--no-adapt", action="store_true", help="use none: plain zero-shot")
     domain.add_argument(
-        "--reject-below", type=share, default=0.0, metavar="X", help="give clips no label whose known is below X"
+        "--save-domain", metavar="DIR", help="save it here instead; then --domain may be OWNER/NAME on the Hub"
     )
+    domain.add_argument("--no-adapt", action="store_true", help="use none: plain zero-shot")
+    add_reject_below(domain)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--output",
@@ -78,36 +74,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run it; the exit code."""
-    args = build_parser().parse_args(argv)
-    return ending(lambda: _run(args), "what is written down is kept")
+    return run_command(build_parser(), argv, _run, "what is written down is kept, run it again to go on")
 
 
 def _run(args: argparse.Namespace) -> int:
-    import torch
-
     from .clip_recognition import DomainUse
-    from .folder_watch import watch
+    from .folder_watch import Waiting, watch
 
     use = DomainUse(args.domain, not args.no_adapt, False, args.save_domain, None, args.reject_below)
-    batches = watch(
-        args.folder,
-        args.classes,
-        args.output,
-        model=args.model,
-        revision=args.revision,
-        frames=args.frames,
-        templates=args.templates,
-        descriptions=args.descriptions,
-        use=use,
-        cache_dir=args.cache_dir,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        dtype=getattr(torch, args.dtype),
-        interval=args.interval,
-        settle=args.settle,
-        patience=args.patience,
-        once=args.once,
-    )
+    waiting = Waiting(args.interval, args.settle, args.patience, args.once)
+    batches = watch(args.folder, output=args.output, use=use, waiting=waiting, **asked_by(args), **batches_of(args))
     print(f"watching {printable(args.folder)}; results go to {printable(args.output)}; Ctrl-C ends it", flush=True)
     damaged = 0
     try:

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from ..embedding.tensor_files import write_tensors
 from ..frame_sampling import ArrayOfFloat
 from ..video_frames import VideoReadError, VideoWindow, read_windows
-from .clip_cache import ClipCache
+from .clip_cache import ClipCache, reason
 from .clip_listing import Clip
 from .encoder import Encoder
 
@@ -64,8 +64,8 @@ def embed_windows(
         stride: From the start of a window to that of the next, seconds.
 
     Raises:
-        VideoReadError: Nothing of the file can be read (the message names it). Where a part of it can, this part is
-            given, and `remark` says what is wrong.
+        VideoReadError: Nothing of the file can be read (the message says why, not which). Where a part of it can, this
+            part is given, and `remark` says what is wrong.
         ValueError: A window or stride that is not positive, or the encoder fails.
         OSError: The disk refuses.
     """
@@ -77,7 +77,7 @@ def embed_windows(
         remark = _embed_parts(clip, encoder, parts, window, stride)
         read = [part for _, part in _written(parts)]
         if not read:
-            raise VideoReadError(remark or f"cannot read video {clip.name!r}: no window of it holds a frame")
+            raise VideoReadError(remark or "no window of it holds a frame")
         embeds, times = (torch.cat(tensors) for tensors in zip(*(part[:2] for part in read), strict=True))
         whole = embeds, times, remark
         write_tensors(path, {"video_embeds": embeds, "times": times}, {"remark": remark})
@@ -120,7 +120,7 @@ def _embed_parts(clip: Clip, encoder: Encoder, parts: Path, window: float, strid
                     if len(times) >= WINDOWS_PER_PART:
                         write()
         except VideoReadError as error:  # what came before can be used all the same
-            remark = str(error)
+            remark = reason(error, clip.path)
         if batch:
             embeds.append(pooled(encoder.embed_videos(batch)))
         if embeds:

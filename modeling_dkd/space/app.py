@@ -13,7 +13,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..cli import OneLineParser
+from ..one_line_parser import OneLineParser
 from ..synthetic.checkpoint import CHECKPOINT, HUB_CONFIGS, PACKAGE, copy_code
 
 
@@ -71,7 +71,8 @@ def serve(
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         import gradio as gr
 
-        from .clip_jobs import ClipJobs, ModelChoice
+        from ..recognition.encoder import ModelChoice
+        from .clip_jobs import ClipJobs
         from .page import build_page
 
         # So that the folder is deleted and the decoding process ends.

@@ -16,7 +16,7 @@ import av
 
 from ..recognition.clip_recognition import recognise
 from ..recognition.clip_search import search
-from ..recognition.encoder import Encoder, load_encoder
+from ..recognition.encoder import Encoder, ModelChoice, encoder_of
 from ..recognition.prediction_table import write_table
 from ..recognition.report import report_page
 from ..recognition.thumbnails import Picture, sheet_image, sheet_page, thumbnail
@@ -33,19 +33,6 @@ MAX_LOAD_SECONDS = 600.0
 MAX_JOB_SECONDS = 120.0
 MAX_VIDEO_SECONDS = 600.0
 NUM_MATCHES = 12
-
-
-class ModelChoice(NamedTuple):
-    """What `load_encoder` takes: a folder (absolute) or repository, frames a clip, and a revision."""
-
-    model: str
-    num_frames: int
-    revision: str | None
-
-    @property
-    def options(self) -> list[str]:
-        """The same as options of a command."""
-        return ["--model", self.model, *(["--revision", self.revision] if self.revision else [])]
 
 
 class Found(NamedTuple):
@@ -103,10 +90,11 @@ class ClipJobs:
 def recognise_clips(model: ModelChoice, folder: Path, names: Sequence[str], labels: Sequence[str]) -> Found:
     """A table of labels; the report and the table to keep."""
     with contextlib.chdir(folder / CLIPS):
-        found = recognise(names, labels, model=_encoder(model), cache_dir=folder / "cache", num_workers=0)
+        found = recognise(names, labels, _encoder(model), cache_dir=folder / "cache", num_workers=0)
     results = _results(folder)
     # As it stands beside the clips, so that its links lead to them.
-    command = shlex.join(["dkd", "recognise", CLIPS, "--classes", ",".join(labels), *model.options])
+    options = ["--model", str(model.model), *(["--revision", model.revision] if model.revision else [])]
+    command = shlex.join(["dkd", "recognise", CLIPS, "--classes", ",".join(labels), *options])
     (results / "report.html").write_text(report_page(found, command, folder / CLIPS), encoding="utf-8")
     write_table(results / "predictions.csv", found.predictions)
     return Found(predictions_html(found), _paths(results))
@@ -178,10 +166,7 @@ def refuse_long(path: Path, max_seconds: float = MAX_VIDEO_SECONDS) -> None:
 @cache
 def _encoder(model: ModelChoice) -> Encoder:
     """The encoder, loaded once in each process."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_encoder(model.model, model.num_frames, model.revision, device=device)
+    return encoder_of(model)
 
 
 def _load(model: ModelChoice) -> None:

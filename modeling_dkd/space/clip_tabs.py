@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..data.counting import counted
 from .clip_folders import ClipFolders
 from .clip_jobs import MAX_VIDEO_SECONDS, ClipJobs, Found, find_clips, follow_video, recognise_clips
 from .comparison import MAX_TEXT_LENGTH, parse_labels
@@ -146,8 +147,7 @@ def clips_input(folders: ClipFolders, name: str, label: str, examples: Sequence[
 def _clips_note(names: Sequence[str], left_out: Sequence[str]) -> str:
     """Which clips there are, and which were left out."""
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    clips = "1 clip" if len(names) == 1 else f"{len(names)} clips"
-    found = f"{clips}: {', '.join(names[:MAX_NAMES])}{more}." if names else NO_CLIPS
+    found = f"{counted(len(names), 'clip')}: {', '.join(names[:MAX_NAMES])}{more}." if names else NO_CLIPS
     return note(" ".join([found, *(f"Left out: {reason}." for reason in left_out)]), is_error=bool(left_out))
 
 

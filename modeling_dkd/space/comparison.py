@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.counting import counted
 from ..dkd_head import DKDHead
 from ..embedding.clip_encoder import ClipEncoder
 from ..frame_sampling import Views
@@ -109,7 +110,9 @@ class ClipComparer:
             except VideoReadError as error:
                 left_out.append(str(error))
         if len(paths) > MAX_DOMAIN_CLIPS:
-            left_out.append(f"{len(paths) - MAX_DOMAIN_CLIPS} clips, for at most {MAX_DOMAIN_CLIPS} are taken")
+            left_out.append(
+                f"{counted(len(paths) - MAX_DOMAIN_CLIPS, 'clip')}, for at most {MAX_DOMAIN_CLIPS} are taken"
+            )
         return torch.stack(embeds) if embeds else None, left_out
 
     @torch.inference_mode()
@@ -134,9 +137,9 @@ class ClipComparer:
         if domain is not None:
             head.fit(domain.to(device), texts)
             text_strengths = head.class_strength.tolist()
-            description = f"your {len(domain)} clips"
+            description = f"your {counted(len(domain), 'clip')}"
         elif head.is_fitted:
-            description = f"the checkpoint's own, {len(head.weights)} classes"
+            description = f"the checkpoint's own, {counted(len(head.weights), 'class')}"
         moved = head(videos, texts)
         plain = self._own_head().reset()(videos, texts)
         return Comparison(

@@ -7,6 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from ..data.counting import counted
 from .comparison import Clip, Comparison
 
 
@@ -102,7 +103,7 @@ def clip_frames(clip: Clip) -> str:
         figures.append(f'<figure><img alt="frame" src="{_data_uri(frame)}">{caption}</figure>')
     damage = f" ({clip.damage})" if clip.damage else ""
     return (
-        f'<div class="dkd"><p class="note">{len(figures)} frames of {escaped(clip.name + damage)}</p>'
+        f'<div class="dkd"><p class="note">{counted(len(figures), "frame")} of {escaped(clip.name + damage)}</p>'
         f'<div class="frames">{"".join(figures)}</div></div>'
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 from torch import Tensor
 
+from ..data.counting import counted
 from ..video_frames import VideoReadError, read_frames
 from .comparison import MAX_DOMAIN_CLIPS, Clip, ClipComparer, parse_labels
 from .comparison_html import clip_frames, comparison_table, note
@@ -127,7 +128,8 @@ def comparison_tab(comparer: ClipComparer, examples: ExampleClips, template: str
 
 def _domain_note(domain: Tensor | None, left_out: Sequence[str]) -> str:
     """How many clips the domain has, and which were left out."""
-    found = f"{0 if domain is None else len(domain)} clips of your domain were looked at."
+    looked_at = counted(0 if domain is None else len(domain), "clip")
+    found = f"{looked_at} of your domain {'was' if domain is not None and len(domain) == 1 else 'were'} looked at."
     return note(" ".join([found, *(f"Left out: {reason}." for reason in left_out)]), is_error=bool(left_out))
 
 

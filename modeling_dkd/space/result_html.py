@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..data.counting import counted
 from ..recognition.clip_search import Match
 from ..recognition.predictions import Prediction, Recognition
 from ..recognition.thumbnails import data_address
@@ -21,8 +22,8 @@ def predictions_html(found: Recognition) -> str:
     """A table with one clip a row, those that could not be read among them."""
     changed = sum(p.is_changed for p in found.read)
     summary = (
-        f"{len(found.read)} clips, {len(found.damaged)} that cannot be read; domain: {found.described}; "
-        f"{changed} labels differ from plain zero-shot."
+        f"{counted(len(found.read), 'clip')} recognised, {len(found.damaged)} that cannot be read; domain: "
+        f"{found.described}; labels that differ from plain zero-shot: {changed}."
     )
     # What there is to do follows in terms of the command.
     doubts = [doubt.partition(";")[0] for doubt in found.doubts]

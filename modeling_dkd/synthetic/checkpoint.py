@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # Inside the package where a wheel was installed, beside it in the repository.
 HUB_CONFIGS = next(path for path in (PACKAGE / "hub_configs", PACKAGE.parent / "hub_configs") if path.is_dir())
 CHECKPOINT = HUB_CONFIGS / "dkd-tiny"
-# Flat files that no checkpoint needs: the package's entrances.
-ENTRANCES = ("__init__.py", "__main__.py", "auto_classes.py", "cli.py")
+# Flat files that no checkpoint needs: the package's entrances, and the parser of its commands.
+ENTRANCES = ("__init__.py", "__main__.py", "auto_classes.py", "cli.py", "one_line_parser.py")
 
 
 def shipped_code() -> list[Path]:

@@ -223,7 +223,7 @@ def long_exposure(masks: FloatArray) -> FloatArray:
     """Coverage of each frame, the newest moment strongest and older ones fading: (NUM_FRAMES, SIDE, SIDE), 0 to 1."""
     frames = 0.55 * masks[TRAIL_MOMENTS:]
     fading = 0.8 ** np.arange(1, TRAIL_MOMENTS + 1)
-    for age, weight in enumerate(fading / fading.sum(), start=1):
+    for age, weight in enumerate((fading / fading.sum()).tolist(), start=1):  # floats of Python keep float32
         frames += 0.9 * weight * masks[TRAIL_MOMENTS - age : len(masks) - age]
     return np.minimum(frames, 1)
 

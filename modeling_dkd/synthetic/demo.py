@@ -15,9 +15,7 @@ it copes with; it says nothing of the size of a gain on real videos.
 """
 
 import shutil
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -32,7 +30,7 @@ from ..evaluation.methods.dkd import dkd
 from ..evaluation.methods.peers import both_centred, zero_shot
 from ..evaluation.names import REFERENCE
 from ..evaluation.protocols import Method
-from ..evaluation.report import Line, environment, results, summarise, write_results
+from ..evaluation.report import environment, results, summarise, write_results
 from .checkpoint import CHECKPOINT, copy_code
 from .clips import (
     ACTIONS,
@@ -42,6 +40,7 @@ from .clips import (
     class_prompts,
     generate_clips,
 )
+from .shift_results import ShiftResult, markdown_table, shift_result
 
 
 TARGETS = (DEFAULT_TARGET, *SHIFTS, "source")
@@ -52,36 +51,6 @@ NUM_SEEDS = 5
 CLIP_SEED = 1
 CLIPS_PER_BATCH = 50
 METHODS: dict[str, Method] = {REFERENCE: zero_shot, "both_centred": both_centred, "dkd": dkd}
-
-
-@dataclass(frozen=True)
-class ShiftResult:
-    """What DKD did on one target, accuracies as fractions.
-
-    Attributes:
-        target: A key of the synthetic domains.
-        num_test: Test clips of each seed.
-        zero_shot: Top-1 of plain zero-shot, mean over the seeds.
-        dkd: The same of DKD.
-        gain: Mean of the paired differences.
-        gain_spread: Standard deviation of the paired difference between seeds.
-        gain_error: Standard error of the gain, clips as the independent units.
-    """
-
-    target: str
-    num_test: int
-    zero_shot: float
-    dkd: float
-    gain: float
-    gain_spread: float
-    gain_error: float
-
-    @property
-    def verdict(self) -> str:
-        """Whether knowing the domain helps here, beyond two standard errors."""
-        if abs(self.gain) <= 2 * self.gain_error:
-            return "no clear change"
-        return "gains" if self.gain > 0 else "loses"
 
 
 def embed_target(encoder: ClipEncoder, target: str, folder: Path, num_clips: int, progress: tqdm) -> EmbeddingSet:
@@ -116,41 +85,11 @@ def embed_target(encoder: ClipEncoder, target: str, folder: Path, num_clips: int
         "split": f"seed {CLIP_SEED}",
         "frames": VIEWS,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.detach()),
+        "logit_scale": encoder.logit_scale,
     }
     return EmbeddingSet(
         torch.cat(embeds), torch.tensor(labels), texts.view(len(prompts), -1, texts.shape[-1]), metadata
     )
-
-
-def shift_result(target: str, measurements: Sequence[Measurement], line: Line) -> ShiftResult:
-    """Zero-shot and DKD on one target, with the spread of their paired difference over the seeds."""
-    rows = [m.row for m in measurements if m.row["data"]["name"] == target]
-    before, after = ([row["top1"] for row in rows if row["method"] == method] for method in (REFERENCE, "dkd"))
-    gains = [b - a for a, b in zip(before, after, strict=True)]
-    return ShiftResult(
-        target=target,
-        num_test=round(line.n),
-        zero_shot=statistics.fmean(before),
-        dkd=statistics.fmean(after),
-        gain=statistics.fmean(gains),
-        gain_spread=statistics.stdev(gains) if len(gains) > 1 else 0.0,
-        gain_error=line.gain_error,
-    )
-
-
-def markdown_table(found: Sequence[ShiftResult]) -> str:
-    """One line a target, figures in percent."""
-    lines = [
-        "| target | differs from the source in | test clips | zero-shot | DKD | gain, mean ± sd over seeds | |",
-        "|---|---|---:|---:|---:|---:|---|",
-    ]
-    lines += [
-        f"| {r.target} | {DOMAIN_SUMMARIES[r.target]} | {r.num_test} | {100 * r.zero_shot:.1f} | {100 * r.dkd:.1f} "
-        f"| {100 * r.gain:+.1f} ± {100 * r.gain_spread:.1f} | {r.verdict} |"
-        for r in found
-    ]
-    return "\n".join(lines)
 
 
 def run_demo(output: Path, targets: Sequence[str], num_clips: int) -> list[ShiftResult]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from ..evaluation.figures import write_figures
 from ..evaluation.measurement import Measurement
 from .clips import ACTIONS, DEFAULT_TARGET, DOMAIN_SUMMARIES
-from .demo import ShiftResult
+from .shift_results import ShiftResult
 
 
 def write_demo_figures(output: Path, found: Sequence[ShiftResult], measurements: Sequence[Measurement]) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from ..cli import OneLineParser
+from ..one_line_parser import OneLineParser
 
 
 if TYPE_CHECKING:

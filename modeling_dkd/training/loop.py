@@ -226,7 +226,8 @@ def find_towers(
 ) -> tuple[Tower, Tower | None]:
     """The video encoder, and the text encoder where it is trained."""
     model = encoder.model
-    first_clip = encoder.reader.normalise(encoder.reader(record.path)[0][None, :1]).to(model.device)
+    num_frames = encoder.processor.clip_frames or 1
+    first_clip = encoder.reader.normalise(encoder.reader(record.path)[0][None, :num_frames]).to(model.device)
     video = find_tower(model.backbone, lambda: model.get_video_features(first_clip))
     if not config.recipe.train_text_encoder:
         return video, None

@@ -135,6 +135,6 @@ def _embedding_set(
         "split": split,
         "frames": views,
         "preprocessing": encoder.preprocessing,
-        "logit_scale": float(encoder.model.head.logit_scale.detach()),
+        "logit_scale": encoder.logit_scale,
     }
     return EmbeddingSet(clips.video_embeds, clips.labels(part.records), texts, metadata)

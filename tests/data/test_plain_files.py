@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from modeling_dkd.data.plain_files import parse_yaml, read_json, read_yaml
+from modeling_dkd.data.plain_files import parse_yaml, read_json, read_table, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,32 @@ def test_a_json_file_gives_its_content_or_its_name(tmp_path, content):
     assert read_json(path) == {"a": 1}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_table_is_read_as_spreadsheets_write_it(encoding, delimiter, line_end, tmp_path):
+    path = tmp_path / "table.csv"
+    lines = [["Path ", " LABEL", "more"], ['"a, b; c\td.mp4"', " é ", "1"], [], ["b.mp4", "walk"]]
+    path.write_bytes(line_end.join(delimiter.join(line) for line in lines).encode(encoding))
+    columns, rows = read_table(path)
+    assert columns == ["path", "label", "more"]
+    assert [(line, row["path"], row["label"].strip(), row["more"]) for line, row in rows] == [
+        (2, "a, b; c\td.mp4", "é", "1"),
+        (4, "b.mp4", "walk", ""),
+    ]
+
+
+def test_a_table_that_is_none_is_named(tmp_path):
+    path = tmp_path / "table.csv"
+    for content in (b"path\n\xff\xfe\n", b'path\n"' + b"a" * 200_000):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"cannot read .*table\.csv"):
+            read_table(path)
+    path.write_bytes(b"")
+    assert read_table(path) == ([], [])
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    for read in (read_json, read_yaml):
+    for read in (read_json, read_table, read_yaml):
         with pytest.raises(ValueError, match=r"cannot read .*absent: .*No such file"):
             read(tmp_path / "absent")

@@ -164,6 +164,17 @@ def test_a_csv_gives_classes_groups_and_splits(tmp_path):
     assert index.split == "1"
 
 
+def test_a_csv_of_a_spreadsheet_elsewhere_gives_the_same(tmp_path):
+    touch(tmp_path, "clips/a, b.mp4", "clips/c.mp4")
+    file = tmp_path / "list.csv"
+    file.write_bytes('Path;Label;Split\r\nclips\\a, b.mp4;run;Train\r\n"clips/c.mp4";fall;TEST\r\n'.encode("utf-16"))
+    index = csv_index(file)
+    assert {(record.path, record.label, record.split) for record in index.records} == {
+        (str(tmp_path / "clips/a, b.mp4"), 1, "train"),
+        (str(tmp_path / "clips/c.mp4"), 0, "test"),
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

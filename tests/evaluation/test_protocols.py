@@ -1,5 +1,3 @@
-import importlib.util
-
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -87,17 +85,11 @@ def test_pooled_is_the_unit_mean_of_unit_parts():
     assert [t.shape for t in (task.pooled().domain, task.pooled().test, task.pooled().text)] == [(1, 2)] * 3
 
 
-def test_splits_are_those_of_the_shared_protocols(data_dir):
-    path = data_dir.parent / "protocols.py"
-    if not path.is_file():
-        pytest.skip(f"no {path} to compare with")
-    spec = importlib.util.spec_from_file_location("shared_protocols", path)
-    shared = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(shared)
+def test_splits_are_those_of_the_shared_protocols(protocols):
     labels = labels_of(400, 23)
     videos = normalize(torch.randn(400, 6, generator=torch.Generator().manual_seed(1)), dim=-1)
     ours = list(splits(labels, 23, DEFAULT_PROTOCOLS, num_seeds=3))
-    theirs = list(shared.splits(videos, labels, 23, seeds=3))
+    theirs = list(protocols.splits(videos, labels, 23, seeds=3))
     assert len(ours) == len(theirs) == 13
     for mine, (protocol, seed, domain, test, test_labels) in zip(ours, theirs, strict=True):
         assert (mine.protocol, mine.seed) == (protocol, seed)
@@ -105,20 +97,14 @@ def test_splits_are_those_of_the_shared_protocols(data_dir):
         assert videos[mine.test].equal(test)
         assert labels[mine.test].equal(test_labels)
     for seed in range(5):
-        assert half_asked(23, seed).equal(shared.half_asked(23, seed))
+        assert half_asked(23, seed).equal(protocols.half_asked(23, seed))
 
 
-def test_measures_are_those_of_the_shared_protocols(data_dir):
-    path = data_dir.parent / "protocols.py"
-    if not path.is_file():
-        pytest.skip(f"no {path} to compare with")
-    spec = importlib.util.spec_from_file_location("shared_protocols", path)
-    shared = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(shared)
+def test_measures_are_those_of_the_shared_protocols(protocols):
     generator = torch.Generator().manual_seed(0)
     labels, logits = labels_of(90, 7), torch.randn(90, 3, generator=generator)
     found = search_scores(logits, labels, torch.tensor([1, 3, 5]))
-    assert 100 * found["map"] == pytest.approx(shared.mean_average_precision(logits, labels, [1, 3, 5]), abs=1e-4)
+    assert 100 * found["map"] == pytest.approx(protocols.mean_average_precision(logits, labels, [1, 3, 5]), abs=1e-4)
     asked = half_asked(7, 0)
     auroc = rejection(DKDHeadOutput(logits), torch.isin(labels, asked))["auroc"]
-    assert 100 * auroc == pytest.approx(shared.unknown_auroc(logits.softmax(1).amax(1), labels, asked), abs=1e-4)
+    assert 100 * auroc == pytest.approx(protocols.unknown_auroc(logits.softmax(1).amax(1), labels, asked), abs=1e-4)

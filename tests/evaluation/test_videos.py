@@ -185,7 +185,7 @@ def damage(video_folder):
     return {path.relative_to(video_folder).as_posix() for path in (*test[:3], *train[:2])}
 
 
-@pytest.mark.parametrize("num_workers", ["0", "2"])
+@pytest.mark.parametrize("num_workers", ["0", pytest.param("2", marks=pytest.mark.slow)])
 def test_damaged_clips_are_fatal_or_left_out_by_name(model_folder, video_folder, tmp_path, num_workers):
     damaged = damage(video_folder)
     given = (

@@ -154,6 +154,12 @@ class Handler(BaseHTTPRequestHandler):
         found = self.hub.repositories.get((type, repo))
         if found is None:
             self.answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+        elif found.private and (self.headers.get("Authorization") or "").removeprefix("Bearer ") not in (
+            WRITER,
+            READER,
+        ):
+            self.answer({"error": "Invalid username or password."}, 401, {"X-Error-Code": "RepoNotFound"})
+            return None
         return found
 
     def create(self) -> None:
@@ -162,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
         wanted = json.loads(self.body)
         key = f"{wanted.get('type') or 'model'}s", f"{wanted['organization']}/{wanted['name']}"
         if key in self.hub.repositories:
-            return self.answer({"error": "You already created this repo"}, 409)
+            return self.answer({"error": "You already created this repo", "url": f"{self.hub.url}/{key[1]}"}, 409)
         private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
         self.hub.repositories[key] = made = Repository(private=private)
         made.commit("main", {".gitattributes": (b"*.safetensors filter=lfs\n", False)})

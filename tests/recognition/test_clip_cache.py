@@ -22,7 +22,7 @@ def encoder():
 
 
 def embed(cache, folder, **options):
-    clips = list_clips([folder])
+    clips = list_clips([folder]).clips
     return clips, cache.embed(clips, Accelerator(cpu=True), num_workers=0, **options)
 
 
@@ -32,6 +32,7 @@ def test_each_clip_is_embedded_once_and_again_only_when_it_changed(encoder, tmp_
     cache = ClipCache(tmp_path / "cache", encoder)
     clips, run = embed(cache, tmp_path / "clips")
     assert (run.num_embedded, run.num_known, list(run.damaged)) == (9, 0, [str(tmp_path / "clips/bad.mp4")])
+    assert "bad.mp4" not in run.damaged[str(tmp_path / "clips/bad.mp4")]  # its name stands beside the reason
     sound = [clip for clip in clips if clip.path not in run.damaged]
     expected = torch.cat([encoder.embed_videos([encoder.reader(clip.path)[0]]) for clip in sound])
     torch.testing.assert_close(cache.gather(sound), expected)

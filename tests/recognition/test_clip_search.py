@@ -79,7 +79,7 @@ def test_a_damaged_clip_is_told_and_an_index_of_none_refused(clips, tmp_path):
     index = search_index([clips], None, OWN, cache_dir=tmp_path / "cache", num_workers=0)
     assert len(index.rows) == 12
     assert [Path(name).name for name in index.damaged] == ["bad.mp4"]
-    with pytest.raises(ValueError, match="none of the 1 clips can be read"):
+    with pytest.raises(ValueError, match=r"bad.mp4 cannot be read: "):
         search_index([clips / "bad.mp4"], None, OWN, cache_dir=tmp_path / "cache", num_workers=0)
     with pytest.raises(ValueError, match="the text to search for is empty"):
         index.search("  ")
@@ -173,7 +173,10 @@ def test_the_command_prints_matches_and_writes_tables_and_sheets(clips, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["red", "clips", "--sheet", "a.pdf"], "a sheet is a .png or a .html file"),
+        (["red", "clips", "--sheet", "a.pdf"], "--sheet a.pdf: give a name that ends in .png, .html or .htm"),
+        (["red", "clips", "--sheet", "clips"], "--sheet clips is a folder"),
+        (["red", "clips", "--output", "a.xlsx"], "--output a.xlsx: give a name that ends in .csv"),
+        (["red", "clips", "--output", "clips"], "--output clips is a folder"),
         (["red", "clips", "--stride", "2"], "--stride goes with --window"),
         ([" ", "clips"], "the text to search for is empty"),
         (["red", "nowhere"], "there is no file or folder nowhere"),

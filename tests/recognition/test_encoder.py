@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_dkd.recognition.encoder import MAX_SIDE, load_encoder
+from modeling_dkd.embedding.own_encoder import MAX_SIDE
+from modeling_dkd.recognition.encoder import load_encoder
 from modeling_dkd.video_frames import VideoReadError
 
 from .colour_clips import write_clip

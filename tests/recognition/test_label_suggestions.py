@@ -88,7 +88,7 @@ def test_the_table_is_filled_in_and_handed_back(clips, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     common = ["clips", "--classes", "red,green,blue", "--model", OWN, "--cache-dir", "cache", "--num-workers", "0"]
     assert main(["suggest", *common, "--count", "3", "--sheet", "look.html"]) == 0
-    assert "3 clips: fill in the column label of labels.csv" in capsys.readouterr().out
+    assert "3 clips to label: fill in the column label of labels.csv" in capsys.readouterr().out
     rows = rows_of(tmp_path / "labels.csv")
     assert [row["label"] for row in rows] == ["", "", ""]
     assert main(["suggest", *common]) == 2

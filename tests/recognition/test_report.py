@@ -67,6 +67,7 @@ def test_predictions_are_sorted_into_what_is_worth_a_look():
     assert [p.clip for p in report.unsure[:3]] == [f"clips/{n}.mp4" for n in (10, 11, 12)]
     assert [p.known for p in report.rejected] == [0.1, 0.2]
     assert report.classes[0].confidence == pytest.approx(0.545)
+    assert dict(report.rejected_below) == {n / 10: (0 if n == 1 else 1 if n == 2 else 2) for n in range(1, 10)}
 
 
 def test_thousands_of_clips_and_classes_stay_one_page(tmp_path):

@@ -53,7 +53,7 @@ def test_the_domain_is_fitted_to_the_windows_or_given(video, tmp_path):
     found = timeline([video], COLOURS, OWN, **options)
     assert found.head.is_fitted
     encoder = load_encoder(OWN)
-    (windows,), _ = embed_videos(list_clips([video]), encoder, tmp_path / "windows", 4.0, 2.0)
+    (windows,), _ = embed_videos(list_clips([video]).clips, encoder, tmp_path / "windows", 4.0, 2.0)
     texts = encoder.embed_texts(encoder.prompts(COLOURS))
     head = encoder.new_head().fit(windows.video_embeds, texts)
     best = head(windows.video_embeds, texts).logits_per_video.argmax(1)
@@ -112,11 +112,12 @@ def test_a_damaged_video_gives_what_can_be_read_and_others_are_named(video, tmp_
     empty.write_bytes(b"")
     found = timeline([broken, video, empty], COLOURS, OWN, adapt=False, cache_dir=tmp_path / "cache")
     by_name = {Path(t.path).name: t for t in found.timelines}
-    assert list(found.damaged) == [str(empty)]
+    assert found.damaged == {str(empty): "the file is empty"}
     assert by_name[video.name].segments[-1].label == "blue"
     assert by_name["broken.mp4"].segments[0].label == "red"
     assert by_name["broken.mp4"].remark
-    with pytest.raises(ValueError, match=r"none of the 1 clips can be read.*the file is empty"):
+    assert str(tmp_path) not in by_name["broken.mp4"].remark
+    with pytest.raises(ValueError, match=r"empty.mp4 cannot be read: the file is empty"):
         timeline([empty], COLOURS, OWN, cache_dir=tmp_path / "cache")
 
 
@@ -154,14 +155,14 @@ def test_what_is_known_makes_gaps():
         ({"stride": 5.0}, "leave out what is between them"),
         ({"switch_penalty": -1.0}, "must be 0 or more"),
         ({"reject_below": 1.0}, "known is a probability"),
-        ({"domain": "nowhere"}, "has no dkd_domain.safetensors"),
+        ({"domain": "nowhere"}, "--domain nowhere: there is no such folder; give a folder that dkd recognise"),
         ({"domain": "nowhere", "adapt": False}, "leave out one of both"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_decoded(options, message, video, tmp_path, monkeypatch):
     monkeypatch.setattr(window_embedding, "read_windows", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ValueError, match=message):
-        timeline([video], **({"classes": COLOURS, "encoder": OWN, "cache_dir": tmp_path} | options))
+        timeline([video], **({"classes": COLOURS, "model": OWN, "cache_dir": tmp_path} | options))
 
 
 def test_the_command_writes_every_file_and_names_what_it_could_not_read(video, tmp_path, monkeypatch, capsys):
@@ -197,6 +198,14 @@ def test_mistakes_are_one_line(arguments, message, video, tmp_path, capsys):
     said = capsys.readouterr().err
     assert message in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_chart_without_its_library_is_refused_before_the_work(video, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("modeling_dkd.recognition.timeline_command.find_spec", lambda _: None)
+    command = ["timeline", str(video), "--model", OWN, "--classes", "red,green", "--output", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "needs matplotlib" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_single_class_and_a_video_shorter_than_a_window(tmp_path):

@@ -190,8 +190,9 @@ def test_a_file_that_cannot_be_read_is_waited_for(monkeypatch):
         assert len(naps) < 50
 
     monkeypatch.setattr(folder_watch.time, "sleep", nap)
+    waiting = folder_watch.Waiting(interval=0, settle=0)
     batches = folder_watch.watch(
-        "clips", "red,green,blue", "log.csv", model=f"{OWN}:ColourEncoder", num_workers=0, interval=0, settle=0
+        "clips", "red,green,blue", "log.csv", model=f"{OWN}:ColourEncoder", num_workers=0, waiting=waiting
     )
     (prediction,) = next(batches)
     batches.close()

@@ -68,7 +68,8 @@ import sys
 sys.modules.update(dict.fromkeys({hidden}))
 from pathlib import Path
 import modeling_dkd.space.page
-from modeling_dkd.space.clip_jobs import ModelChoice, find_clips, follow_video, recognise_clips
+from modeling_dkd.recognition.encoder import ModelChoice
+from modeling_dkd.space.clip_jobs import find_clips, follow_video, recognise_clips
 from modeling_dkd.space.example_clips import make_examples
 from modeling_dkd.space.clip_folders import ClipFolders
 root = Path({str(tmp_path)!r})
@@ -83,6 +84,7 @@ assert find_clips(model, folder, names, "growing", examples.labels).files
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_examples_are_clips_of_one_domain_to_pick_and_to_fit(tmp_path):
     examples = make_examples(tmp_path)
     assert len(examples.shown) == NUM_SHOWN

@@ -5,7 +5,8 @@ import pytest
 from modeling_dkd.cli import main
 from modeling_dkd.embedding.embedding_cache import read_embeddings
 from modeling_dkd.synthetic.clips import ACTIONS, DEFAULT_TARGET, SHIFTS
-from modeling_dkd.synthetic.demo import QUICK_TARGETS, ShiftResult, markdown_table
+from modeling_dkd.synthetic.demo import QUICK_TARGETS
+from modeling_dkd.synthetic.shift_results import ShiftResult, markdown_table
 
 
 def result(gain, error):

@@ -142,7 +142,7 @@ def test_refreshing_nothing_is_refused(tmp_path, capsys):
 def test_the_embedded_checkpoint_recognises_source_clips():
     model = DKDCLIPModel.from_pretrained(CHECKPOINT)
     processor = DKDCLIPProcessor.from_pretrained(CHECKPOINT)
-    descriptions = describe_clips(SOURCE, 200, 2)
+    descriptions = describe_clips(SOURCE, 100, 2)
     labels = torch.tensor([ACTIONS.index(d.action) for d in descriptions])
     inputs = processor(videos=[render_clip(SOURCE, d) for d in descriptions], text=class_prompts(), num_frames=4)
     with torch.inference_mode():

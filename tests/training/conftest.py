@@ -34,11 +34,15 @@ def write_clip(path: Path, colour: tuple[int, int, int], seed: int) -> None:
         container.mux(stream.encode(None))
 
 
-@pytest.fixture(autouse=True)
-def _fresh_accelerator():
-    """Accelerate keeps one state a process; every test starts as a new process would."""
+def forget_processes():
+    """Accelerate keeps one state a process; what follows starts as a new process would."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    forget_processes()
 
 
 @pytest.fixture(scope="session")
@@ -57,16 +61,21 @@ def backbone_dir(tmp_path_factory):
     return save_tiny_clip(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture
-def options(clips_dir, backbone_dir, tmp_path):
-    """Options of a run of 2 epochs of 3 steps; tests change them before they are used."""
+def run_options(clips_dir: Path, backbone_dir: Path, output: Path) -> dict[str, dict]:
+    """Options of a run of 2 epochs of 3 steps."""
     return {
         "model": {"backbone": str(backbone_dir)},
         "data": {"dataset": "folder", "data_dir": str(clips_dir), "num_frames": 2, "num_workers": 0}
         | {"test_views": "2x1x1"},
         "recipe": {"epochs": 2, "batch_size": 6, "learning_rate": 1e-3},
-        "run": {"output_dir": str(tmp_path / "out")},
+        "run": {"output_dir": str(output)},
     }
+
+
+@pytest.fixture
+def options(clips_dir, backbone_dir, tmp_path):
+    """Options of a short run; tests change them before they are used."""
+    return run_options(clips_dir, backbone_dir, tmp_path / "out")
 
 
 @pytest.fixture

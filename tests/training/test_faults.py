@@ -14,10 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+import yaml
 from accelerate.utils import is_deepspeed_available
 from safetensors.torch import load_file
 
 from modeling_dkd.training.command import main
+
+from .conftest import forget_processes, run_options
 
 
 pytestmark = pytest.mark.slow
@@ -69,15 +72,25 @@ def same(found, expected):
     assert all(found[name].equal(tensor) for name, tensor in expected.items())
 
 
-@pytest.fixture
-def reference(config_file, options):
+@pytest.fixture(scope="session")
+def expected_weights(clips_dir, backbone_dir, tmp_path_factory):
     """Weights of the run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("reference")
+    options = run_options(clips_dir, backbone_dir, folder / "out")
+    options["recipe"]["epochs"] = 6
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(options))
+    forget_processes()
+    assert main(["--config", str(config)]) == 0
+    return weights(options)
+
+
+@pytest.fixture
+def reference(options, expected_weights):
+    """The same, for a run with these options that something will happen to."""
     options["recipe"]["epochs"] = 6
     options["run"]["checkpoint_minutes"] = 0
-    assert main(["--config", str(config_file())]) == 0
-    expected = weights(options)
-    shutil.rmtree(options["run"]["output_dir"])
-    return expected
+    return expected_weights
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -1,0 +1,1 @@
+"""DKD in the runtimes and the harnesses of others."""
