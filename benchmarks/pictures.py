@@ -8,7 +8,7 @@ reliability.png    how often a confidence was right, before and after, on the sa
 demo.webp          synthetic clips with the likeliest classes, before and after
 
 All of them fit on one random half, without labels, and show the other (protocol induct, seed 0). The demo shows the
-first test clips whose label the domain changed, for better or worse. docs/pictures/method.svg is drawn by hand.
+first test clips that only one of the two gets right. docs/pictures/method.svg is drawn by hand.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from modeling_dkd.evaluation.figures import BEFORE, BETTER, save_figure
 from modeling_dkd.evaluation.measurement import Plan, tasks
 from modeling_dkd.evaluation.methods.dkd import fitted_head, unfitted_head
 from modeling_dkd.evaluation.metrics import CALIBRATION_BINS, calibration_error
+from modeling_dkd.evaluation.protocols import logits_of
 from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import ACTIONS, DEFAULT_TARGET
 from modeling_dkd.synthetic.demo import NUM_CLIPS, VIEWS, embed_target
@@ -55,10 +56,14 @@ def before_and_after(embedded: EmbeddingSet) -> tuple[DKDHeadOutput, DKDHeadOutp
     return before, after, labels, split.test
 
 
+def is_right(output: DKDHeadOutput, labels: Tensor) -> Tensor:
+    """Which clips (N,) get their class."""
+    return logits_of(output).argmax(1) == labels
+
+
 def accuracy(output: DKDHeadOutput, labels: Tensor) -> float:
     """Top-1 as a fraction."""
-    assert output.logits_per_video is not None
-    return (output.logits_per_video.argmax(1) == labels).float().mean().item()
+    return is_right(output, labels).float().mean().item()
 
 
 def domain_figure(outputs: Sequence[DKDHeadOutput], labels: Tensor, names: Sequence[str]) -> Figure:
@@ -75,10 +80,14 @@ def domain_figure(outputs: Sequence[DKDHeadOutput], labels: Tensor, names: Seque
     for place, (step, output) in enumerate(zip(STEPS, outputs, strict=True), 1):
         axes = figure.add_subplot(1, 2, place)
         seen, texts = (_seen(embeds, directions[:2]) for embeds in (output.video_embeds, output.text_embeds))
-        axes.scatter(*seen.T, s=9, alpha=0.5, linewidth=0, color=[colours[label] for label in labels.tolist()])
+        axes.scatter(
+            seen[:, 0], seen[:, 1], s=9, alpha=0.5, linewidth=0, color=[colours[label] for label in labels.tolist()]
+        )
         for label, text in enumerate(texts):
             axes.plot(*torch.stack([text, seen[labels == label].mean(0)]).T, color=colours[label], linewidth=1.4)
-        axes.scatter(*texts.T, s=170, marker="*", color=colours, edgecolor=INK, linewidth=0.9, zorder=3)
+        axes.scatter(
+            texts[:, 0], texts[:, 1], s=170, marker="*", color=colours, edgecolor=INK, linewidth=0.9, zorder=3
+        )
         axes.set_title(f"{step}: {100 * accuracy(output, labels):.1f} % of {len(labels)} clips recognised")
         axes.set_xticks([])
         axes.set_yticks([])
@@ -92,8 +101,7 @@ def reliability_figure(outputs: Sequence[DKDHeadOutput], labels: Tensor) -> Figu
     figure = _figure(9, 5)
     grid = figure.add_gridspec(2, 2, height_ratios=(3, 1))
     for column, (step, output, colour) in enumerate(zip(STEPS, outputs, (BEFORE, BETTER), strict=True)):
-        assert output.logits_per_video is not None
-        confidence, guess = (values.numpy() for values in output.logits_per_video.double().softmax(1).max(1))
+        confidence, guess = (values.numpy() for values in logits_of(output).double().softmax(1).max(1))
         right = guess == labels.numpy()
         axes, counts = (figure.add_subplot(grid[row, column]) for row in range(2))
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
@@ -125,11 +133,10 @@ def demo_frames(
         draw = ImageDraw.Draw(board)
         draw.text((16, 12), f"the clip shows: {ACTIONS[label]}", INK, _font(15))
         for column, (step, output, share) in enumerate(zip(STEPS, outputs, shares, strict=True)):
-            assert output.logits_per_video is not None
             left = CLIP_SIDE + 44 + 256 * column
             draw.text((left, 40), step, INK, _font(15))
             draw.text((left, 60), f"right for {100 * share:.0f} % of all clips", "#59636e", _font(12))
-            _draw_bars(draw, left, output.logits_per_video[number].softmax(0), label)
+            _draw_bars(draw, left, logits_of(output)[number].softmax(0), label)
         pixels = read_frames(path, FRAMES).pixels.permute(0, 2, 3, 1).numpy()
         for picture in pixels:
             frame = board.copy()
@@ -144,12 +151,10 @@ def write_demo(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, tqdm(total=NUM_CLIPS, unit="clip") as progress:
         embedded = embed_target(encoder, DEFAULT_TARGET, Path(folder), NUM_CLIPS, progress)
         before, after, labels, places = before_and_after(embedded)
-        assert before.logits_per_video is not None
-        assert after.logits_per_video is not None
-        changed = before.logits_per_video.argmax(1) != after.logits_per_video.argmax(1)
-        shown = changed.nonzero()[:NUM_SHOWN, 0].tolist()
+        only_one = is_right(before, labels) != is_right(after, labels)
+        shown = only_one.nonzero()[:NUM_SHOWN, 0].tolist()
         clips = [Path(folder) / embedded.metadata["names"][places[number]] for number in shown]
-        picked = [DKDHeadOutput(output.logits_per_video[shown]) for output in (before, after)]
+        picked = [DKDHeadOutput(logits_of(output)[shown]) for output in (before, after)]
         shares = [accuracy(output, labels) for output in (before, after)]
         frames = demo_frames(clips, picked, labels[shown].tolist(), shares)
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0, quality=70, method=4)
