@@ -43,6 +43,9 @@ bench: $(READY)  ## ours beside what a user would write, docs/benchmarks.md; 20 
 growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, streams: docs/growth.md
 	$(BIN)/python benchmarks/growth.py
 
+pictures: $(READY)  ## docs/pictures: of the demo, and of the embeddings of real clips where DKD_DATA has them
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.pictures
+
 gpu-check: $(READY)  ## fit, forward, update, training, bfloat16, compile on CUDA beside the CPU; minutes on one GPU
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.gpu_check
 
@@ -87,4 +90,4 @@ style: $(READY)  ## format and mend what can be mended
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) .venv-matrix demo dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo card publish results bench growth gpu-check space wheel test test-slow test-all faults fuzz test-matrix quality style clean
+.PHONY: help setup demo card publish results bench growth gpu-check pictures space wheel test test-slow test-all faults fuzz test-matrix quality style clean
