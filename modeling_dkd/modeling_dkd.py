@@ -344,7 +344,7 @@ class DKDCLIPModel(PreTrainedModel):
             )
         clips = pixel_values if pixel_values.dim() == 6 else pixel_values.unsqueeze(1)
         clips = clips.to(self.backbone.dtype)
-        batch_size = len(clips)
+        batch_size = clips.shape[0]
         if takes_clips(self.backbone):
             return self._joint(embed_videos(self.backbone, clips.flatten(0, 1))).unflatten(0, (batch_size, -1))
         embeds = self._joint(embed_images(self.backbone, clips.flatten(0, 2))).unflatten(0, (batch_size, -1))

@@ -25,7 +25,10 @@ def package_imports() -> dict[Path, set[Path]]:
 
 
 def imported_files(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []  # is never run
         if isinstance(node, ast.ImportFrom) and node.level:
             base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
             names = [base / alias.name for alias in node.names]
@@ -47,7 +50,10 @@ def test_no_import_goes_back_up():
 
 
 def test_no_imports_form_a_circle():
-    TopologicalSorter(package_imports()).prepare()  # raises CycleError, which names the circle
+    """But for one: a model's code ships what sentence-transformers asks for, which loads the model when called."""
+    imports = package_imports()
+    imports[PACKAGE / "sentence_embedder.py"] -= {PACKAGE / "modeling_dkd.py"}
+    TopologicalSorter(imports).prepare()  # raises CycleError, which names the circle
 
 
 def test_every_room_has_a_level():

@@ -29,8 +29,8 @@ def test_several_clips_of_a_video_are_several_particles(tmp_path):
     assert (len(frames), remark) == (6, "")
     embeds = source.embed_clips([frames, frames])
     single = source_of(f"{OWN}:ColourEncoder")
-    assert embeds.shape == (2, 2, 27)
-    expected = torch.stack([single.embed_clips([part])[0] for part in frames.split(3)])
+    assert embeds.shape == (2, 6, 27)  # three of each view
+    expected = torch.cat([single.embed_clips([part])[0] for part in frames.split(3)])
     torch.testing.assert_close(embeds[1], expected)
     assert source.key() != single.key()
     with pytest.raises(ValueError, match="crops frames itself: give views 3x1x1, not 3x3x1"):

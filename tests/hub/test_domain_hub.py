@@ -41,6 +41,9 @@ HEAD = fitted()
 def online(api, hub, monkeypatch, tmp_path):
     """The local Hub as the one that everything asks, with somebody who may write logged in."""
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    # Made of the endpoint when the library is imported.
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + template[template.index("/{") :])
     monkeypatch.setenv("HF_TOKEN", WRITER)
     monkeypatch.chdir(tmp_path)
     return hub

@@ -53,11 +53,11 @@ def test_lists_of_other_programs_lead_to_the_clips_that_are_there(written, backs
     make(tmp_path / "a b", "it's 1.mp4")
     listed = written.format("a b/it's 1.mp4".replace("/", "\\" if backslashes else "/"))
     (tmp_path / "list.txt").write_bytes(f"{listed}\r\n gone.mp4 \r\n".encode("utf-16"))
-    found = [clip.path for clip in list_clips([tmp_path / "list.txt"])]
+    found = [clip.path for clip in list_clips([tmp_path / "list.txt"]).clips]
     assert found == [str(tmp_path / "a b/it's 1.mp4"), str(tmp_path / "gone.mp4")]
     make(tmp_path, "it's 1.mp4 7")
     (tmp_path / "list.txt").write_text("it's 1.mp4 7\n")  # as written, where that is there
-    assert [clip.name for clip in list_clips([tmp_path / "list.txt"])] == ["it's 1.mp4 7"]
+    assert [clip.name for clip in list_clips([tmp_path / "list.txt"]).clips] == ["it's 1.mp4 7"]
 
 
 def test_a_name_that_is_no_utf8_is_written_as_escapes_and_still_found(tmp_path):

