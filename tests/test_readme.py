@@ -32,6 +32,14 @@ def test_figures_are_those_of_the_measured_rows():
         assert re.findall(r"[+-]\d+\.\d", cells) == [f"{100 * value:+.1f}" for value in measured]
 
 
+def test_it_is_short_and_what_it_links_and_shows_is_there():
+    text = (REPOSITORY / "README.md").read_text()
+    assert len(text.splitlines()) <= 110
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert {"docs/pictures/demo.webp", "docs/pictures/method.svg"} < set(links)
+    assert all((REPOSITORY / link).is_file() for link in links)
+
+
 @pytest.mark.slow
 def test_the_first_example_runs_as_written_and_shows_a_gain(tmp_path):
     """In a folder with what `make demo` leaves, and with the code of the checkpoint instead of this package."""
