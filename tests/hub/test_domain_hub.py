@@ -111,7 +111,7 @@ def test_a_pickle_under_the_domains_name_is_not_loaded(online):
         DKDHead.from_pretrained(REPO)
 
 
-def test_what_cannot_be_fetched_is_one_clear_sentence(online, monkeypatch, tmp_path):
+def test_what_cannot_be_fetched_is_one_clear_sentence(online, pauses, monkeypatch, tmp_path):
     HEAD.push_to_hub(REPO, private=True)
     found = online.repositories["models", REPO]
     refused = {
