@@ -22,7 +22,7 @@ from .onnx_graphs import export_embeds_to_logits, export_frames_to_logits, quant
 README = Path(__file__).with_name("exported_readme.md")
 RUNNER = Path(run_graphs.__file__)
 # Largest difference from PyTorch, of cosines, embeddings and probabilities, with which float32 graphs are written.
-TOLERANCE = 1e-4
+TOLERANCE = 1e-3
 
 
 def export_folder(frozen: FrozenClasses, folder: Path, target: str, int8: bool = False) -> dict[str, Any]:
