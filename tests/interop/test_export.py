@@ -195,7 +195,7 @@ def test_int8_rounds_the_encoder_and_nothing_of_the_head(fitted, tmp_path):
     assert_same(found, of_rounded, model)
 
 
-@pytest.mark.parametrize("kind", ["siglip", "metaclip_2", "chinese_clip", "align", "vision_text_dual_encoder"])
+@pytest.mark.parametrize("kind", ["siglip", "metaclip_2", "chinese_clip", "vision_text_dual_encoder"])
 @torch.no_grad()
 def test_other_encoders_are_traced(kind, tmp_path):
     pytest.importorskip("onnxscript")
