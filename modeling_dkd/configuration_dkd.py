@@ -27,6 +27,8 @@ DEFAULT_PROJECTION_DIM = 512
 DEFAULT_LOGIT_SCALE = 100.0
 # Where transformers puts code that came with a checkpoint.
 REMOTE_CODE = "transformers_modules."
+# Dual encoders that AutoModel does not choose, though it is they that the checkpoint holds.
+RETRIEVAL_CLASSES = ("BlipForImageTextRetrieval",)
 
 
 class DKDCLIPConfig(PreTrainedConfig):
@@ -209,7 +211,7 @@ def _projection_dim(backbone: Any) -> int | None:
     text_config = getattr(backbone, "text_config", None)
     # SigLIP has no common entry: its text head ends in projection_size, which equals the vision width.
     named = getattr(backbone, "projection_dim", None) or getattr(text_config, "projection_size", None)
-    if "BlipForImageTextRetrieval" in (getattr(backbone, "architectures", None) or ()):
+    if set(RETRIEVAL_CLASSES) & set(getattr(backbone, "architectures", None) or ()):
         named = backbone.image_text_hidden_size
     return named
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 from transformers.dynamic_module_utils import custom_object_save
 
+from .configuration_dkd import REMOTE_CODE, RETRIEVAL_CLASSES
+
 
 SIMILARITY_PARAMETERS = ("logit_scale", "logit_bias", "temperature", "temp")
 VIDEO_METHODS = ("get_video_features", "get_video_embeddings", "get_vid_features")
@@ -24,8 +26,6 @@ FRAME_COUNTS = ("num_frames", "num_video_frames", "video_input_num_frames")
 EMBEDDINGS = ("pooler_output", "visual_proj", "text_proj")
 # Their features have a row a token, of which the first stands for the whole.
 FIRST_TOKEN = ("flava",)
-# Dual encoders that AutoModel does not choose, though it is they that the checkpoint holds.
-RETRIEVAL_CLASSES = ("BlipForImageTextRetrieval",)
 # Encoders whose methods releases of transformers define inside another, where nobody can call them.
 METHODS_LOST = ("PeVideoModel",)
 # Options of `from_pretrained` that say where files come from.
@@ -72,7 +72,7 @@ def new_dual_encoder(config: Any) -> Any:
 
 def has_own_code(part: Any) -> bool:
     """Whether this configuration or encoder is of a class that came with a checkpoint."""
-    return type(part).__module__.startswith("transformers_modules.")
+    return type(part).__module__.startswith(REMOTE_CODE)
 
 
 def save_own_code(backbone: Any, folder: Any) -> None:

@@ -89,24 +89,26 @@ def fit_known(scores: Tensor, all_reduce: AllReduce = lambda sums: sums) -> Know
         all_reduce: Sums a tensor over processes that each hold a part of the videos.
     """
 
-    def total(*per_video: Tensor) -> list[Tensor]:
-        sums = torch.stack([values.sum(dtype=torch.float64) for values in per_video])
-        return list(all_reduce(sums).to(scores.dtype))
+    def total(*per_video: Tensor) -> Tensor:
+        return all_reduce(torch.stack([values.sum(dtype=torch.float64) for values in per_video]))
 
     best, second = (scores.sort(1, descending=True).values[:, i : i + 1] for i in (0, 1))
-    high, low, variance, share = (scores.new_tensor(value) for value in (3.0, 1.0, 1.0, 0.5))
+    both = torch.cat([best, second], 1)
+    num_videos = total(torch.ones_like(best))[0]
+    high, low, variance, share = num_videos.new_tensor([3.0, 1.0, 1.0, 0.5])
     for _ in range(50):
         slope = (high - low) / variance
         offset = share.logit() - slope * (high + low) / 2
         assigned = (slope * best + offset).sigmoid()
-        other = torch.cat([best, second], 1)
-        weight = torch.cat([1 - assigned, assigned.expand_as(second)], 1)
-        num_high, sum_high, num_low, sum_low = total(assigned, assigned * best, weight, weight * other)
-        # One pseudo-video of each kind keeps both possible.
-        share = (num_high + 1) / (total(torch.ones_like(best))[0] + 2)
+        by_chance = torch.cat([1 - assigned, assigned.expand_as(second)], 1)
+        weighted = [weight * value for weight, value in ((assigned, best), (by_chance, both))]
+        squares = assigned * best.square(), by_chance * both.square()
+        num_high, num_low, sum_high, sum_low, *sum_squares = total(assigned, by_chance, *weighted, *squares)
+        # One pseudo-video of each kind, at the start's mean and deviation, keeps both possible.
+        share = (num_high + 1) / (num_videos + 2)
         high, low = (sum_high + 3) / (num_high + 1), (sum_low + 1) / (num_low + 1)
-        (squares,) = total((assigned * (best - high).square()).sum(1) + (weight * (other - low).square()).sum(1))
-        variance = (squares + 2) / (num_high + num_low + 2)
-    confidence, num_videos = total((slope * scores).softmax(1).amax(1), torch.ones_like(best))
+        deviations = sum(sum_squares) - 2 * (high * sum_high + low * sum_low) + high**2 * num_high + low**2 * num_low
+        variance = (deviations + 2) / (num_high + num_low + 2)
+    confidence = total((slope * scores).softmax(1).amax(1))[0]
     known = torch.minimum(share * (num_videos + 1) / (confidence + 1), (num_videos + 1) / (num_videos + 2))
-    return KnownModel(slope, offset, (known - share) / (1 - share))
+    return KnownModel(*(value.to(scores.dtype) for value in (slope, offset, (known - share) / (1 - share))))

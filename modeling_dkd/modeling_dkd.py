@@ -19,11 +19,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
-from .configuration_dkd import DKDCLIPConfig
+from .configuration_dkd import RETRIEVAL_CLASSES, DKDCLIPConfig
 from .dkd_head import DKDHead
 from .domain_file import FORMAT_VERSION, give_usual_mode, no_domain
 from .dual_encoder import (
-    RETRIEVAL_CLASSES,
     check_dual_encoder,
     embed_images,
     embed_texts,

@@ -3,8 +3,7 @@
 What a sample is taken for depends on what is known of the domain. In a stream the first samples come when nothing is
 known yet, and a mixture that never looks at them again holds on to its first mistakes. So the last
 `RECENT_SAMPLES` are kept, and the mixture is fitted to them from the texts on whenever the domain has grown by
-`REFIT_GROWTH`. Up to that
-many samples a stream ends where one `fit` to all of them does, in whatever order they came.
+`REFIT_GROWTH`. Up to that many samples a stream ends where one `fit` to all of them does, in whatever order they came.
 """
 
 from dataclasses import dataclass, fields, replace

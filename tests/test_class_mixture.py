@@ -417,6 +417,15 @@ def test_without_second_moments_covariance_and_temperature_stay():
     assert moved.temperature == mixture.temperature
 
 
+@pytest.mark.parametrize(("per_class", "expected"), [(1, 100.0), (2, 25.0), (5, 4.0), (10, 1.0), (20, 1.0)])
+def test_with_labels_the_temperature_falls_with_the_square_of_the_samples(per_class, expected):
+    texts = toy_domain().texts
+    labels = torch.arange(len(texts)).repeat(per_class)
+    videos = toy_domain(len(labels), seed=2).videos
+    _, mixture, *_ = fit(videos, texts, labels)
+    assert float(mixture.temperature) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("num_samples", [100, 2000])
 def test_the_effective_dimension_is_corrected_for_the_number_of_samples(num_samples):
     """Ten axes with variance 1 and 100 with 0.01: 11^2 / 10.01, but for the prior; the samples' own ratio is less."""

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from modeling_dkd import DKDCLIPConfig, DKDHead
+from modeling_dkd.class_mixture import ROUNDING_VARIANCE
 from modeling_dkd.known_classes import KnownModel, fit_known, known_directions
 from modeling_dkd.mixture_options import MixtureOptions
 from tests.toy_domain import toy_domain
@@ -22,13 +23,16 @@ def fitted_head(texts=TEXTS, videos=VIDEOS):
 
 
 def test_scores_have_mean_0_and_variance_1_over_the_domain():
-    """For any text, whether it was fitted or not."""
+    """For any text, whether it was fitted or not; but for what rounding may hide."""
     mean, second_moment = domain_of(VIDEOS)
     texts = torch.cat([TEXTS, toy_domain(seed=3).texts]).double()
     directions = known_directions(texts, TEXTS.double(), mean, second_moment, OPTIONS)
     scores = (VIDEOS.double() - mean) @ directions.T
     torch.testing.assert_close(scores.mean(0), torch.zeros(len(texts)).double(), rtol=0, atol=1e-8)
-    torch.testing.assert_close(scores.square().mean(0), torch.ones(len(texts)).double(), rtol=1e-4, atol=0)
+    along = (VIDEOS.double() - mean) @ (texts - OPTIONS.common_share_of(8) * TEXTS.double().mean(0)).T
+    variances = along.square().mean(0)
+    expected = variances / (variances + ROUNDING_VARIANCE)
+    torch.testing.assert_close(scores.square().mean(0), expected, rtol=1e-6, atol=0)
 
 
 def planted_scores(share, num_videos=4000, num_classes=12):
@@ -52,6 +56,14 @@ def test_a_planted_share_is_found_and_probabilities_are_calibrated(share):
     assert float(probability.mean()) == pytest.approx(float(known.float().mean()), abs=0.03)
     for group in (probability > 0.9, probability <= 0.9):
         assert float(known[group].float().mean()) == pytest.approx(float(probability[group].mean()), abs=0.1)
+
+
+def test_known_videos_alone_show_what_chance_looks_like():
+    """By their second best texts: with all of a domain known, videos of none are told apart all the same."""
+    scores, _ = planted_scores(1.0)
+    model, others = fit_known(scores), planted_scores(0.0)[0]
+    assert float(probability_of(scores, model).mean()) > 0.98
+    assert float(probability_of(others, model).mean()) < 0.5
 
 
 def test_where_texts_are_hard_to_tell_apart_videos_that_stand_out_little_may_be_known_too():

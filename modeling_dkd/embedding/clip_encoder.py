@@ -1,6 +1,5 @@
 """A dual encoder with its processor, as clip embedding uses it: files to frames, frames and prompts to embeddings."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ..modeling_dkd import DKDCLIPModel
 from ..open_clip_backbone import PREFIX as OPEN_CLIP
 from ..processing_dkd import DKDCLIPProcessor
 from ..video_frames import read_frames
+from .tensor_files import digest_of_tensors
 
 
 @dataclass(frozen=True)
@@ -197,11 +197,7 @@ def is_repository_name(name: str) -> bool:
 
 def _hash_of_weights(model: DKDCLIPModel) -> str:
     """SHA-256 over names, types and values of the backbone's tensors: a fitted head embeds clips as before."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.backbone.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(values.numpy().data)
+    digest = digest_of_tensors(model.backbone.state_dict())
     architecture = _without_origin(model.backbone.config.to_dict())
     digest.update(json.dumps(architecture, sort_keys=True, default=str).encode())
     return digest.hexdigest()

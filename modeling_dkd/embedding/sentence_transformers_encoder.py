@@ -1,6 +1,5 @@
 """CLIP models of sentence-transformers as a source of embeddings: "sentence_transformers:NAME", or a folder."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from .own_encoder import OwnEncoder
+from .tensor_files import digest_of_tensors
 
 
 PREFIX = "sentence_transformers:"
@@ -63,14 +63,5 @@ def load_sentence_transformers(name: str, views: str | None, revision: str | Non
     if not model.supports("image") or not model.supports("text"):
         raise ValueError(f"{name} does not embed both images and texts; give a CLIP model such as clip-ViT-B-32")
     shown = Path(place).resolve().name if Path(place).is_dir() else place
-    key = {"encoder": f"sentence_transformers:{shown}", "weights": _hash_of_weights(model)}
+    key = {"encoder": f"sentence_transformers:{shown}", "weights": digest_of_tensors(model.state_dict()).hexdigest()}
     return OwnEncoder(SentenceTransformersEncoder(model, shown), name, shown, views, key)
-
-
-def _hash_of_weights(model: Any) -> str:
-    """SHA-256 over names and values of all tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

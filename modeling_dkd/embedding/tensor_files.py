@@ -1,5 +1,6 @@
 """Write safetensors files whole or not at all, with equal bytes for equal contents."""
 
+import hashlib
 import json
 import os
 import struct
@@ -7,12 +8,23 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..domain_file import give_usual_mode
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> Any:
+    """A SHA-256 over names, dtypes, shapes and values, in the order of the names, to which more may be added."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

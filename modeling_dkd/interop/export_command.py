@@ -58,10 +58,12 @@ def main(argv: list[str]) -> int:
 
     if args.to == "openvino":
         import openvino  # noqa: F401
+    from ..recognition.command_options import without_bars_of_loading
     from .export_folder import export_folder
     from .frozen_classes import freeze_classes
 
-    frozen = freeze_classes(args.model, args.revision, args.domain, args.classes, args.templates, args.frames)
+    with without_bars_of_loading():
+        frozen = freeze_classes(args.model, args.revision, args.domain, args.classes, args.templates, args.frames)
     print(f"exporting {frozen.name}: {len(frozen.class_names)} classes, {frozen.num_frames} frames a clip", flush=True)
     about = export_folder(frozen, args.folder, args.to, args.int8)
     differences = ", ".join(f"{name} {value:.0e}" for name, value in about["largest_difference"].items())

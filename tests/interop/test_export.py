@@ -56,9 +56,7 @@ def assert_same(found, expected, model):
     found = found | {"logits_per_video": found["logits_per_video"] / float(model.head.logit_scale.detach())}
     assert {"logits_per_video", "moved_video_embeds", "strength", "known"} <= found.keys()
     for name in found.keys() & named.keys():
-        # Of random videos, which lie a hundred deviations out, `known` is a steep function.
-        atol = 1e-3 if name == "known" else 1e-5
-        np.testing.assert_allclose(found[name], named[name].detach().numpy(), rtol=0, atol=atol, err_msg=name)
+        np.testing.assert_allclose(found[name], named[name].detach().numpy(), rtol=0, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("num_videos", [1, 2, 5])
@@ -79,7 +77,8 @@ def test_embeddings_give_the_logits_of_the_head_for_any_classes(exported, shape)
     num_videos, num_frames, num_classes, num_prompts = shape
     generator = torch.Generator().manual_seed(3)
     dim = model.config.projection_dim
-    videos = torch.randn(num_videos, num_frames, dim, generator=generator)
+    # Not far from the domain: a hundred deviations out `known` shows the rounding of scores.
+    videos = model.head.domain_mean + 0.1 * torch.randn(num_videos, num_frames, dim, generator=generator)
     texts = torch.randn(num_classes, num_prompts, dim, generator=generator)
     texts[-1] = model.head.fitted_texts[1]
     assert_same(graphs.compare(videos.numpy(), texts.numpy()), model.head(videos, texts), model)
@@ -237,5 +236,5 @@ def test_what_does_not_fit_is_told(fitted, tmp_path, capsys):
         assert main(["export", str(folder / name), *options, str(tmp_path / target)]) == 2
         said = capsys.readouterr().err
         assert message in said, said
-        assert said.splitlines()[-1].startswith("error: ")
+        assert said.startswith("error: ")
         assert not (tmp_path / "new").exists()

@@ -182,6 +182,13 @@ def test_clips_of_none_of_the_classes_get_no_label(capsys):
     assert run("clips", "--classes", "red,green,blue", "--reject-below", "1") == 1
     sound = [row for row in rows() if not row["error"]]
     assert all((not row["label"]) == (float(row["known"]) < 1) for row in sound)
+    run("clips", "--classes", "red,green,blue", "--save-domain", "domain")
+    for path in [*Path("clips").glob("*blue*"), *Path("clips").glob("*green*")]:
+        path.unlink()
+    capsys.readouterr()
+    assert run("clips", "--domain", "domain", "--classes", "blue,green", "--reject-below", "0.5") == 1
+    assert not any(row["label"] for row in rows())
+    assert "all of 6 clips rejected" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
