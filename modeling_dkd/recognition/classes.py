@@ -10,6 +10,16 @@ from ..data.plain_files import read_table, read_text
 from .clip_listing import Clip, shown
 
 
+def require_classes(classes: object, domain: object) -> None:
+    """Refuse a question without classes: none are given, and there is no domain that has some.
+
+    Raises:
+        ValueError: So it is.
+    """
+    if classes is None and domain is None:
+        raise ValueError("no classes: give --classes, a file with one class a line, or names with commas between them")
+
+
 def read_classes(given: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     """Names of the classes.
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from ..data.prompts import TEMPLATE_SETS
 from ..one_line_parser import OneLineParser
+from .classes import read_classes
+from .clip_listing import list_clips
 
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -139,14 +141,28 @@ def run_command(
     """
     args = parser.parse_args(argv)
     try:
+        look_at(args)
         with without_bars_of_loading():
             return run(args)
     except (ValueError, OSError) as error:
-        say("error", " ".join(str(error).split()))
+        if is_main_process():  # the others have the same to say
+            say("error", " ".join(str(error).split()))
         return 2
     except KeyboardInterrupt:
         say("error", f"interrupted; {kept}")
         return 130
+
+
+def look_at(args: argparse.Namespace) -> None:
+    """Refuse what can be seen to be wrong before seconds of imports; the functions look again.
+
+    Raises:
+        ValueError: A path does not exist or holds no video, or the classes cannot be read.
+    """
+    if getattr(args, "paths", None):
+        list_clips(args.paths)
+    if args.classes is not None:
+        read_classes(args.classes)
 
 
 def is_main_process() -> bool:
@@ -207,6 +223,17 @@ def not_negative(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def duration(text: str) -> float:
+    """A number of seconds above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return number
 
 
 def share(text: str) -> float:

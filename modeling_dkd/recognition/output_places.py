@@ -2,7 +2,25 @@
 
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+
+TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
+SHEET_ENDINGS = (".png", ".html", ".htm")
+
+
+def table_to_write(path: str | os.PathLike[str]) -> Path:
+    """The path of a table to come, its folder made.
+
+    Raises:
+        ValueError: As in `file_to_write`, or what writes Parquet is not installed.
+        OSError: Nobody may write there.
+    """
+    table = file_to_write("--output", path, TABLE_ENDINGS)
+    if table.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise ValueError(f"--output {table}: Parquet needs pyarrow; run: pip install pyarrow, or write .csv or .jsonl")
+    return table
 
 
 def file_to_write(option: str, path: str | os.PathLike[str], endings: Sequence[str]) -> Path:

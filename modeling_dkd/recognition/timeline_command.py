@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.counting import counted
+from .classes import require_classes
 from .command_options import (
     add_class_options,
     add_model_options,
@@ -13,11 +14,13 @@ from .command_options import (
     add_work_options,
     asked_by,
     command_parser,
+    duration,
     printable,
     run_command,
     share,
     tell,
 )
+from .output_places import folder_to_fill
 
 
 if TYPE_CHECKING:  # seconds of imports, which --help need not wait for
@@ -50,11 +53,13 @@ def build_parser() -> argparse.ArgumentParser:
     add_class_options(parser)
     add_model_options(parser)
     windows = parser.add_argument_group("windows")
-    windows.add_argument("--window", type=float, default=4.0, metavar="SECONDS", help="length of each (default: 4)")
-    windows.add_argument("--stride", type=float, metavar="SECONDS", help="from one to the next (default: half of it)")
+    windows.add_argument("--window", type=duration, default=4.0, metavar="SECONDS", help="length of each (default: 4)")
+    windows.add_argument(
+        "--stride", type=duration, metavar="SECONDS", help="from one to the next (default: half of it)"
+    )
     windows.add_argument(
         "--switch-penalty",
-        type=float,
+        type=penalty,
         metavar="NATS",
         help="what a change of label costs: 0 nothing, 4 some, 10 much (default: chosen without labels, so that "
         "windows predict their neighbours best)",
@@ -86,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    require_classes(args.classes, args.domain)
     formats = [name.strip().lower() for name in args.formats.split(",") if name.strip()]
     unknown = sorted(set(formats) - set(FORMATS))
     if unknown or not formats:
@@ -96,8 +102,6 @@ def _run(args: argparse.Namespace) -> int:
             'the chart (png) needs matplotlib, which is not installed; run: pip install "modeling-dkd[eval]", or '
             f"leave it out: --formats {others}"
         )
-    from .output_places import folder_to_fill
-
     folder_to_fill("--output", args.output)
     from .timelines import timeline
 
@@ -121,6 +125,17 @@ def _run(args: argparse.Namespace) -> int:
         print(f"  {printable(str(args.output / stem))}.{formats[-1]}")
         notes += [f"{of_video.video}: {of_video.remark}"] if of_video.remark else []
     return tell(found.damaged, notes)
+
+
+def penalty(text: str) -> float:
+    """A number of nats, 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0, such as 4")
+    return number
 
 
 def free_stem(stem: str, taken: set[str]) -> str:
