@@ -124,7 +124,7 @@ def predict(
     output = head(video_embeds, question.text_embeds)
     probabilities = output.logits_per_video.softmax(1)
     before = plain(video_embeds, question.text_embeds).logits_per_video.softmax(1).max(1)
-    best = probabilities.sort(dim=1, descending=True, stable=True)  # classes of one text in the order asked, as zero-shot
+    best = probabilities.sort(dim=1, descending=True, stable=True)  # of equal ones the first asked, as zero-shot
     known = getattr(output, "known", None)
     found = []
     for row, name in enumerate(names):
