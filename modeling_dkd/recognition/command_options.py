@@ -3,8 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +141,7 @@ def run_command(
     args = parser.parse_args(argv)
     try:
         look_at(args)
-        with without_bars_of_loading():
-            return run(args)
+        return run(args)
     except (ValueError, OSError) as error:
         if is_main_process():  # the others have the same to say
             say("error", " ".join(str(error).split()))
@@ -168,25 +166,6 @@ def look_at(args: argparse.Namespace) -> None:
 def is_main_process() -> bool:
     """Whether this is the one of the launched processes that says and writes what came out."""
     return os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def without_bars_of_loading() -> Iterator[None]:
-    """Weights are loaded without the bars of transformers, which tell the user nothing; downloads keep theirs."""
-    from transformers.utils import logging
-
-    def plain(make: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
-        return (
-            make(*args, **options, disable=True)
-            if options.get("desc") == "Loading weights"
-            else make(*args, **options)
-        )
-
-    before = logging.set_tqdm_hook(plain)
-    try:
-        yield
-    finally:
-        logging.set_tqdm_hook(before)
 
 
 def say(kind: str, text: str) -> None:

@@ -1,10 +1,13 @@
 """Why labels may be worth little, each said in one line with what to do."""
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch.nn.functional import normalize
 
+from .. import embedding_inputs
 from ..data.counting import counted
 from .predictions import Prediction, Question
 
@@ -12,6 +15,8 @@ from .predictions import Prediction, Question
 DESCRIBE = 'write a JSON file {"class": "a sentence that describes it", ...} and name it with --descriptions'
 # Mean text embeddings nearer than this are one text to the encoder.
 SAME_TEXT_COSINE = 0.99999
+# The smallest domain that is measured, beside plain zero-shot: `few` in docs/results.md.
+FEW_CLIPS = 64
 # Share of the way from guessing to certainty below which mean confidence counts as guessing.
 CHANCE_SHARE = 0.05
 # Share of the clips in one class from which on it is remarkable.
@@ -29,6 +34,30 @@ def same_texts(question: Question) -> list[list[str]]:
         else:
             group.append(row)
     return [[question.class_names[row] for row in group] for group in groups if len(group) > 1]
+
+
+def same_text_doubts(question: Question) -> list[str]:
+    """Which classes cannot be told apart because their texts have the same embedding, a line a group."""
+    doubts = []
+    for group in same_texts(question):
+        named = ", ".join(group[:5]) + (" ..." if len(group) > 5 else "")
+        doubts.append(
+            f"{len(group)} classes have the same text embedding ({named}), so clips of them cannot be told apart; the "
+            f"model may not know these words, so say it in others: {DESCRIBE}"
+        )
+    return doubts
+
+
+@contextmanager
+def without_log_of_same_texts() -> Iterator[None]:
+    """What a head logs of classes with one text `same_text_doubts` say, with what to do."""
+    logger = logging.getLogger(embedding_inputs.__name__)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def require_different_texts(question: Question, encoder: str) -> None:
@@ -56,13 +85,7 @@ def doubts_about(
         reject_below: Below which `known` a clip is rejected.
     """
     num_classes, clips = len(question.class_names), counted(len(found), "clip")
-    doubts = []
-    for group in same_texts(question):
-        named = ", ".join(group[:5]) + (" ..." if len(group) > 5 else "")
-        doubts.append(
-            f"{len(group)} classes have the same text embedding ({named}), so clips of them cannot be told apart; the "
-            f"model may not know these words, so say it in others: {DESCRIBE}"
-        )
+    doubts = same_text_doubts(question)
     if num_classes == 1:
         doubts.append(
             "only one class is asked, so every clip gets it; name at least one more, such as what else happens there, "
@@ -73,6 +96,12 @@ def doubts_about(
             f"the domain is only {counted(num_fitted, 'clip')} for {num_classes} classes and can tell little; add "
             "more clips of the same place, use a domain that an earlier run saved (--domain FOLDER), or compare with "
             "what the model says alone (--no-adapt)"
+        )
+    elif num_fitted is not None and num_fitted < FEW_CLIPS:
+        doubts.append(
+            f"the domain is only {counted(num_fitted, 'clip')}, too few to be sure that each label is better than the "
+            "model's own, which stands beside it as zero_shot_label; give a few hundred clips of the same place, or a "
+            "domain that an earlier run saved (--domain FOLDER)"
         )
     mean = sum(p.confidence or 0.0 for p in found) / len(found)
     chance = 1 / num_classes

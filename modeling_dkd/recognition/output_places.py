@@ -1,6 +1,7 @@
 """Where results may go: looked at before the work, not after it."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,7 +46,9 @@ def file_to_write(option: str, path: str | os.PathLike[str], endings: Sequence[s
         choice = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{option} {path}: give a name that ends in {choice}")
     _make_folder(option, path, path.parent)
-    _require_writable(option, path, path if path.exists() else path.parent)
+    _require_writable(option, path, path.parent)
+    if path.exists():
+        _require_writable(option, path, path)
     return path
 
 
@@ -76,5 +79,12 @@ def _make_folder(option: str, path: Path, folder: Path) -> None:
 
 
 def _require_writable(option: str, path: Path, place: Path) -> None:
-    if not os.access(place, os.W_OK):
-        raise PermissionError(f"{option} {path} cannot be written there; give another place")
+    """Refuse a place that takes no file; a folder is asked by making one in it, which vanishes at once."""
+    try:
+        if place.is_dir():
+            tempfile.TemporaryFile(dir=place).close()
+        is_writable, why = os.access(place, os.W_OK), ""
+    except OSError as error:
+        is_writable, why = False, f" ({error.strerror})"
+    if not is_writable:
+        raise OSError(f"{option} {path} cannot be written there{why}; give another place")

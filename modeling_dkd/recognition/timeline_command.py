@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("timelines"), metavar="DIR", help="folder (default: timelines)"
     )
     output.add_argument(
-        "--formats", default=",".join(FORMATS), metavar="A,B", help=f"which files (default: {','.join(FORMATS)})"
+        "--formats", metavar="A,B", help=f"which files (default: {','.join(FORMATS)}; png needs matplotlib)"
     )
     add_work_options(parser, batches=False)
     return parser
@@ -92,16 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     require_classes(args.classes, args.domain)
-    formats = [name.strip().lower() for name in args.formats.split(",") if name.strip()]
-    unknown = sorted(set(formats) - set(FORMATS))
-    if unknown or not formats:
-        raise ValueError(f"--formats {args.formats!r}: choose from {', '.join(FORMATS)}")
-    if "png" in formats and find_spec("matplotlib") is None:
-        others = ",".join(name for name in FORMATS if name != "png")
-        raise ValueError(
-            'the chart (png) needs matplotlib, which is not installed; run: pip install "modeling-dkd[eval]", or '
-            f"leave it out: --formats {others}"
-        )
+    formats, notes = chosen_formats(args.formats)
     folder_to_fill("--output", args.output)
     from .timelines import timeline
 
@@ -116,7 +107,7 @@ def _run(args: argparse.Namespace) -> int:
         **asked_by(args),
     )
     taken: set[str] = set()
-    notes = list(found.notes)
+    notes += found.notes
     for of_video in found.timelines:
         stem = free_stem(Path(of_video.path).stem, taken)
         for name in formats:
@@ -125,6 +116,24 @@ def _run(args: argparse.Namespace) -> int:
         print(f"  {printable(str(args.output / stem))}.{formats[-1]}")
         notes += [f"{of_video.video}: {of_video.remark}"] if of_video.remark else []
     return tell(found.damaged, notes)
+
+
+def chosen_formats(given: str | None) -> tuple[list[str], list[str]]:
+    """Which files are written, and a word on the chart where it cannot be.
+
+    Raises:
+        ValueError: A format that is asked for is none, or cannot be written.
+    """
+    names = FORMATS if given is None else [name.strip().lower() for name in given.split(",") if name.strip()]
+    if not names or set(names) - set(FORMATS):
+        raise ValueError(f"--formats {given!r}: choose from {', '.join(FORMATS)}")
+    if "png" not in names or find_spec("matplotlib") is not None:
+        return list(names), []
+    why = 'the chart (png) needs matplotlib, which is not installed; run: pip install "modeling-dkd[eval]"'
+    others = [name for name in names if name != "png"]
+    if given is not None:
+        raise ValueError(f"{why}, or leave it out: --formats {','.join(others) or 'html'}")
+    return others, [f"no chart is written: {why}"]
 
 
 def penalty(text: str) -> float:

@@ -23,6 +23,7 @@ from ..video_frames import VideoReadError
 from .asked import Classes, PathLike, asked, none_readable
 from .clip_cache import ClipCache, default_cache_folder, reason
 from .clip_listing import Clip, list_clips
+from .doubts import same_text_doubts, without_log_of_same_texts
 from .encoder import Encoder, Model
 from .segments import Segment, join_windows
 from .switching_chain import (
@@ -157,7 +158,8 @@ def timeline(
     plain = encoder.new_head()
     head = stored.head if stored else plain
     if adapt and stored is None:
-        head = encoder.new_head().fit(video_embeds, text_embeds)
+        with without_log_of_same_texts():
+            head = encoder.new_head().fit(video_embeds, text_embeds)
     if reject_below is None:
         knows = stored is not None or (adapt and len(video_embeds) >= WINDOWS_TO_REJECT)
         reject_below = 0.5 if knows else 0.0
@@ -172,7 +174,7 @@ def timeline(
         smoothed(of_video, own, (chain, sure), names, [names[label] for label in plainly], (window, stride))
         for of_video, own, plainly in zip(windows, posteriors, best, strict=True)
     ]
-    return TimelineRun(timelines, head, encoder.name, damaged, listing.notes)
+    return TimelineRun(timelines, head, encoder.name, damaged, [*listing.notes, *same_text_doubts(question)])
 
 
 def check_chain_options(window: float, stride: float, switch_penalty: float | None) -> None:

@@ -220,12 +220,16 @@ def test_mistakes_are_one_line(arguments, message, video, tmp_path, capsys):
     assert len(said.splitlines()) == 1
 
 
-def test_a_chart_without_its_library_is_refused_before_the_work(video, tmp_path, capsys, monkeypatch):
+def test_a_chart_without_its_library_is_refused_where_it_is_asked_for(video, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("modeling_dkd.recognition.timeline_command.find_spec", lambda _: None)
     command = ["timeline", str(video), "--model", OWN, "--classes", "red,green", "--output", str(tmp_path / "out")]
-    assert main(command) == 2
+    command += ["--cache-dir", str(tmp_path / "cache")]
+    assert main([*command, "--formats", "csv,png"]) == 2
     assert "needs matplotlib" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert main(command) == 0  # who did not ask for it gets the other files
+    assert "note: no chart is written: the chart (png) needs matplotlib" in capsys.readouterr().err
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".json", ".vtt", ".srt", ".html"}
 
 
 def test_a_single_class_and_a_video_shorter_than_a_window(tmp_path):
