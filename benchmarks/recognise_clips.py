@@ -4,13 +4,10 @@ Each side is a command in a fresh process that keeps nothing of a former run: im
 processes as it takes by default, writing. Processor seconds are those of all processes that it starts.
 """
 
-import ctypes
-import os
-import resource
+import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +22,6 @@ from .rows import REPOSITORY, Row, compare
 
 
 ROUNDS = 3
-PR_SET_CHILD_SUBREAPER = 36
 OURS, AGAIN = "dkd recognise", "dkd recognise, clips embedded before"
 OTHERS = {
     "evaluate.py": "evaluate.py, which also measures four methods",
@@ -80,30 +76,21 @@ def in_turn(sides: Mapping[str, list[str]], folder: Path) -> dict[str, list[Spen
         for name in names[index % len(names) :] + names[: index % len(names)]:
             for cache in ("recognise", "evaluate", "domain"):
                 shutil.rmtree(folder / cache, ignore_errors=True)
-            spent[name].append(run(sides[name], folder / "said.txt"))
+            spent[name].append(run(sides[name]))
             if name == OURS:
-                spent[AGAIN].append(run(sides[AGAIN], folder / "said.txt"))
+                spent[AGAIN].append(run(sides[AGAIN]))
     return spent
 
 
-def run(arguments: list[str], said: Path) -> Spent:
-    """Run a command with this Python and wait for all that it started.
+def run(arguments: list[str]) -> Spent:
+    """Run a command with this Python.
 
     Raises:
         RuntimeError: It ends with another code than 0.
     """
-    # Workers are children of a server that outlives the command for a moment; as orphans they come to this process.
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    with said.open("w", encoding="utf-8") as output:
-        code = subprocess.call([sys.executable, *arguments], cwd=REPOSITORY, stdout=output, stderr=output)
-    wall = time.perf_counter() - start
-    if code:
-        raise RuntimeError(f"{' '.join(arguments[:3])} ends with {code}: {said.read_text(encoding='utf-8')[-500:]}")
-    while True:
-        try:
-            os.wait()
-        except ChildProcessError:
-            break
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Spent(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    command = [sys.executable, "-m", f"{__package__}.spent", sys.executable, *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    spent = json.loads(done.stdout)
+    if spent["code"]:
+        raise RuntimeError(f"{' '.join(arguments[:3])} ends with {spent['code']}: {done.stderr[-500:]}")
+    return Spent(spent["wall"], spent["processor"])
