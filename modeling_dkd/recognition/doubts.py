@@ -100,7 +100,7 @@ def doubts_about(
     elif num_fitted is not None and num_fitted < FEW_CLIPS:
         doubts.append(
             f"the domain is only {counted(num_fitted, 'clip')}, too few to be sure that each label is better than the "
-            "model's own, which stands beside it as zero_shot_label; give a few hundred clips of the same place, or a "
+            "zero-shot label that stands beside it; give a few hundred clips of the same place, or a "
             "domain that an earlier run saved (--domain FOLDER)"
         )
     mean = sum(p.confidence or 0.0 for p in found) / len(found)

@@ -47,6 +47,7 @@ CSS = """
 #examples .caption-label { max-width: 100%; font-size: 0.7rem; padding: 0.15rem 0.4rem; }
 #examples .grid-wrap { height: auto !important; min-height: 0 !important; max-height: none !important; }
 @media (max-width: 520px) {
+  .dkd .clips { table-layout: fixed; font-size: 0.85em; }
   .dkd th, .dkd td { padding: 0.3rem 0.2rem; }
   .dkd .moved { width: 3.6rem; }
   .dkd .label { width: 30%; }
