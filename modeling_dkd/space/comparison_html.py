@@ -47,11 +47,10 @@ CSS = """
 #examples .caption-label { max-width: 100%; font-size: 0.7rem; padding: 0.15rem 0.4rem; }
 #examples .grid-wrap { height: auto !important; min-height: 0 !important; max-height: none !important; }
 @media (max-width: 520px) {
-  .dkd .clips { table-layout: fixed; font-size: 0.85em; }
   .dkd th, .dkd td { padding: 0.3rem 0.2rem; }
   .dkd .moved { width: 3.6rem; }
   .dkd .label { width: 30%; }
-  .dkd .clips { font-size: 0.8rem; }
+  .dkd .clips { font-size: 0.8rem; table-layout: fixed; }
   .dkd .clips th:nth-child(5), .dkd .clips td:nth-child(5) { display: none; }
   .dkd .clips td del { display: block; }
   .gradio-container .app { padding-left: 1rem !important; padding-right: 1rem !important; }
