@@ -60,6 +60,17 @@ def without_log_of_same_texts() -> Iterator[None]:
         logger.setLevel(before)
 
 
+def small_domain_doubts(num_fitted: int, num_classes: int, unit: str) -> list[str]:
+    """A line where a domain was fitted to so few clips, or windows, that single labels may be worse for it."""
+    if num_fitted >= max(FEW_CLIPS, num_classes):
+        return []
+    return [
+        f"the domain is only {counted(num_fitted, unit)} for {counted(num_classes, 'class')}, too few to trust each "
+        "label more than the model's own; add more from the same place (a few hundred make a good domain), use one "
+        "that an earlier run saved (--domain FOLDER), or compare with what the model says alone (--no-adapt)"
+    ]
+
+
 def require_different_texts(question: Question, encoder: str) -> None:
     """Refuse classes that are all one text to the encoder.
 
@@ -91,18 +102,8 @@ def doubts_about(
             "only one class is asked, so every clip gets it; name at least one more, such as what else happens there, "
             "or say from which probability on a clip shows it (--reject-below 0.5)"
         )
-    if num_fitted is not None and num_fitted < num_classes:
-        doubts.append(
-            f"the domain is only {counted(num_fitted, 'clip')} for {num_classes} classes and can tell little; add "
-            "more clips of the same place, use a domain that an earlier run saved (--domain FOLDER), or compare with "
-            "what the model says alone (--no-adapt)"
-        )
-    elif num_fitted is not None and num_fitted < FEW_CLIPS:
-        doubts.append(
-            f"the domain is only {counted(num_fitted, 'clip')}, too few to be sure that each label is better than the "
-            "zero-shot label that stands beside it; give a few hundred clips of the same place, or a "
-            "domain that an earlier run saved (--domain FOLDER)"
-        )
+    if num_fitted is not None:
+        doubts += small_domain_doubts(num_fitted, num_classes, "clip")
     mean = sum(p.confidence or 0.0 for p in found) / len(found)
     chance = 1 / num_classes
     if num_classes > 1 and mean < chance + CHANCE_SHARE * (1 - chance):

@@ -113,7 +113,8 @@ def place(match: "Match") -> str:
         return match.clip
     from .timeline_files import clock
 
-    return f"{match.clip}  {clock(round(1000 * match.start))} - {clock(round(1000 * match.end))}"
+    start, end = (f"{clock(t)}.{t // 100 % 10}" for t in (round(1000 * match.start), round(1000 * match.end)))
+    return f"{match.clip}  {start} - {end}"
 
 
 def write(args: argparse.Namespace, found: list[tuple[str, "Match"]]) -> None:

@@ -23,7 +23,7 @@ from ..video_frames import VideoReadError
 from .asked import Classes, PathLike, asked, none_readable
 from .clip_cache import ClipCache, default_cache_folder, reason
 from .clip_listing import Clip, list_clips
-from .doubts import same_text_doubts, without_log_of_same_texts
+from .doubts import same_text_doubts, small_domain_doubts, without_log_of_same_texts
 from .encoder import Encoder, Model
 from .segments import Segment, join_windows
 from .switching_chain import (
@@ -155,11 +155,13 @@ def timeline(
     if not windows:
         raise none_readable(damaged)
     video_embeds = torch.cat([of_video.video_embeds for of_video in windows])
+    notes = [*listing.notes, *same_text_doubts(question)]
     plain = encoder.new_head()
     head = stored.head if stored else plain
     if adapt and stored is None:
         with without_log_of_same_texts():
             head = encoder.new_head().fit(video_embeds, text_embeds)
+        notes += small_domain_doubts(len(video_embeds), len(names), "window")
     if reject_below is None:
         knows = stored is not None or (adapt and len(video_embeds) >= WINDOWS_TO_REJECT)
         reject_below = 0.5 if knows else 0.0
@@ -174,7 +176,7 @@ def timeline(
         smoothed(of_video, own, (chain, sure), names, [names[label] for label in plainly], (window, stride))
         for of_video, own, plainly in zip(windows, posteriors, best, strict=True)
     ]
-    return TimelineRun(timelines, head, encoder.name, damaged, [*listing.notes, *same_text_doubts(question)])
+    return TimelineRun(timelines, head, encoder.name, damaged, notes)
 
 
 def check_chain_options(window: float, stride: float, switch_penalty: float | None) -> None:

@@ -45,7 +45,7 @@ def test_classes_that_are_one_text_are_named_together():
     ("found", "num_fitted", "reject_below", "message"),
     [
         (predictions(7), 7, 0.0, "the domain is only 7 clips for 8 classes"),
-        (predictions(14), 14, 0.0, "the domain is only 14 clips, too few to be sure that each label is better"),
+        (predictions(14), 14, 0.0, "the domain is only 14 clips for 8 classes, too few to trust"),
         (predictions(confidence=0.15), 64, 0.0, "mean confidence is 15.0% where guessing among 8 classes is 12.5%"),
         (predictions(label="class 3"), 64, 0.0, "40 of 40 clips are taken for 'class 3'"),
         (

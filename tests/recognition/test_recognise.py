@@ -271,7 +271,7 @@ def test_a_word_is_said_when_labels_are_worth_little(capsys, caplog, arguments, 
     assert not [record for record in caplog.records if "have the same text" in record.getMessage()]
     run("clips", "--classes", "red,green,blue")
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert ["the domain is only 18 clips, too few to be sure" in note for note in notes] == [True]
+    assert ["the domain is only 18 clips for 3 classes, too few to trust" in note for note in notes] == [True]
 
 
 def test_files_that_are_no_videos_are_told_of(capsys):
