@@ -309,7 +309,7 @@ def test_a_place_that_only_seems_to_take_files_is_told_of_before_the_work(capsys
 
 
 def test_parquet_without_its_library_is_refused_before_the_work(capsys, monkeypatch):
-    monkeypatch.setattr("modeling_dkd.recognition.prediction_table.find_spec", lambda _: None)
+    monkeypatch.setattr("modeling_dkd.recognition.output_places.find_spec", lambda _: None)
     assert run("clips", "--classes", "red,green", "--output", "t.parquet") == 2
     assert "Parquet needs pyarrow; run: pip install pyarrow" in capsys.readouterr().err
     assert not Path("cache").exists()
