@@ -146,7 +146,7 @@ def place_trials(scale: float, seed: int, scratch: Path) -> dict[str, list[tuple
 def many_trials(scale: float, seed: int, scratch: Path) -> dict[str, list[tuple[str, Trial]]]:
     """10,000 clips with 64 open files, for each command."""
     many = max(50, round(10_000 * scale))
-    trials = [
+    trials: list[tuple[str, Trial]] = [
         (f"{make.__name__} {many} clips", partial(few_open_files, many, make)) for make in (recognising, watching)
     ]
     return {"10,000 clips, 64 open files": trials}
