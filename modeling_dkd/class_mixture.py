@@ -30,7 +30,6 @@ With the logit scale s of the dual encoder,
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -207,20 +206,18 @@ def fit_class_mixture(
     """
     held = {} if older is None else {"log_frequency": older.log_frequency}
     mixture = replace(text_only_mixture(prior, options), **held)
-    gather = partial(
-        gather_statistics, prior=prior, labels=labels, logit_scale=logit_scale, options=options, all_reduce=all_reduce
-    )
+    given = labels, logit_scale, options, all_reduce
     sample, num_each = _first_look(video_embeds, labels, all_reduce)
     if sample is not None:
         own_moments = num_each * all_reduce(sum_second_moments(sample, labels, prior.offsets, options))
         for _ in range(options.num_rounds - LAST_ROUNDS):
-            statistics = gather(mixture, video_embeds=sample) * num_each
+            statistics = gather_statistics(mixture, prior, sample, *given) * num_each
             mixture = maximise(mixture, prior, statistics, own_moments, options)
     second_moments = all_reduce(sum_second_moments(video_embeds, labels, prior.offsets, options))
     if older is not None:
         second_moments = second_moments + older.second_moments
     for _ in range(options.num_rounds if sample is None else min(options.num_rounds, LAST_ROUNDS)):
-        statistics = gather(mixture, video_embeds=video_embeds)
+        statistics = gather_statistics(mixture, prior, video_embeds, *given)
         if older is not None:
             statistics += older.statistics
         mixture = replace(maximise(mixture, prior, statistics, second_moments, options), **held)
