@@ -15,6 +15,7 @@ COMMANDS = {
     "watch": ("recognition.watch_command", "label files as they arrive in a folder; the domain learns"),
     "evaluate": ("evaluation.command", "measure DKD against plain zero-shot, on embeddings or on videos"),
     "train": ("training.command", "fine-tune on a data set"),
+    "interpolate": ("training.interpolation", "weights between a model and what it was fine-tuned from"),
     "timeline": ("recognition.timeline_command", "what is seen when in long videos: captions, tables, a page"),
     "search": ("recognition.search_command", "the clips or moments that match a text best"),
     "suggest": ("recognition.suggest_command", "which clips to label next"),

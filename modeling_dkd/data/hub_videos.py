@@ -26,7 +26,7 @@ from .video_index import PARTS, VideoIndex, VideoRecord, require_distinct, video
 def hub_dataset(
     name: str, split: str = "train", streaming: bool = False, revision: str | None = None
 ) -> Dataset | IterableDataset:
-    """One split of a Hub data set with the columns video, path, name, label, group and split.
+    """One split of a Hub data set with the columns of `video_features`.
 
     Videos are not decoded: `video` holds {"path", "bytes"}. The label column is the first of label, labels, class and
     action, else the only ClassLabel; labels that are texts are numbered in alphabetical order.
@@ -70,6 +70,10 @@ def hub_dataset(
             "label": row[label],
             "group": group,
             "split": split,
+            "start": 0.0,
+            "end": 0.0,
+            "offset": 0,
+            "size": 0,
         }
 
     return dataset.map(in_our_columns, with_indices=True, remove_columns=list(columns), features=features)

@@ -68,7 +68,7 @@ class _ClipBatches(Dataset):
     """Batch number -> loaded batch."""
 
     def __init__(
-        self, batches: Sequence[Sequence[VideoRecord]], load_clip: Callable[[str], tuple[Tensor, str]]
+        self, batches: Sequence[Sequence[VideoRecord]], load_clip: Callable[[VideoRecord], tuple[Tensor, str]]
     ) -> None:
         self.batches = batches
         self.load_clip = load_clip
@@ -83,7 +83,7 @@ class _ClipBatches(Dataset):
         damaged: dict[str, str] = {}
         for position, record in enumerate(self.batches[number]):
             try:
-                frames, remark = self.load_clip(record.path)
+                frames, remark = self.load_clip(record)
                 clips.append(frames)
                 remarks.append(remark)
                 positions.append(position)
@@ -96,7 +96,7 @@ class _ClipBatches(Dataset):
 def embed_clips(
     records: Sequence[VideoRecord],
     wanted: Sequence[VideoRecord],
-    load_clip: Callable[[str], tuple[Tensor, str]],
+    load_clip: Callable[[VideoRecord], tuple[Tensor, str]],
     embed: Callable[[list[Tensor]], Tensor],
     shards: ClipShards,
     accelerator: Accelerator,
@@ -109,7 +109,7 @@ def embed_clips(
     Args:
         records: All clips of the data set, in the order that batches are drawn from.
         wanted: Those to embed.
-        load_clip: Path -> frames (T, C, H, W) as `embed` takes them and a remark ("" for none); VideoReadError
+        load_clip: Clip -> frames (T, C, H, W) as `embed` takes them and a remark ("" for none); VideoReadError
             or OSError for a file that cannot be read.
         embed: Frames (T, C, H, W) of each clip of a batch -> embeddings (n, P, D).
         shards: Where finished batches are kept.

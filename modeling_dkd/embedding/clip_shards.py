@@ -24,13 +24,16 @@ from .tensor_files import write_tensors
 def clip_identity(record: VideoRecord) -> str:
     """Name, size and time of last change: a file that is replaced or edited counts as another clip.
 
+    So do other seconds of it, or other bytes of an archive.
+
     A file that cannot be looked at keeps its name with size -1; reading it will say what is wrong.
     """
     try:
         status = os.stat(record.path)
     except OSError:
         return f"{record.name}|-1|-1"
-    return f"{record.name}|{status.st_size}|{status.st_mtime_ns}"
+    part = "|".join(str(place) for place in record[5:]) if record.end or record.size else ""
+    return f"{record.name}|{status.st_size}|{status.st_mtime_ns}{part and '|' + part}"
 
 
 class ShardRow(NamedTuple):

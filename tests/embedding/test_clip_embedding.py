@@ -33,11 +33,11 @@ def make_folder(root, num_clips=23):
     return folder_index(root)
 
 
-def load_clip(path):
+def load_clip(record):
     """Frames (2, 3, 4, 4) that tell the file's first byte; files that begin with 255 are damaged, with 254 in part."""
-    value = Path(path).read_bytes()[0]
+    value = Path(record.path).read_bytes()[0]
     if value == 255:
-        raise VideoReadError(f"cannot read video {path!r}: damaged")
+        raise VideoReadError(f"cannot read video {record.path!r}: damaged")
     frames = torch.full((2, 3, 4, 4), float(value)) + torch.arange(2.0).view(2, 1, 1, 1) / 8
     return frames, "1 of its 9 frames is damaged" if value == 254 else ""
 
@@ -73,7 +73,7 @@ def test_every_clip_is_embedded_once_and_found_again(tmp_path, num_workers):
     order = list(reversed(index.records))
     embeds = shards.gather([done.identities[record.name] for record in order])
     assert embeds.shape == (23, 2, 5)
-    expected = torch.stack([load_clip(record.path)[0] for record in order])
+    expected = torch.stack([load_clip(record)[0] for record in order])
     torch.testing.assert_close(embeds, embed(expected))
     _, again = run(index, tmp_path / "shards")
     assert (again.num_embedded, again.num_known) == (0, 23)
@@ -87,7 +87,7 @@ def test_a_part_embedded_before_is_not_embedded_again(tmp_path):
     assert (second.num_embedded, second.num_known) == (16, 7)
     torch.testing.assert_close(
         shards.gather([second.identities[r.name] for r in index.records]),
-        embed(torch.stack([load_clip(r.path)[0] for r in index.records])),
+        embed(torch.stack([load_clip(r)[0] for r in index.records])),
     )
 
 
