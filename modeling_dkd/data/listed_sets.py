@@ -28,6 +28,7 @@ PUBLISHED = {
     "activitynet": (200, 15410, 7654),
     "diving48": (48, 15027, 1970),
 }
+LIST_FOLDERS = ("annotations", "annotation", "labels")  # what folders of lists are called beside the clips
 KINETICS_COLUMNS = {"youtube_id", "time_start", "time_end"}
 
 
@@ -129,7 +130,7 @@ def activitynet_index(data_dir: str | Path, annotations: str | Path | None = Non
                 clips.append(ListedClip(name, str(segment["label"]), split, stems, video, start, end))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unreadable(file, error) from error
-    notes = [f"{file.name} has {counted(empty, 'segment')} that end before they begin; left out"] if empty else []
+    notes = [f"{counted(empty, 'segment')} of no length in {file.name} left out"] if empty else []
     return _index("activitynet", Path(data_dir), sorted({clip.class_name for clip in clips}), clips, notes)
 
 
@@ -252,9 +253,9 @@ def _places(data_dir: str | Path, annotations: str | Path | None) -> list[Path]:
         named = Path(annotations)
         if not named.exists():
             raise ValueError(f"no such file or folder: {named}")
-        return [named, *(named / name for name in ("annotations", "labels") if (named / name).is_dir())]
+        return [named, *(named / name for name in LIST_FOLDERS if (named / name).is_dir())]
     root = Path(data_dir).absolute()
-    usual = [folder / name for folder in (root, root.parent) for name in (".", "annotations", "labels")]
+    usual = [folder / name for folder in (root, root.parent) for name in (".", *LIST_FOLDERS)]
     return [place for place in usual if place.is_dir()]
 
 

@@ -156,7 +156,7 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
         return None
     (folder / "key.json").write_text(json.dumps(encoder.key(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     texts = _texts(encoder, prompts, folder)
-    sets = [_embedding_set(part, name, run, shards, encoder, texts, prompt_name) for name, part in parts]
+    sets = [_embedding_set(part, name, index.split, run, shards, encoder, texts, prompt_name) for name, part in parts]
     classes = re.sub(r"[^\w.]+", "-", asked.split.removeprefix(index.split))
     files = [folder / f"{asked.dataset}-{args.split}-{name}{classes}.safetensors" for name, _ in parts]
     for file, embedding_set in zip(files, sets, strict=True):
@@ -256,6 +256,7 @@ def _texts(encoder: "Source", prompts: list[list[str]], folder: Path) -> Tensor:
 def _embedding_set(
     part: "VideoIndex",
     part_name: str,
+    official: str,
     run: "EmbeddingRun",
     shards: "ClipShards",
     encoder: "Source",
@@ -267,7 +268,7 @@ def _embedding_set(
     total = len(part.records) + len(part.missing)
     if not records:
         raise ValueError(f"none of the {total} {part.dataset} clips of {part.split} {part_name} can be used")
-    split = "all clips" if part_name == "all" else f"{part.split} {part_name}"
+    split = f"all clips{part.split.removeprefix(official)}" if part_name == "all" else f"{part.split} {part_name}"
     if len(records) < total:
         # Stands in every row and title: a figure on part of a split must not pass for one on the whole.
         split += f" ({len(records)} of {total} clips)"
