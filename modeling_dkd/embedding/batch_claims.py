@@ -62,7 +62,7 @@ class BatchClaims:
             return True
         if not self._is_lost(path):
             return False
-        taken = path.with_name(f"{path.name}.lost-{uuid.uuid4().hex}")
+        taken = path.with_name(f"{path.name}.unfinished-{uuid.uuid4().hex}")
         try:
             os.rename(path, taken)  # one of those who find it lost
         except OSError:
@@ -107,7 +107,7 @@ class BatchClaims:
 
     def _storage_time(self) -> float:
         """Seconds by the clock of the storage, which stamps all claims, whatever the clocks of machines say."""
-        clock = self.folder / f"{uuid.uuid4().hex}.clock"
+        clock = self.folder / f"clock.unfinished-{uuid.uuid4().hex}"
         clock.touch()
         try:
             return clock.stat().st_mtime
