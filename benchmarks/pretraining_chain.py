@@ -145,8 +145,9 @@ def main() -> int:
         contents = {
             "command": "python -m benchmarks.pretraining_chain DATA --output docs/pretraining_chain.json",
             "protocol": f"pre-training: UCF101 split {SPLIT}, 14 classes, {CLIPS['train']} training clips each, "
-            f"{SOURCE_EPOCHS} epochs; target: HMDB51 split {SPLIT}, 21 classes, {TARGET_EPOCHS} epochs; 4 "
-            "frames of 48 pixels, CLIP of 0.6 million parameters with random vision weights; last epoch, domain with labels (inductive)",
+            f"{SOURCE_EPOCHS} epochs; target: HMDB51 split {SPLIT}, 21 classes, {TARGET_EPOCHS} epochs; 4 frames of "
+            "48 pixels, CLIP of 0.6 million parameters with random vision weights; last epoch, domain with labels "
+            "(inductive)",
             "environment": environment(["benchmarks/pretraining_chain.py"], []),
             "compared": compared(rows),
             "rows": rows,
