@@ -99,7 +99,7 @@ def listed_index(
         (records if chosen else missing).append(record)
         no_videos += [] if chosen else [file.place for file in files]
     hint = f"; of their names, {len(no_videos)} files are there that are no videos: {endings(no_videos)}"
-    hint = (hint if no_videos else "") + _compressed(root, missing)
+    hint = (hint if no_videos else "") + (_compressed(named) if missing else "")
     if not records:
         there = [file.place for files in named.values() for file in files]
         held = hint or (f"; it holds files with the endings {endings(there)}" if there else "; it holds no file")
@@ -144,14 +144,15 @@ def _members(archive: Path) -> Iterator[_Found]:
         raise ValueError(f"cannot read the archive {archive}: {error}; fetch it again, or take it away") from error
 
 
-def _compressed(root: Path, missing: Sequence[VideoRecord]) -> str:
+def _compressed(named: dict[str, list[_Found]]) -> str:
     """What to say of archives in which missing clips may lie, but in whose middle nothing can be read."""
-    packed = [path for path in files_below(root) if path.name.lower().endswith(COMPRESSED)] if missing else []
+    places = (file.place.name for files in named.values() for file in files)
+    packed = [name for name in places if name.lower().endswith(COMPRESSED)]
     if not packed:
         return ""
     return (
-        f"; {len(packed)} archives such as {packed[0].name} are compressed, and clips are read out of plain .tar "
-        "files: decompress them (gunzip), they need not be unpacked"
+        f"; {len(packed)} archives such as {packed[0]} are compressed, and clips are read out of plain .tar files: "
+        "decompress them (gunzip), they need not be unpacked"
     )
 
 

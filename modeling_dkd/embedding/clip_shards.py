@@ -32,8 +32,10 @@ def clip_identity(record: VideoRecord) -> str:
         status = os.stat(record.path)
     except OSError:
         return f"{record.name}|-1|-1"
-    part = "|".join(str(place) for place in record[5:]) if record.end or record.size else ""
-    return f"{record.name}|{status.st_size}|{status.st_mtime_ns}{part and '|' + part}"
+    whole = f"{record.name}|{status.st_size}|{status.st_mtime_ns}"
+    if not (record.end or record.size):
+        return whole
+    return f"{whole}|{record.start}|{record.end}|{record.offset}|{record.size}"
 
 
 class ShardRow(NamedTuple):
