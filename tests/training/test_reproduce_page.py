@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pretraining_chain import compared, table
 from benchmarks.recipe_cost import CLIPS, IMAGE, TEXT, cost, with_table
 from modeling_dkd.cli import main
 from modeling_dkd.data.listed_sets import PUBLISHED
@@ -77,12 +76,6 @@ def test_every_command_runs_in_the_order_of_the_page(made_up, capsys):
 def test_the_table_is_the_computed_one():
     assert with_table(PAGE) == PAGE
     assert "| clip-vit-b16-k400 |" in PAGE
-
-
-def test_the_chain_in_small_is_the_measured_one():
-    measured = json.loads((ROOT / "docs/pretraining_chain.json").read_text())
-    assert compared(measured["rows"]) == measured["compared"]
-    assert table(measured["compared"]) in PAGE
 
 
 def test_cost_follows_from_the_sizes_of_the_encoders():
