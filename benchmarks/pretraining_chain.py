@@ -55,7 +55,7 @@ def small_copy(path: str, copied: Path) -> None:
 
 def as_kinetics(index: VideoIndex, folder: Path) -> Path:
     """Small copies of some clips of each class, and lists, in the form in which Kinetics is published."""
-    seconds = {}
+    seconds: dict[str, int] = {}
     for part, own in (("train", "train"), ("test", "val")):
         lines = ["label,youtube_id,time_start,time_end,split"]
         for k, name in enumerate(index.class_names):
@@ -106,7 +106,7 @@ def chain(data: Path, work: Path, seed: int) -> list[dict[str, Any]]:
 
 def compared(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Of every method, the mean over seeds from both starts, their difference and its standard error, in points."""
-    found = {}
+    found: dict[str, Any] = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         top1 = {
             title: np.array([r["top1"] for r in rows if (r["run"], r["method"]) == (title, method)])
@@ -115,7 +115,8 @@ def compared(rows: list[dict[str, Any]]) -> dict[str, Any]:
         gains = 100 * (top1["pre-trained"] - top1["start weights"])
         n = next(r["n"] for r in rows if r["run"] in STARTS)
         pooled = np.concatenate(list(top1.values())).mean()
-        found[method] = {title: round(100 * float(values.mean()), 2) for title, values in top1.items()} | {
+        means: dict[str, Any] = {title: round(100 * float(values.mean()), 2) for title, values in top1.items()}
+        found[method] = means | {
             "gain": round(float(gains.mean()), 2),
             "standard_error_over_seeds": round(float(gains.std(ddof=1) / len(gains) ** 0.5), 2)
             if len(gains) > 1

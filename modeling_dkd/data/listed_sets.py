@@ -88,7 +88,7 @@ def ssv2_index(data_dir: str | Path, annotations: str | Path | None = None) -> V
     numbers = read_json(labels_file)
     clips = []
     try:
-        ordered = sorted(numbers, key=lambda name: int(numbers[name]))
+        ordered = sorted(numbers.keys(), key=lambda name: int(numbers[name]))
         class_names = [_template(name) for name in ordered]
         known = set(class_names)
         for part in ("train", "validation"):

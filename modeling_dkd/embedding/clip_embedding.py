@@ -201,33 +201,35 @@ def _unclaimed(
 ) -> Iterator[_LoadedBatch]:
     """Batches that nobody else embeds, each claimed until the next is asked for; ends when every batch is done."""
     names = [shards.path_of(ids).name for ids in shard_ids]
-    tried: set[str] = set()
+    done: set[str] = set()
     seen = shards.written()
 
     def is_done(name: str) -> bool:
-        return name in tried or (shards.folder / name).exists()
+        if name not in done and shards.holds(name):
+            done.add(name)
+        return name in done
 
     while not all(map(is_done, names)):
-        num_tried = len(tried)
-        workers = min(num_workers, sum(not is_done(name) for name in names))
+        num_done = len(done)
+        workers = min(num_workers, len(names) - num_done)
         loader: DataLoader = DataLoader(
             _ClipBatches(batches, load_clip),
             batch_size=None,
-            sampler=claims.free(names, is_done),  # type: ignore[arg-type] # any iterable is one
+            sampler=claims.free(names, is_done),
             num_workers=workers,
             worker_init_fn=prepare_worker,
             multiprocessing_context=worker_context(workers),
         )
         for batch in loader:
             yield batch
-            tried.add(names[batch.number])
+            done.add(names[batch.number])
             claims.release(names[batch.number])
         there = shards.written()
         if not seen <= there:  # another process has merged shards
             known = shards.known()
-            tried.update(name for name, ids in zip(names, shard_ids, strict=True) if known.keys() >= set(ids))
+            done.update(name for name, ids in zip(names, shard_ids, strict=True) if known.keys() >= set(ids))
         seen = there
-        if len(tried) == num_tried and not all(map(is_done, names)):
+        if len(done) == num_done and not all(map(is_done, names)):
             time.sleep(POLL_SECONDS)
 
 

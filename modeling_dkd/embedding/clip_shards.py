@@ -63,6 +63,11 @@ class ClipShards:
         """File names of the shards that are there now."""
         return {entry.name for entry in os.scandir(self.folder) if entry.name.endswith(".safetensors")}
 
+    def holds(self, name: str) -> bool:
+        """Whether the shard of this file name is there and can be read."""
+        path = self.folder / name
+        return path.exists() and bool(_clips_of(path))
+
     def known(self) -> dict[str, ShardRow]:
         """Every embedded clip by its identity; a shard that cannot be read or is none counts as absent."""
         rows: dict[str, ShardRow] = {}

@@ -80,14 +80,14 @@ def main(argv: list[str] | None = None) -> int:
     start, tuned = (
         ClipEncoder.load(name, None, None, torch.float32, torch.device("cpu")) for name in (args.start, args.tuned)
     )
-    states = [
+    before, after = (
         {name: tensor for name, tensor in encoder.model.state_dict().items() if is_weight(name)}
         for encoder in (start, tuned)
-    ]
+    )
     model = tuned.model
-    class_names = [model.config.id2label[k] for k in sorted(model.config.id2label)]
+    class_names = list((model.config.id2label or {}).values())
     model.head.reset()
-    model.load_state_dict(interpolate(*states, args.share), strict=False)
+    model.load_state_dict(interpolate(before, after, args.share), strict=False)
     save_repository(model, tuned.processor, class_names, args.output)
     print(f"saved: {args.output}, {args.share:g} of the way from {args.start} to {args.tuned}, without a domain")
     return 0
