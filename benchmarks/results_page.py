@@ -22,7 +22,11 @@ PUBLISHED, REAL_CLIPS = "published_figures.json", "real_clips.json"
 DEVELOPMENT, REAL_VIDEO, SEARCH_OPEN = "development_rows.json", "real_video_rows.json", "search_open_rows.json"
 EMBEDDED = "dkd-tiny"
 # What a user calls the downloaded folders: videos and split lists.
-FOLDERS = {"ucf101": ("UCF-101", "ucfTrainTestlist"), "hmdb51": ("hmdb51_org", "testTrainMulti_7030_splits")}
+FOLDERS = {
+    "ucf101": ("UCF-101", "ucfTrainTestlist"),
+    "hmdb51": ("hmdb51_org", "testTrainMulti_7030_splits"),
+    "kinetics400": ("k400", "k400/annotations"),
+}
 # The measured set that is nearest to the paper's zero-shot table.
 NEAREST = "ucf101_openai_vitb32_dev+ucf101_object_prompts_vitb32"
 QUARTERS = "by quarters"  # how the names of sets end whose clips are four particles each

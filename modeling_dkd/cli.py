@@ -18,6 +18,7 @@ COMMANDS = {
     "suggest": ("recognition.suggest_command", "which clips to label next"),
     "evaluate": ("evaluation.command", "measure DKD against plain zero-shot, on embeddings or on videos"),
     "train": ("training.command", "fine-tune on a data set"),
+    "interpolate": ("training.interpolation", "weights between a model and what it was fine-tuned from"),
     "export": ("interop.export_command", "a model and its domain as graphs for ONNX or OpenVINO"),
     "demo": ("synthetic.demo_command", "zero-shot beside DKD on made-up clips of shifted domains"),
     "space": ("space.app", "a page in the browser to try it on clips of your own"),

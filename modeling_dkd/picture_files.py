@@ -105,6 +105,10 @@ class PictureFrames:
         warn_of_damage(self.file.path, damaged, total, 0)
         return self._frames(kept, indices, total, damaged)
 
+    def frames_between(self, start: float, end: float) -> tuple[int, int]:
+        """Refuses: lists of parts are of films."""
+        raise unreadable(self.file.path, f"it is an image file, of which no part from {start:g} to {end:g} s is taken")
+
     def windows(self, num_frames: int, window_seconds: float, stride: float) -> Iterator[VideoWindow]:
         """Windows in order of their start."""
         total = self._take(set())[1]

@@ -182,6 +182,16 @@ class OpenVideo:
         stamps = np.array(timestamps, dtype=np.int64)
         return (stamps - stamps[0]) * float(self.stream.time_base or 0)
 
+    def frames_between(self, start: float, end: float) -> tuple[int, int]:
+        """Index of the first frame at or after `start` seconds and of the first at or after `end`, one further on."""
+        times = self.times(self.timestamps)
+        if np.isnan(times).any():
+            raise unreadable(self.path, "its frames carry no times, so a part of it cannot be found")
+        if start > times[-1]:
+            raise unreadable(self.path, f"it ends after {times[-1]:.1f} s, before the part from {start:g} s begins")
+        first, behind = np.searchsorted(times, [start - 1e-9, end - 1e-9]).tolist()
+        return first, max(behind, first + 1)
+
     def windows(self, num_frames: int, window_seconds: float, stride: float) -> Iterator[VideoWindow]:
         """Windows in order of their start, each given as soon as its last frame is decoded."""
         times = self.times(self.timestamps)

@@ -30,6 +30,7 @@ def read_frames(
     num_clips: int = 1,
     generator: torch.Generator | None = None,
     backend: str = "pyav",
+    span: tuple[float, float] | None = None,
 ) -> VideoFrames:
     """Decodes the sampled frames of one video or image file.
 
@@ -42,13 +43,15 @@ def read_frames(
         backend: "pyav", or "torchcodec" where that is installed: faster in long H.264, H.265, VP9 and AV1 films in
             MP4, QuickTime, Matroska and WebM, of which it decodes only what leads to the frames asked for, so that
             damage inside of packets can go unseen. The frames are the same; a file of which they are not is refused.
+        span: Start and end in seconds since the first frame: the part of the video that is sampled; None is all of it.
 
     Returns:
         num_clips * num_frames frames, clip after clip.
 
     Raises:
         VideoReadError: The file is missing, empty, no video, cut off, or more than a tenth of it is damaged. Less
-            damage is logged as a warning and told by `damage`. Or torchcodec is not used for it.
+            damage is logged as a warning and told by `damage`. Or torchcodec is not used for it, or it ends before
+            `span` begins.
         ValueError: No such backend, or torchcodec is not there or does not load.
     """
     if backend not in BACKENDS:
@@ -57,10 +60,13 @@ def read_frames(
         video_decoder()  # says at once where there is none
     positions = segment_positions(num_frames, num_clips, generator)
 
-    def indices_of(total_frames: int) -> ArrayOfInt:
-        return indices_at(positions, total_frames).reshape(-1)
-
     with _opened(_existing_file(path)) as video:
+        first, behind = (0, None) if span is None else video.frames_between(*span)
+
+        def indices_of(total_frames: int) -> ArrayOfInt:
+            low, high = min(first, total_frames - 1), min(behind or total_frames, total_frames)
+            return low + indices_at(positions, max(1, high - low)).reshape(-1)
+
         if backend == "pyav":
             return video.read(indices_of)
         if isinstance(video, PictureFrames):

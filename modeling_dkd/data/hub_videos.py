@@ -26,10 +26,11 @@ from .video_index import PARTS, VideoIndex, VideoRecord, require_distinct, video
 def hub_dataset(
     name: str, split: str = "train", streaming: bool = False, revision: str | None = None
 ) -> Dataset | IterableDataset:
-    """One split of a Hub data set with the columns video, path, name, label, group and split.
+    """One split of a Hub data set with the columns of `video_features`.
 
     Videos are not decoded: `video` holds {"path", "bytes"}. The label column is the first of label, labels, class and
-    action, else the only ClassLabel; labels that are texts are numbered in alphabetical order.
+    action, else the only ClassLabel; labels that are texts are numbered in alphabetical order. Tar archives in the
+    form of WebDataset are a data set too, where the .json beside each clip holds the label.
 
     Args:
         name: Repository, or a local folder that `datasets.load_dataset` understands.
@@ -48,8 +49,12 @@ def hub_dataset(
     video = next((column for column, kind in columns.items() if isinstance(kind, Video)), None)
     if video is None:
         raise ValueError(f"{name} has no video column; its columns are {', '.join(columns) or 'unknown'}")
-    label = _label_column(name, columns)
     dataset = dataset.cast_column(video, Video(decode=False))
+    beside = columns.get("json")  # in WebDataset's archives each clip has such a file
+    if "label" not in columns and isinstance(beside, dict) and "label" in beside:
+        dataset = dataset.map(lambda row: {"label": row["json"]["label"]})
+        columns["label"] = beside["label"]
+    label = _label_column(name, columns)
     if not isinstance(columns[label], ClassLabel):
         if streaming:
             raise ValueError(
@@ -70,6 +75,10 @@ def hub_dataset(
             "label": row[label],
             "group": group,
             "split": split,
+            "start": 0.0,
+            "end": 0.0,
+            "offset": 0,
+            "size": 0,
         }
 
     return dataset.map(in_our_columns, with_indices=True, remove_columns=list(columns), features=features)

@@ -16,21 +16,24 @@ from .plain_files import read_json, read_text
 
 
 SINGLE_TEMPLATE = "a photo of a person doing {}."
-TEMPLATE_SETS = ("single", "clip_ucf101", "clip_kinetics")
+TEMPLATE_SETS = ("single", "bare", "clip_ucf101", "clip_kinetics")
 
 
 def load_templates(name_or_file: str | Path) -> list[str]:
     """Templates with one `{}` each for the class name.
 
     Args:
-        name_or_file: "single" (`a photo of a person doing {}.`), "clip_ucf101" (the 48 published with CLIP for
-            UCF101), "clip_kinetics" (its 28 for Kinetics), or a file: a JSON list, or text with one template a line.
+        name_or_file: "single" (`a photo of a person doing {}.`), "bare" (`{}`, for captions), "clip_ucf101" (the 48
+            published with CLIP for UCF101), "clip_kinetics" (its 28 for Kinetics), or a file: a JSON list, or text
+            with one template a line.
 
     Raises:
         ValueError: Neither a known name nor a readable file, no templates in it, or one without exactly one `{}`.
     """
     if name_or_file == "single":
         return [SINGLE_TEMPLATE]
+    if name_or_file == "bare":
+        return ["{}"]
     if name_or_file in TEMPLATE_SETS:
         carried = json.loads(files(__package__).joinpath("prompt_templates.json").read_text(encoding="utf-8"))
         return list(carried[str(name_or_file)])

@@ -17,13 +17,21 @@ VIDEO_EXTENSIONS = frozenset(
 
 
 class VideoRecord(NamedTuple):
-    """One clip: file, name within the data set, class index (-1 unknown), group ("" unknown), split ("" none)."""
+    """One clip: file, name within the data set, class index (-1 unknown), group ("" unknown), split ("" none).
+
+    A clip may be a part of its file: the seconds from `start` to `end` of a long video (`end` 0: all of it), or the
+    `size` bytes from `offset` of an archive that is not compressed (`size` 0: all of them).
+    """
 
     path: str
     name: str
     label: int = -1
     group: str = ""
     split: str = ""
+    start: float = 0.0
+    end: float = 0.0
+    offset: int = 0
+    size: int = 0
 
 
 def is_video(file: Path) -> bool:

@@ -1,9 +1,10 @@
 """Index of a video data set: which clips there are, their classes, groups and splits, and which are missing.
 
     index = folder_index("clips")
-    dataset = index.part("train").to_dataset()      # columns video, path, name, label, group, split
+    dataset = index.part("train").to_dataset()      # columns video, and those of VideoRecord
 
-A set is found by one folder a class or by a CSV; UCF101 and HMDB51 by their official lists (official_index.py).
+A set is found by one folder a class or by a CSV here; by the lists of its owners in official_index.py (UCF101, HMDB51)
+and listed_sets.py (Kinetics and others).
 Paths are plain file system paths, never URLs: HMDB51 names hold `#`, `;` and `&`.
 """
 
@@ -23,7 +24,7 @@ from .video_files import VideoRecord, as_meant, endings, files_below, is_video, 
 PARTS = ("train", "test")
 # What folders of parts are called, in small letters.
 PART_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "validation"), "val"
+    ("val", "valid", "validate", "validation"), "val"
 )
 
 
@@ -132,6 +133,10 @@ def video_features(class_names: Sequence[str]) -> Features:
             "label": ClassLabel(names=list(class_names)),
             "group": Value("string"),
             "split": Value("string"),
+            "start": Value("float64"),
+            "end": Value("float64"),
+            "offset": Value("int64"),
+            "size": Value("int64"),
         }
     )
 

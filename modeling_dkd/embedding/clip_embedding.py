@@ -1,12 +1,14 @@
 """Embed every clip of an index once: decode in worker processes, encode in batches, keep each batch as a shard.
 
 Batches are drawn from the index alone, so that an interrupted run, a resumed one and one shared by several processes
-all encode the same batches and end in the same bytes.
+all encode the same batches and end in the same bytes. Processes that know nothing of each other, on one machine or on
+several, share the work of a folder by claims in it (batch_claims.py).
 """
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,9 +22,13 @@ from tqdm.auto import tqdm
 
 from ..data.video_files import VideoRecord
 from ..video_frames import VideoReadError
+from .batch_claims import BatchClaims
 from .clip_shards import ClipShards, clip_identity
 from .tensor_files import remove_unfinished
 from .worker_processes import prepare_worker, worker_context
+
+
+POLL_SECONDS = 1.0  # between looks for batches that others have claimed
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class _ClipBatches(Dataset):
     """Batch number -> loaded batch."""
 
     def __init__(
-        self, batches: Sequence[Sequence[VideoRecord]], load_clip: Callable[[str], tuple[Tensor, str]]
+        self, batches: Sequence[Sequence[VideoRecord]], load_clip: Callable[[VideoRecord], tuple[Tensor, str]]
     ) -> None:
         self.batches = batches
         self.load_clip = load_clip
@@ -83,7 +89,7 @@ class _ClipBatches(Dataset):
         damaged: dict[str, str] = {}
         for position, record in enumerate(self.batches[number]):
             try:
-                frames, remark = self.load_clip(record.path)
+                frames, remark = self.load_clip(record)
                 clips.append(frames)
                 remarks.append(remark)
                 positions.append(position)
@@ -96,7 +102,7 @@ class _ClipBatches(Dataset):
 def embed_clips(
     records: Sequence[VideoRecord],
     wanted: Sequence[VideoRecord],
-    load_clip: Callable[[str], tuple[Tensor, str]],
+    load_clip: Callable[[VideoRecord], tuple[Tensor, str]],
     embed: Callable[[list[Tensor]], Tensor],
     shards: ClipShards,
     accelerator: Accelerator,
@@ -109,11 +115,12 @@ def embed_clips(
     Args:
         records: All clips of the data set, in the order that batches are drawn from.
         wanted: Those to embed.
-        load_clip: Path -> frames (T, C, H, W) as `embed` takes them and a remark ("" for none); VideoReadError
+        load_clip: Clip -> frames (T, C, H, W) as `embed` takes them and a remark ("" for none); VideoReadError
             or OSError for a file that cannot be read.
         embed: Frames (T, C, H, W) of each clip of a batch -> embeddings (n, P, D).
         shards: Where finished batches are kept.
-        accelerator: Batches go to its processes in turn.
+        accelerator: Batches go to its processes in turn. Other runs on the same folder, launched on any machine, share
+            the work too: each ends when all of it is done.
         batch_size: Clips in a batch. Where memory does not hold one, this one and all that follow are encoded in two
             halves, with a word; each is still one shard.
         num_workers: Decoding processes for each of them; 0 decodes in the process itself. `load_clip` goes there,
@@ -121,7 +128,7 @@ def embed_clips(
         progress_bar: Whether a bar is shown.
 
     Returns:
-        The run as all processes together made it, the same on each.
+        The run as all processes of `accelerator` made it, the same on each.
 
     Raises:
         ValueError: Memory does not hold half a batch.
@@ -139,26 +146,22 @@ def embed_clips(
         remove_unfinished(shards.folder)
     # Every process must have made the same plan before the first shard of this run changes what is known.
     accelerator.wait_for_everyone()
-    share = slice(accelerator.process_index, None, accelerator.num_processes)
-    mine = planned[share]
-    my_ids = shard_ids[share]
-    workers = min(num_workers, len(mine))
-    loader: DataLoader = DataLoader(
-        _ClipBatches(mine, load_clip),
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=prepare_worker,
-        multiprocessing_context=worker_context(workers),
-    )
+    # Its own share first, then what other processes, which may be lost, have not done.
+    own = range(accelerator.process_index, len(planned), accelerator.num_processes)
+    order = [*own, *(number for number in range(len(planned)) if number not in own)]
+    planned, shard_ids = [planned[number] for number in order], [shard_ids[number] for number in order]
     embed_batch = _WithinMemory(embed, accelerator.device)
+    clips_of = {shards.path_of(ids).name: len(ids) for ids in shard_ids}
     damaged: dict[str, str] = {}
     num_embedded = 0
-    clips_of = {shards.path_of(ids).name: len(ids) for ids in shard_ids}
-    with _Progress(clips_of, shards, accelerator.is_main_process and progress_bar) as progress:
-        for batch in loader:
+    with (
+        BatchClaims(shards.folder) as claims,
+        _Progress(clips_of, shards, accelerator.is_main_process and progress_bar) as progress,
+    ):
+        for batch in _unclaimed(planned, shard_ids, shards, claims, load_clip, num_workers):
             damaged.update(batch.damaged)
             if batch.positions:
-                ids = my_ids[batch.number]
+                ids = shard_ids[batch.number]
                 read = [(ids[at], remark) for at, remark in zip(batch.positions, batch.remarks, strict=True)]
                 shards.write(ids, read, embed_batch(batch.clips()))
                 num_embedded += len(read)
@@ -166,15 +169,68 @@ def embed_clips(
         accelerator.wait_for_everyone()
         progress.refresh(0, is_lost=False)
     every = gather_object([(num_embedded, damaged)])
+    damaged = {name: reason for _, part in every for name, reason in part.items()}
+    # What another machine could not read it alone can tell: looked at again here.
+    now_known = shards.known()
+    for record in wanted:
+        if identities[record.name] not in now_known and record.name not in damaged:
+            try:
+                frames, remark = load_clip(record)
+                identity = identities[record.name]
+                shards.write([identity], [(identity, remark)], embed_batch([frames]))
+            except (VideoReadError, OSError) as error:
+                damaged[record.name] = str(error)
     now_known = shards.known()
     remarks = {name: now_known[identity].remark for name, identity in identities.items() if identity in now_known}
     return EmbeddingRun(
         sum(count for count, _ in every),
         len(wanted) - len(pending),
-        dict(sorted(item for _, part in every for item in part.items())),
+        dict(sorted(damaged.items())),
         {name: remark for name, remark in remarks.items() if remark},
         identities,
     )
+
+
+def _unclaimed(
+    batches: Sequence[Sequence[VideoRecord]],
+    shard_ids: Sequence[Sequence[str]],
+    shards: ClipShards,
+    claims: BatchClaims,
+    load_clip: Callable[[VideoRecord], tuple[Tensor, str]],
+    num_workers: int,
+) -> Iterator[_LoadedBatch]:
+    """Batches that nobody else embeds, each claimed until the next is asked for; ends when every batch is done."""
+    names = [shards.path_of(ids).name for ids in shard_ids]
+    done: set[str] = set()
+    seen = shards.written()
+
+    def is_done(name: str) -> bool:
+        if name not in done and shards.holds(name):
+            done.add(name)
+        return name in done
+
+    while not all(map(is_done, names)):
+        num_done = len(done)
+        workers = min(num_workers, len(names) - num_done)
+        loader: DataLoader = DataLoader(
+            _ClipBatches(batches, load_clip),
+            batch_size=None,
+            sampler=claims.free(names, is_done),
+            num_workers=workers,
+            worker_init_fn=prepare_worker,
+            multiprocessing_context=worker_context(workers),
+        )
+        for batch in loader:
+            yield batch
+            done.add(names[batch.number])
+            claims.release(names[batch.number])
+        there = shards.written()
+        if not seen <= there:  # another process has merged shards
+            known = shards.known()
+            done.update(name for name, ids in zip(names, shard_ids, strict=True) if known.keys() >= set(ids))
+        seen = there
+        if len(done) == num_done and not all(map(is_done, names)):
+            time.sleep(POLL_SECONDS)
 
 
 class _WithinMemory:

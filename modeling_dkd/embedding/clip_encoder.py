@@ -13,17 +13,18 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from ..configuration_dkd import DKDCLIPConfig
+from ..data.video_files import VideoRecord
 from ..frame_sampling import Views
 from ..modeling_dkd import DKDCLIPModel
 from ..open_clip_backbone import PREFIX as OPEN_CLIP
 from ..processing_dkd import DKDCLIPProcessor
-from ..video_frames import read_frames
+from .clip_frames import read_clip_frames
 from .tensor_files import digest_of_tensors
 
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Path of a video -> cropped frames, and what is wrong with it; goes to worker processes.
+    """Clip -> cropped frames, and what is wrong with it; goes to worker processes.
 
     The frames are normalised only where they are encoded: uint8 is a quarter of the bytes to hand over.
 
@@ -35,14 +36,14 @@ class ClipReader:
     processor: DKDCLIPProcessor
     views: str
 
-    def __call__(self, path: str) -> tuple[Tensor, str]:
-        """Frames (T, 3, H, W) uint8, 0-255, of one file, and a remark where some of its frames are damaged.
+    def __call__(self, clip: VideoRecord | str) -> tuple[Tensor, str]:
+        """Frames (T, 3, H, W) uint8, 0-255, of one clip, and a remark where some of its frames are damaged.
 
         Raises:
             VideoReadError: The file is missing, damaged or no video (the message names it).
         """
         views = Views.parse(self.views)
-        found = read_frames(path, views.num_frames, views.num_clips)
+        found = read_clip_frames(clip, views.num_frames, views.num_clips)
         clips = [[clip] for clip in found.pixels.split(views.num_frames)]
         frames = self.processor.image_processor.crop_videos(clips, views.num_crops).flatten(0, 1)
         return frames, found.damage

@@ -24,13 +24,18 @@ from .tensor_files import write_tensors
 def clip_identity(record: VideoRecord) -> str:
     """Name, size and time of last change: a file that is replaced or edited counts as another clip.
 
+    So do other seconds of it, or other bytes of an archive.
+
     A file that cannot be looked at keeps its name with size -1; reading it will say what is wrong.
     """
     try:
         status = os.stat(record.path)
     except OSError:
         return f"{record.name}|-1|-1"
-    return f"{record.name}|{status.st_size}|{status.st_mtime_ns}"
+    whole = f"{record.name}|{status.st_size}|{status.st_mtime_ns}"
+    if not (record.end or record.size):
+        return whole
+    return f"{whole}|{record.start}|{record.end}|{record.offset}|{record.size}"
 
 
 class ShardRow(NamedTuple):
@@ -57,6 +62,11 @@ class ClipShards:
     def written(self) -> set[str]:
         """File names of the shards that are there now."""
         return {entry.name for entry in os.scandir(self.folder) if entry.name.endswith(".safetensors")}
+
+    def holds(self, name: str) -> bool:
+        """Whether the shard of this file name is there and can be read."""
+        path = self.folder / name
+        return path.exists() and bool(_clips_of(path))
 
     def known(self) -> dict[str, ShardRow]:
         """Every embedded clip by its identity; a shard that cannot be read or is none counts as absent."""

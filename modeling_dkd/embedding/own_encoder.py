@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..data.video_files import VideoRecord
 from ..frame_sampling import Views
-from ..video_frames import read_frames
+from .clip_frames import read_clip_frames
 
 
 # Frames are made smaller where their shorter side has more pixels.
@@ -46,7 +47,7 @@ class WholeFrames:
 
 @dataclass(frozen=True)
 class FrameReader:
-    """Path of a video -> frames (T, 3, H, W) uint8 as the encoder takes them, and what is wrong with the file.
+    """Clip -> frames (T, 3, H, W) uint8 as the encoder takes them, and what is wrong with the file.
 
     It goes to worker processes.
     """
@@ -55,13 +56,13 @@ class FrameReader:
     prepare: Callable[[Tensor], Tensor]
     num_clips: int = 1
 
-    def __call__(self, path: str) -> tuple[Tensor, str]:
+    def __call__(self, clip: VideoRecord | str) -> tuple[Tensor, str]:
         """Frames at segment centres, those of each clip after those of the one before, and a remark if damaged.
 
         Raises:
             VideoReadError: The file is missing, damaged or no video (the message names it).
         """
-        found = read_frames(path, self.num_frames, self.num_clips)
+        found = read_clip_frames(clip, self.num_frames, self.num_clips)
         return self.prepare(found.pixels), found.damage
 
 

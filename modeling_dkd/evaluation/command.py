@@ -58,6 +58,12 @@ examples, with F the folder of the feature files:
     python evaluate.py --embeddings clips.safetensors --protocols full --explain explained
   videos: embed UCF101 once, fit on the training clips of split 1, test on its test clips
     python evaluate.py --model openai/clip-vit-base-patch16 --dataset ucf101 --data_dir UCF-101 --split 1
+  Kinetics-600 without the classes of Kinetics-400, 160 of the others drawn with seed 0
+    python evaluate.py --model runs/clip-vit-b16-k400 --dataset kinetics600 --data_dir k600 \\
+      --known_classes k400/annotations/train.csv --draw_classes 160 0
+  text-to-video retrieval: MSR-VTT, 1kA; the captions are the classes
+    python evaluate.py --model openai/clip-vit-base-patch16 --dataset msrvtt --data_dir MSRVTT --templates bare \\
+      --search
   domain and test given; all 16 training clips of each class labelled
     python evaluate.py --embeddings $F/ucf101_openai_vitb32_dev.npz:$U --text_key text_mapped_from_minilm \\
       --domain $F/ucf101_openai_vitb32_dev.npz:video_embeds=train16_f,labels=train16_l --shots 16 --baselines
@@ -107,9 +113,22 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--revision", metavar="COMMIT", help="branch, tag or commit of the --model repository")
     group.add_argument("--dataset", choices=DATASETS, help="how --data_dir is laid out")
     group.add_argument("--data_dir", metavar="DIR", help="folder of the videos; csv: the CSV file; hub: the data set")
-    group.add_argument("--annotations", metavar="DIR", help="official split lists (default: in or beside --data_dir)")
+    group.add_argument(
+        "--annotations",
+        metavar="PLACE",
+        help="folder, or file, of the owners' lists (default: in or beside --data_dir)",
+    )
     group.add_argument("--split", choices=("1", "2", "3", "all"), default="1", help="official split (default: 1)")
     group.add_argument("--half_split", type=int, metavar="N", help="only the classes of half-class split N (0 to 9)")
+    group.add_argument(
+        "--classes", metavar="FILE", help="only these classes: one a line, a JSON list, or a CSV with a column label"
+    )
+    group.add_argument(
+        "--known_classes", metavar="FILE", help="only classes that are not in this list, such as those trained on"
+    )
+    group.add_argument(
+        "--draw_classes", nargs=2, type=int, metavar=("N", "SEED"), help="of the classes asked, N drawn with a seed"
+    )
     group.add_argument(
         "--transductive",
         action="store_true",

@@ -26,6 +26,7 @@ from ..embedding.tensor_files import write_tensors
 from ..embedding.worker_processes import shared_accelerator
 from ..frame_sampling import Views
 from .measurement import Measurement
+from .names import DIVIDED, LISTED
 
 
 if TYPE_CHECKING:  # these take seconds to import, which --help need not wait for
@@ -105,9 +106,10 @@ def _check_options(args: argparse.Namespace) -> None:
     for name in ("dataset", "data_dir"):
         if getattr(args, name) is None:
             raise ValueError(f"--model needs --{name}; see dkd evaluate --help")
-    official = args.dataset in ("ucf101", "hmdb51")
-    if not official and (args.split != "1" or args.annotations):
-        raise ValueError(f"--split and --annotations belong to ucf101 and hmdb51, not to --dataset {args.dataset}")
+    if args.dataset not in DIVIDED and args.split != "1":
+        raise ValueError(f"--split belongs to {' and '.join(DIVIDED)}, not to --dataset {args.dataset}")
+    if args.dataset not in (*DIVIDED, *LISTED) and args.annotations:
+        raise ValueError(f"--annotations are the lists of a data set's owners; --dataset {args.dataset} has none")
     if args.split == "all" and not args.transductive:
         raise ValueError("--split all tests every clip and leaves no training clips: add --transductive")
     if args.frames is not None:
@@ -126,7 +128,7 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     from ..embedding.encoder_sources import load_source
 
     index = _index(args)
-    asked = index if args.half_split is None else index.half_classes(args.half_split)
+    asked = _asked(args, index)
     parts = _parts(args, asked, index.split)
     prompts, prompt_name = _prompts(args, asked)
     encoder = load_source(args.model, args.frames, args.revision, getattr(torch, args.dtype), accelerator.device)
@@ -154,9 +156,9 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
         return None
     (folder / "key.json").write_text(json.dumps(encoder.key(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     texts = _texts(encoder, prompts, folder)
-    sets = [_embedding_set(part, name, run, shards, encoder, texts, prompt_name) for name, part in parts]
-    half = "" if args.half_split is None else f"-half-{args.half_split}"
-    files = [folder / f"{asked.dataset}-{args.split}-{name}{half}.safetensors" for name, _ in parts]
+    sets = [_embedding_set(part, name, index.split, run, shards, encoder, texts, prompt_name) for name, part in parts]
+    classes = re.sub(r"[^\w.]+", "-", asked.split.removeprefix(index.split))
+    files = [folder / f"{asked.dataset}-{args.split}-{name}{classes}.safetensors" for name, _ in parts]
     for file, embedding_set in zip(files, sets, strict=True):
         write_embeddings(file, embedding_set)
     return VideoSets(asked.dataset, sets[0], None if args.transductive else sets[1], files)
@@ -175,20 +177,10 @@ def _parts(args: argparse.Namespace, asked: "VideoIndex", split: str) -> list[tu
 
 def _index(args: argparse.Namespace) -> "VideoIndex":
     """All clips of the data set; what is missing is judged later, for the parts that are used."""
-    from ..data.hub_videos import hub_index
-    from ..data.official_index import hmdb51_index, ucf101_index
-    from ..data.video_index import csv_index, folder_index
+    from ..data.named_index import named_index
 
-    if args.dataset in ("ucf101", "hmdb51"):
-        official = ucf101_index if args.dataset == "ucf101" else hmdb51_index
-        split = 1 if args.split == "all" else int(args.split)
-        index = official(args.data_dir, _annotations(args), split, allow_missing=True)
-    elif args.dataset == "folder":
-        index = folder_index(args.data_dir)
-    elif args.dataset == "csv":
-        index = csv_index(args.data_dir, allow_missing=True)
-    else:
-        index = hub_index(args.data_dir, args.cache_dir / "hub_clips")
+    split = 1 if args.split == "all" else int(args.split)
+    index = named_index(args.dataset, args.data_dir, args.annotations, split, args.cache_dir / "hub_clips")
     if index.ignored:
         named = ", ".join(index.ignored[:5]) + (" ..." if len(index.ignored) > 5 else "")
         print(f"note: {len(index.ignored)} files without a video extension left out: {named}", file=sys.stderr)
@@ -197,18 +189,14 @@ def _index(args: argparse.Namespace) -> "VideoIndex":
     return index
 
 
-def _annotations(args: argparse.Namespace) -> Path:
-    """--annotations, else the first usual place around --data_dir that holds something like split lists."""
-    if args.annotations:
-        return Path(args.annotations)
-    data_dir = Path(args.data_dir).absolute()
-    lists = ("ucf101", "ucfTrainTestlist") if args.dataset == "ucf101" else ("hmdb51", "testTrainMulti_7030_splits")
-    places = (data_dir, data_dir / "annotations", data_dir.parent, data_dir.parent / "annotations")
-    sign = "classInd.txt" if args.dataset == "ucf101" else "brush_hair_test_split1.txt"
-    for place in places:
-        if any((folder / sign).is_file() for folder in (place, *(place / name for name in lists))):
-            return place
-    return data_dir
+def _asked(args: argparse.Namespace, index: "VideoIndex") -> "VideoIndex":
+    """The clips of the classes that are asked."""
+    from ..data.asked_classes import drawn_classes, new_classes, only_classes
+
+    asked = index if args.classes is None else only_classes(index, args.classes)
+    asked = asked if args.known_classes is None else new_classes(asked, args.known_classes)
+    asked = asked if args.draw_classes is None else drawn_classes(asked, *args.draw_classes)
+    return asked if args.half_split is None else asked.half_classes(args.half_split)
 
 
 def _prompts(args: argparse.Namespace, index: "VideoIndex") -> tuple[list[list[str]], str]:
@@ -268,6 +256,7 @@ def _texts(encoder: "Source", prompts: list[list[str]], folder: Path) -> Tensor:
 def _embedding_set(
     part: "VideoIndex",
     part_name: str,
+    official: str,
     run: "EmbeddingRun",
     shards: "ClipShards",
     encoder: "Source",
@@ -279,7 +268,7 @@ def _embedding_set(
     total = len(part.records) + len(part.missing)
     if not records:
         raise ValueError(f"none of the {total} {part.dataset} clips of {part.split} {part_name} can be used")
-    split = "all clips" if part_name == "all" else f"{part.split} {part_name}"
+    split = f"all clips{part.split.removeprefix(official)}" if part_name == "all" else f"{part.split} {part_name}"
     if len(records) < total:
         # Stands in every row and title: a figure on part of a split must not pass for one on the whole.
         split += f" ({len(records)} of {total} clips)"

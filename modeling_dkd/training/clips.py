@@ -6,7 +6,7 @@ processes share the work, and wherever a run was interrupted, the same clips com
 
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.hub_videos import hub_index
-from ..data.official_index import hmdb51_index, ucf101_index
-from ..data.video_index import VideoIndex, VideoRecord, csv_index, folder_index
+from ..data.named_index import named_index
+from ..data.video_index import VideoIndex, VideoRecord
+from ..embedding.clip_frames import read_clip_frames
 from ..embedding.worker_processes import prepare_worker, worker_context
 from ..processing_dkd import DKDCLIPProcessor
-from ..video_frames import VideoReadError, read_frames
+from ..video_frames import VideoReadError
 from .augmentation import augment
-from .config import AugmentationOptions, DataOptions, RecipeOptions
+from .config import AugmentationOptions, DataOptions, RecipeOptions, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,7 @@ def open_index(options: DataOptions) -> VideoIndex:
     """
     if options.data_dir is None:
         raise ValueError("where are the videos? give their folder with --set data.data_dir=DIR")
-    if options.dataset in ("ucf101", "hmdb51"):
-        official = ucf101_index if options.dataset == "ucf101" else hmdb51_index
-        index = official(options.data_dir, options.annotations or options.data_dir, options.split, allow_missing=True)
-    elif options.dataset == "folder":
-        index = folder_index(options.data_dir)
-    elif options.dataset == "csv":
-        index = csv_index(options.data_dir, allow_missing=True)
-    else:
-        index = hub_index(options.data_dir, Path("runs/hub_clips"))
+    index = named_index(options.dataset, options.data_dir, options.annotations, options.split, Path("runs/hub_clips"))
     if options.classes:
         index = index.restrict_classes(options.classes)
     for part in ("train", "test"):
@@ -81,6 +73,15 @@ def open_index(options: DataOptions) -> VideoIndex:
         if not chosen.records:
             raise ValueError(f"{options.data_dir} has no {part} clips; training needs a train and a test part")
     return index
+
+
+def domain_clips(index: VideoIndex, config: TrainingConfig) -> VideoIndex:
+    """The training clips that the domain is fitted to: all, or `domain.num_clips` drawn with the run's seed."""
+    training, wanted = index.part("train"), config.domain.num_clips
+    if not 0 < wanted < len(training.records):
+        return training
+    drawn = torch.randperm(len(training.records), generator=seeded_generator(config.run.seed, wanted))[:wanted]
+    return replace(training, records=tuple(training.records[i] for i in sorted(drawn.tolist())), missing=())
 
 
 class TrainingClips(Dataset):
@@ -113,7 +114,7 @@ class TrainingClips(Dataset):
         record = self.records[position]
         generator = seeded_generator(self.seed, epoch, position)
         try:
-            frames = read_frames(record.path, self.num_frames, generator=generator).pixels
+            frames = read_clip_frames(record, self.num_frames, generator=generator).pixels
         except (VideoReadError, OSError) as error:
             return str(error), record
         frames = augment(frames, self.options, record.label not in self.no_flip, self.images, generator)

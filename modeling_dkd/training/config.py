@@ -18,7 +18,19 @@ from ..data.plain_files import parse_yaml, read_yaml
 from ..frame_sampling import Views
 
 
-Dataset = Literal["ucf101", "hmdb51", "folder", "csv", "hub"]
+Dataset = Literal[
+    "ucf101",
+    "hmdb51",
+    "kinetics400",
+    "kinetics600",
+    "kinetics700",
+    "ssv2",
+    "activitynet",
+    "diving48",
+    "folder",
+    "csv",
+    "hub",
+]
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,8 @@ class DataOptions:
     Attributes:
         dataset: How `data_dir` is laid out.
         data_dir: Folder of the videos; csv: the CSV file; hub: the data set.
-        annotations: Folder of the official split lists; None: `data_dir`.
-        split: Official split, 1 to 3.
+        annotations: The owners' lists; None: looked for in and beside `data_dir`.
+        split: Official split of UCF101 and HMDB51, 1 to 3.
         classes: Only these classes, by their official names; none named means all.
         allow_missing: Go on without missing and damaged clips.
         templates: Prompt templates, as evaluate.py takes them.
@@ -169,19 +181,22 @@ class DomainOptions:
     Attributes:
         loss_weight: Share of the loss that goes through the domain's movement of the embeddings, 0 (trained as plain
             CLIP) to 1; the rest is the loss of the embeddings as they are.
+        num_clips: Fit to so many training clips, drawn with the run's seed; 0: all of them. Each fit embeds them anew.
         use_labels: Fit with the labels of the training clips, else without.
         refit_steps: Refit every so many optimizer steps, besides each validation; 0 is then alone.
         video_strength: As in `DKDCLIPConfig`; None leaves what the checkpoint has.
     """
 
     loss_weight: float = 0.5
+    num_clips: int = 0
     use_labels: bool = True
     refit_steps: int = 0
     video_strength: float | None = None
 
     def __post_init__(self) -> None:
         _require(0 <= self.loss_weight <= 1, "domain.loss_weight", self.loss_weight, "0 to 1")
-        _require(self.refit_steps >= 0, "domain.refit_steps", self.refit_steps, "at least 0")
+        for name in ("num_clips", "refit_steps"):
+            _require(getattr(self, name) >= 0, f"domain.{name}", getattr(self, name), "at least 0")
 
 
 @dataclass(frozen=True)

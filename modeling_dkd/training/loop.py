@@ -24,15 +24,24 @@ from ..evaluation.measurement import Measurement
 from ..evaluation.report import environment, results, summarise
 from ..evaluation.tables import set_table
 from .checkpoints import Checkpoints, Progress
-from .clips import ClipBatch, TrainingClips, epoch_batches, mix_clips, open_index, seeded_generator, training_loader
+from .clips import (
+    ClipBatch,
+    TrainingClips,
+    domain_clips,
+    epoch_batches,
+    mix_clips,
+    open_index,
+    seeded_generator,
+    training_loader,
+)
 from .config import TrainingConfig, as_plain
+from .interpolation import interpolate, is_weight
 from .measuring import SHARES, scores, test_rows
 from .parameters import (
     MovingAverage,
     Tower,
     choose_trainable,
     find_tower,
-    interpolate,
     merged_state,
     optimizer_groups,
 )
@@ -81,7 +90,7 @@ class Run:
 
     def fit_domain(self) -> None:
         """Fit the mixture to the training clips as the weights embed them now."""
-        records = self.index.part("train").records
+        records = domain_clips(self.index, self.config).records
         with gathered(self.recognizer):
             share = self.embed(records, "embedding the domain")
             labels = share.labels(records) if self.config.domain.use_labels else None
@@ -227,7 +236,7 @@ def find_towers(
     """The video encoder, and the text encoder where it is trained."""
     model = encoder.model
     num_frames = encoder.processor.clip_frames or 1
-    first_clip = encoder.reader.normalise(encoder.reader(record.path)[0][None, :num_frames]).to(model.device)
+    first_clip = encoder.reader.normalise(encoder.reader(record)[0][None, :num_frames]).to(model.device)
     video = find_tower(model.backbone, lambda: model.get_video_features(first_clip))
     if not config.recipe.train_text_encoder:
         return video, None
@@ -418,12 +427,12 @@ def validate(run: Run, progress: Progress) -> None:
 def finish(run: Run, command: Sequence[str]) -> None:
     """Test the fine-tuned weights, those of the start and the middle, and leave the repository."""
     run.average.swap()
-    tuned = {name: t for name, t in merged_state(run.encoder.model).items() if _is_weight(name)}
+    tuned = {name: t for name, t in merged_state(run.encoder.model).items() if is_weight(name)}
     run.average.swap()
     config, accelerator = run.config, run.accelerator
     encoder = load_encoder(config, accelerator)
     recognizer = build_recognizer(config, encoder, run.index)
-    start = {name: t.clone() for name, t in encoder.model.state_dict().items() if _is_weight(name)}
+    start = {name: t.clone() for name, t in encoder.model.state_dict().items() if is_weight(name)}
     saved_share = config.run.interpolation if config.recipe.epochs else 0.0
     # The one that is saved comes last, so that the model is left as it goes into the repository.
     shares = [share for share in SHARES if share != saved_share and config.recipe.epochs]
@@ -442,8 +451,3 @@ def finish(run: Run, command: Sequence[str]) -> None:
         print(f"{set_table(lines)}\nsaved: {run.output}")
         shutil.rmtree(run.checkpoints.folder, ignore_errors=True)
     accelerator.wait_for_everyone()
-
-
-def _is_weight(name: str) -> bool:
-    """Whether a tensor of the model is trained weights, not part of a fitted domain."""
-    return name.startswith(("backbone.", "temporal.")) or name == "head.log_logit_scale"

@@ -15,6 +15,7 @@ from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.methods.peers import zero_shot
 from ..evaluation.metrics import class_accuracies, top_k_accuracy
 from ..evaluation.protocols import Method, Task
+from .clips import domain_clips
 from .config import TrainingConfig
 from .recognizer import (
     EmbeddedClips,
@@ -71,7 +72,7 @@ def test_rows(
         The row without the domain, then the one with it; empty on other processes than the main one.
     """
     title = method_name(share)
-    domain, test = index.part("train"), index.part("test")
+    domain, test = domain_clips(index, config), index.part("test")
     plain_views = replace(encoder.reader, views=f"{config.data.num_frames}x1x1")
     sizes = config.recipe.batch_size, config.data.num_workers
     allow_missing = config.data.allow_missing
@@ -79,14 +80,14 @@ def test_rows(
     refuse_damaged(own, accelerator, allow_missing)
     labels = own.labels(domain.records) if config.domain.use_labels else None
     fit_domain_of(recognizer, own, labels, index.class_names, accelerator)
-    domain_clips = gather_clips(own)
+    domain_embedded = gather_clips(own)
     test_share = embed_share(recognizer, test.records, encoder.reader, accelerator, *sizes, f"{title}: test clips")
     test_clips = gather_clips(refuse_damaged(test_share, accelerator, allow_missing))
     if not accelerator.is_main_process:
         return []
     texts = recognizer.texts().detach().float().cpu()
     test_set = _embedding_set(config, encoder, test, test_clips, texts, "test", encoder.views)
-    domain_set = _embedding_set(config, encoder, domain, domain_clips, texts, "train", plain_views.views)
+    domain_set = _embedding_set(config, encoder, domain, domain_embedded, texts, "train", plain_views.views)
     head = recognizer.model.head
 
     def with_domain(task: Task) -> Tensor:
@@ -98,9 +99,10 @@ def test_rows(
 
     methods: dict[str, Method] = {title: zero_shot, "dkd" if share == 0 else f"{title}/dkd": with_domain}
     measured = list(measure_set(index.dataset, test_set, methods, Plan((), 1), domain_set))
+    which = "a random" if len(domain.records) < len(index.part("train").records) else "the"
     how = "with their labels" if config.domain.use_labels else "without labels"
     for row in (m.row for m in measured):
-        row["data"]["domain"] = f"the {len(domain_clips.positions)} training clips {how} (inductive)"
+        row["data"]["domain"] = f"{which} {len(domain_embedded.positions)} training clips {how} (inductive)"
         row["finetuned_share"] = share
     return measured
 

@@ -147,18 +147,6 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
     return {name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if ".lora_" not in name}
 
 
-def interpolate(start: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Weights (1 - share) start + share tuned, tensor by tensor; what is not floating point comes from `tuned`.
-
-    Source:
-        Wortsman et al. 2022, "Robust fine-tuning of zero-shot models" (WiSE-FT).
-    """
-    return {
-        name: torch.lerp(start[name].to(tensor), tensor, share) if tensor.is_floating_point() else tensor
-        for name, tensor in tuned.items()
-    }
-
-
 class MovingAverage:
     """Exponential moving average of the trained parameters; with decay 0 it keeps nothing and is the weights.
 

@@ -102,7 +102,7 @@ class _Clips(Dataset):
 
     def __getitem__(self, position: int) -> tuple[Tensor | str, int]:
         try:
-            return self.reader(self.records[position].path)[0], position
+            return self.reader(self.records[position])[0], position
         except (VideoReadError, OSError) as error:
             return str(error), position
 

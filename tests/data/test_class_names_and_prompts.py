@@ -80,7 +80,9 @@ def test_own_templates_are_read_from_text_and_json(tmp_path):
         == load_templates(str(tmp_path / "t.json"))
         == ["a clip of {}.", "{} outdoors"]
     )
-    with pytest.raises(ValueError, match=r"no template file .*nowhere.* or one of single, clip_ucf101, clip_kinetics"):
+    with pytest.raises(
+        ValueError, match=r"no template file .*nowhere.* or one of single, bare, clip_ucf101, clip_kinetics"
+    ):
         load_templates("nowhere")
 
 

@@ -2,9 +2,12 @@ import hashlib
 import importlib
 import multiprocessing
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from modeling_dkd.data.video_index import folder_index
+from modeling_dkd.embedding.batch_claims import BatchClaims
 from modeling_dkd.embedding.clip_embedding import embed_clips, embed_texts
 from modeling_dkd.embedding.clip_shards import ClipShards, clip_identity
 from modeling_dkd.embedding.tensor_files import remove_unfinished, sort_metadata
@@ -33,11 +37,11 @@ def make_folder(root, num_clips=23):
     return folder_index(root)
 
 
-def load_clip(path):
+def load_clip(record):
     """Frames (2, 3, 4, 4) that tell the file's first byte; files that begin with 255 are damaged, with 254 in part."""
-    value = Path(path).read_bytes()[0]
+    value = Path(record.path).read_bytes()[0]
     if value == 255:
-        raise VideoReadError(f"cannot read video {path!r}: damaged")
+        raise VideoReadError(f"cannot read video {record.path!r}: damaged")
     frames = torch.full((2, 3, 4, 4), float(value)) + torch.arange(2.0).view(2, 1, 1, 1) / 8
     return frames, "1 of its 9 frames is damaged" if value == 254 else ""
 
@@ -62,7 +66,8 @@ def run(index, folder, wanted=None, **options):
 
 
 def bytes_of(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()}
+    paths = (path for path in Path(folder).iterdir() if ".claim" not in path.name)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
@@ -73,7 +78,7 @@ def test_every_clip_is_embedded_once_and_found_again(tmp_path, num_workers):
     order = list(reversed(index.records))
     embeds = shards.gather([done.identities[record.name] for record in order])
     assert embeds.shape == (23, 2, 5)
-    expected = torch.stack([load_clip(record.path)[0] for record in order])
+    expected = torch.stack([load_clip(record)[0] for record in order])
     torch.testing.assert_close(embeds, embed(expected))
     _, again = run(index, tmp_path / "shards")
     assert (again.num_embedded, again.num_known) == (0, 23)
@@ -87,7 +92,7 @@ def test_a_part_embedded_before_is_not_embedded_again(tmp_path):
     assert (second.num_embedded, second.num_known) == (16, 7)
     torch.testing.assert_close(
         shards.gather([second.identities[r.name] for r in index.records]),
-        embed(torch.stack([load_clip(r.path)[0] for r in index.records])),
+        embed(torch.stack([load_clip(r)[0] for r in index.records])),
     )
 
 
@@ -326,3 +331,87 @@ def test_two_processes_share_the_clips_and_end_in_the_same_bytes(tmp_path):
     output, errors = alone.communicate(timeout=120)
     assert output.split() == ["1", "40", "0"], errors
     assert bytes_of(tmp_path / "shared") == bytes_of(tmp_path / "alone")
+
+
+def work(folder, shards, pause):
+    """One machine's run."""
+
+    def slow_embed(clips):
+        time.sleep(pause)
+        return embed(clips)
+
+    records = folder_index(folder).records
+    embed_clips(records, records, load_clip, slow_embed, ClipShards(shards), Accelerator(cpu=True), 4, 0, False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
+def test_four_runs_share_a_folder_and_twenty_kills_change_no_byte(tmp_path):
+    """Runs that know nothing of each other, as on four machines; whoever is killed is replaced."""
+    make_folder(tmp_path / "videos", 240)
+    work(tmp_path / "videos", tmp_path / "alone", 0)
+    context = multiprocessing.get_context("fork")
+    draw = random.Random(0)
+
+    def begin():
+        process = context.Process(target=work, args=(tmp_path / "videos", tmp_path / "shared", 0.2))
+        process.start()
+        return process
+
+    processes = [begin() for _ in range(4)]
+    for _ in range(20):
+        time.sleep(0.15)
+        victim = draw.randrange(4)
+        processes[victim].kill()
+        processes[victim].join()
+        processes[victim] = begin()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    shared = {name: digest for name, digest in bytes_of(tmp_path / "shared").items() if name.endswith(".safetensors")}
+    assert shared == bytes_of(tmp_path / "alone")
+
+
+def test_a_lost_claim_is_taken_over_and_a_live_one_is_not(tmp_path):
+    first, second = (BatchClaims(tmp_path, heartbeat=0.05, patience=0.5) for _ in range(2))
+    with first, second:
+        assert first.take("a")
+        assert not second.take("a")
+        time.sleep(0.8)  # longer than the patience, but the claim is kept alive
+        assert not second.take("a")
+        first.release("a")
+        assert second.take("a")
+        elsewhere = tmp_path / "b.claim"
+        elsewhere.write_text("another-machine 1 x")
+        assert not second.take("b")  # it may be alive
+        os.utime(elsewhere, (time.time() - 2, time.time() - 2))
+        assert second.take("b")
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        (tmp_path / "c.claim").write_text(f"{socket.gethostname()} {gone.pid} x")
+        assert second.take("c")  # a process of this machine that is gone, at once
+        (tmp_path / "d.claim").write_text("torn")
+        assert not second.take("d")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.claim"]
+
+
+def test_clips_that_another_run_could_not_read_are_told_of(tmp_path):
+    index = make_folder(tmp_path / "videos", 8)
+    Path(index.records[2].path).write_bytes(bytes([255]) * 10)
+    _, first = run(index, tmp_path / "shards")
+    _, second = run(index, tmp_path / "shards")
+    assert list(first.damaged) == list(second.damaged) == [index.records[2].name]
+
+
+def test_a_batch_that_another_machine_holds_is_waited_for(tmp_path):
+    """It appears while this run waits, and is not embedded again."""
+    index = make_folder(tmp_path / "videos", 8)
+    run(index, tmp_path / "other")
+    shards = ClipShards(tmp_path / "shards")
+    name = shards.path_of([clip_identity(record) for record in index.records[:4]]).name
+    assert (tmp_path / "other" / name).exists()
+    (tmp_path / f"shards/{name}.claim").write_text("another-machine 1 x")
+    threading.Timer(0.5, lambda: os.link(tmp_path / "other" / name, tmp_path / "shards" / name)).start()
+    _, done = run(index, tmp_path / "shards")
+    assert done.num_embedded == 4
+    assert len(ClipShards(tmp_path / "shards").known()) == 8

@@ -214,7 +214,8 @@ def test_what_does_not_go_together_is_refused_in_one_sentence(model_folder, vide
             embed_for_evaluation(options(model, dataset, folder, tmp_path / "cache", *more))
         assert "\n" not in str(caught.value)
 
-    refused("--split and --annotations belong to ucf101", "--split", "2")
+    refused("--split belongs to ucf101 and hmdb51", "--split", "2")
+    refused("--annotations are the lists of a data set's owners", "--annotations", "lists")
     refused("leaves no training clips: add --transductive", "--split", "all", dataset="ucf101")
     refused("has no train and test parts", folder=video_folder / "test")
     refused("no model folder .*nowhere", model=tmp_path / "nowhere")

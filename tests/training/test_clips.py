@@ -11,12 +11,13 @@ from modeling_dkd.training.clips import (
     ClipBatch,
     TrainingClips,
     collate,
+    domain_clips,
     epoch_batches,
     mix_clips,
     open_index,
     training_loader,
 )
-from modeling_dkd.training.config import AugmentationOptions, DataOptions, RecipeOptions
+from modeling_dkd.training.config import AugmentationOptions, DataOptions, RecipeOptions, load_config
 
 
 def test_two_processes_see_together_what_one_sees():
@@ -32,6 +33,23 @@ def test_two_processes_see_together_what_one_sees():
 def test_a_set_smaller_than_a_piece_has_no_batch():
     assert epoch_batches(7, 4, 0, 0, process_index=1, num_processes=2) == []
     assert len(epoch_batches(8, 4, 0, 0, process_index=1, num_processes=2)) == 1
+
+
+def test_the_domain_is_fitted_to_all_training_clips_or_to_a_drawn_part(clips_dir, config_file):
+    index = folder_index(clips_dir)
+    training = index.part("train").records
+
+    def drawn(*overrides):
+        return domain_clips(index, load_config(config_file(), overrides)).records
+
+    assert drawn() == drawn("domain.num_clips=18") == drawn("domain.num_clips=99") == training
+    some = drawn("domain.num_clips=7")
+    assert len(some) == len(set(some)) == 7
+    assert set(some) < set(training)
+    assert some == drawn("domain.num_clips=7") == tuple(sorted(some, key=training.index))
+    assert some != drawn("domain.num_clips=7", "run.seed=1")
+    with pytest.raises(ValueError, match=r"domain\.num_clips is -1, but must be at least 0"):
+        drawn("domain.num_clips=-1")
 
 
 @pytest.fixture(scope="module")

@@ -82,4 +82,5 @@ def test_all_announced_models_have_a_config():
     for size in ("b32", "b16"):
         for dataset in ("ucf101", "hmdb51"):
             assert {f"clip-vit-{size}-{dataset}", f"clip-vit-{size}-{dataset}-zero-shot"} <= names
+            assert {f"clip-vit-{size}-k400", f"clip-vit-{size}-k400-{dataset}"} <= names
     assert {"siglip2-b16-ucf101", "dkd-tiny"} <= names

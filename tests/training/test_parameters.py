@@ -7,7 +7,6 @@ from modeling_dkd.training.parameters import (
     MovingAverage,
     choose_trainable,
     find_tower,
-    interpolate,
     merged_state,
     optimizer_groups,
 )
@@ -108,15 +107,6 @@ def test_lora_without_peft(monkeypatch):
     model = make_model()
     with pytest.raises(ValueError, match="needs peft: pip install peft"):
         choose_trainable(model, towers(model)[0], None, RecipeOptions(trainable="lora"))
-
-
-def test_interpolation_meets_both_ends():
-    start = {"a": torch.zeros(3), "n": torch.tensor([1])}
-    tuned = {"a": torch.tensor([1.0, 2.0, -4.0]), "n": torch.tensor([7])}
-    assert interpolate(start, tuned, 0.0)["a"].equal(start["a"])
-    assert interpolate(start, tuned, 1.0)["a"].equal(tuned["a"])
-    assert interpolate(start, tuned, 0.5)["a"].tolist() == [0.5, 1.0, -2.0]
-    assert interpolate(start, tuned, 0.5)["n"].item() == 7
 
 
 def test_moving_average():
