@@ -216,6 +216,21 @@ def test_a_hole_in_a_matroska_file_is_told(tmp_path):
         read_frames(path, 1)
 
 
+@pytest.mark.parametrize(("where", "offset"), [(8, 10_000), (8, 0x7000_0000), (12, 0)])
+def test_an_index_of_an_avi_that_points_elsewhere_hides_no_loss(where, offset, tmp_path):
+    path = write(tmp_path / "a.avi", codec="mpeg4", bf="0")
+    data = bytearray(path.read_bytes())
+    index = data.index(b"idx1") + 8
+    for entry in range(index, index + 50 * 16, 16):
+        data[entry + where : entry + where + 4] = offset.to_bytes(4, "little")
+    path.write_bytes(data)
+    if where == 12:  # lengths are in the chunks too, and FFmpeg reads these
+        assert numbers_of(read_frames(path, 50)) == list(range(50))
+    else:
+        with pytest.raises(VideoReadError, match="49 of its 50 frames are missing or damaged"):
+            read_frames(path, 1)
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".mov", ".mp4", ".ts"])
 def test_a_part_of_a_split_file_is_sound(suffix, tmp_path):
     whole = write(tmp_path / "whole.mkv", 50)
