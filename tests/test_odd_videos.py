@@ -458,6 +458,15 @@ def test_a_moving_image_that_is_cut_off_is_refused(name, tmp_path):
 # --- messages
 
 
+def test_raw_frames_behind_a_line_of_text_are_read(tmp_path):
+    path = tmp_path / "a.y4m"
+    frames = b"".join(b"FRAME\n" + bytes([grey] * 16 * 16 + [128] * 16 * 8) for grey in (16, 126, 235))
+    path.write_bytes(b"YUV4MPEG2 W16 H16 F25:1 C420jpeg\n" + frames)
+    found = read_frames(path, 3)
+    assert found.total_frames == 3
+    assert [int(frame.float().mean()) for frame in found.pixels] == [0, 128, 255]
+
+
 def test_a_film_without_its_index_says_so(tmp_path):
     path = write(tmp_path / "a.mp4", 50)
     data = path.read_bytes()
