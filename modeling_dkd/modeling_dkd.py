@@ -226,7 +226,11 @@ class DKDCLIPModel(PreTrainedModel):
 
     @staticmethod
     def _load_pretrained_model(
-        model: Any, state_dict: dict[str, Tensor] | None, checkpoint_files: list[str] | None, *others: Any
+        model: Any,
+        state_dict: dict[str, Tensor] | None,
+        checkpoint_files: list[str] | None,
+        *others: Any,
+        **options: Any,
     ) -> Any:
         """As in the library, which casts what it loads: here alone it is seen in what dtype a domain was kept."""
         prefix = "head."
@@ -237,7 +241,7 @@ class DKDCLIPModel(PreTrainedModel):
             }
         elif checkpoint_files and all(path.endswith(".safetensors") for path in checkpoint_files):
             model._stored_dtypes = dtypes_in(checkpoint_files, prefix)
-        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *others)
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *others, **options)
 
     def _settle_domain(self, lost: set[str], source: Any, plain_if_broken: bool) -> None:
         """Keep the domain that was loaded if it is whole, forget it if there was none, refuse what lies between."""
