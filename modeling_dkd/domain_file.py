@@ -93,7 +93,7 @@ def dtypes_in(files: Iterable[str], prefix: str) -> dict[str, torch.dtype]:
     Raises:
         OSError: A file is not there, or is not whole.
     """
-    dtypes = {}
+    dtypes: dict[str, torch.dtype] = {}
     for path in files:
         try:
             with safe_open(path, framework="pt") as file:
