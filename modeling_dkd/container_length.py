@@ -62,19 +62,35 @@ def unreadable_bytes(path: str | Path, container: str) -> int:
         return count(file, Path(path).stat().st_size)
 
 
+def chunks_in_avi(path: str | Path, stream: int) -> int:
+    """How many chunks of an AVI hold something of this stream, found one after the other instead of by its index.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open(path, "rb") as file:
+        return _walk_avi(file, Path(path).stat().st_size, b"%02d" % stream)[1]
+
+
 def _unreadable_in_avi(file: BinaryIO, size: int) -> int:
     """Bytes from the first place where no chunk begins, up to the announced end."""
-    end, place = min(size, _end_of_avi(file, size)), 0
+    return _walk_avi(file, size)[0]
+
+
+def _walk_avi(file: BinaryIO, size: int, stream: bytes = b"") -> tuple[int, int]:
+    """Bytes from the first place where no chunk begins, and how many chunks before it have pictures of this stream."""
+    end, place, count = min(size, _end_of_avi(file, size)), 0, 0
     while place < end:
         file.seek(place)
         name, length = (header := file.read(8))[:4], int.from_bytes(header[4:], "little")
         if name in (b"RIFF", b"LIST"):
             place += 12
         elif min(name) < 0x20 or place + 8 + length > end:
-            return end - place
+            return end - place, count
         else:
+            count += length > 0 and name in (stream + b"dc", stream + b"db")
             place += 8 + length + length % 2
-    return 0
+    return 0, count
 
 
 def _unreadable_in_matroska(file: BinaryIO, size: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .container_length import missing_bytes, unreadable_bytes
+from .container_length import chunks_in_avi, missing_bytes, unreadable_bytes
 from .video_container import av, container_of
 from .video_results import refuse_if_damaged, unreadable
 
@@ -108,8 +108,11 @@ class CountedPackets:
         hole = unreadable_bytes(self.path, self.format)
         if self.format == "avi":
             # Its index comes last, and FFmpeg makes up one that is not there; its header comes first.
-            doubtful = self.missing_bytes or hole or not listed
-            return max(lost, self.stream.frames - max(self.num_packets, self.last_dts + 1)) if doubtful else lost
+            unseen = self.stream.frames - max(self.num_packets, self.last_dts + 1)
+            if unseen > 0 and not (self.missing_bytes or hole) and listed:
+                # Header and index contradict each other: what is there decides.
+                unseen = min(unseen, chunks_in_avi(self.path, self.stream.index) - self.num_packets)
+            return max(lost, unseen)
         if self.format == "mov" and self.stream.frames:
             return lost
         count, size = len(self.timestamps), self.path.stat().st_size

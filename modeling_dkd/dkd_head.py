@@ -68,7 +68,7 @@ from .embedding_inputs import (
     tell_same_classes,
 )
 from .encoder_identity import EncoderIdentity
-from .gaussian_mixture import fit_gaussian_mixture
+from .gaussian_mixture import WEIGHTS_TOLERANCE, fit_gaussian_mixture
 from .known_classes import KnownModel, fit_known, known_directions
 from .mixture_options import MixtureOptions
 from .precision import full_precision, has_values, where_float64_is
@@ -305,6 +305,8 @@ class DKDHead(nn.Module):
         divisors = [name for name, value in self.unfitted_values().items() if value > 0]
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         check_tensors(tensors, shapes | self._buffer_shapes(sizes[0]), divisors, source)
+        if has_values(tensors["weights"]) and not _are_shares(tensors["weights"]):
+            raise no_domain(source, "has weights that are no shares of a whole")
         return sizes[0]
 
     @property
@@ -781,3 +783,9 @@ class DKDHead(nn.Module):
     def _pooled(self, embeds: Tensor, name: str) -> Tensor:
         """Checked embeddings for fitting, (N, D): unit norm, particles averaged."""
         return as_particles(embeds, name, self.config.projection_dim).mean(1).to(self.logit_bias.device)
+
+
+def _are_shares(weights: Tensor) -> bool:
+    """Whether these are the weights of a mixture, (K,); all 0 where none is fitted."""
+    total = float(weights.sum(dtype=torch.float64))
+    return bool((weights >= 0).all()) and (total == 0 or abs(total - 1) <= WEIGHTS_TOLERANCE)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,6 +23,8 @@ DOMAIN_FILE = "dkd_domain.safetensors"
 # Rises when tensors of the same names and shapes come to mean something else. Stands in every head as a buffer, for
 # domain files, checkpoints and state dicts alike hold the buffers.
 FORMAT_VERSION = 2
+# What a domain may be kept in: rounded to fewer digits it is another one.
+EXACT_DTYPES = (torch.float32, torch.float64)
 
 
 def check_tensors(
@@ -37,8 +40,8 @@ def check_tensors(
         source: Where the tensors are from, for the message.
 
     Raises:
-        ValueError: A tensor lacks, has another shape, is of no float dtype, not finite, or a divisor is not above 0;
-            or the version is another one (the message names the first fault).
+        ValueError: A tensor lacks, has another shape, is rounded (of no float dtype or below float32), not finite, or
+            a divisor is not above 0; or the version is another one (the message names the first fault).
     """
     for name, shape in shapes.items():
         tensor = tensors.get(name)
@@ -46,8 +49,8 @@ def check_tensors(
             raise no_domain(source, f"lacks {name}")
         if tuple(tensor.shape) != shape:
             raise no_domain(source, f"has {name} of shape {tuple(tensor.shape)} instead of {shape}")
-        if not tensor.is_floating_point():
-            raise no_domain(source, f"has {name} of {tensor.dtype}")
+        if tensor.dtype not in EXACT_DTYPES:
+            raise no_domain(source, f"has {name} of {tensor.dtype} instead of {EXACT_DTYPES[0]}")
         if has_values(tensor) and not bool(tensor.isfinite().all()):
             raise no_domain(source, f"has values in {name} that are not finite")
     for name in divisors:
@@ -82,6 +85,23 @@ class StoredDomain:
     encoder: EncoderIdentity | None = None
     min_clips: int = 0
     notes: dict[str, str] = field(default_factory=dict)
+
+
+def dtypes_in(files: Iterable[str], prefix: str) -> dict[str, torch.dtype]:
+    """Dtype of each tensor in these safetensors files whose name starts with `prefix`, by the rest of its name.
+
+    Raises:
+        OSError: A file is not there, or is not whole.
+    """
+    dtypes: dict[str, torch.dtype] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a dict)
+                dtypes |= {name.removeprefix(prefix): file.get_tensor(name).dtype for name in names}
+        except SafetensorError as error:
+            raise OSError(f"{path} is not a whole safetensors file ({error}); copy or download it again.") from error
+    return dtypes
 
 
 def write_domain(folder: str | Path, domain: StoredDomain) -> None:

@@ -128,10 +128,10 @@ def cached_commit(name_or_path: Any, options: Mapping[str, Any]) -> str | None:
     """Commit of a repository that has just been loaded, as the cache of the Hub tells; None for a folder.
 
     Args:
-        name_or_path: What was loaded.
+        name_or_path: What was loaded; None where the weights were in memory.
         options: What it was loaded with, of which `revision` and `cache_dir` matter.
     """
-    if Path(name_or_path).exists():
+    if name_or_path is None or Path(name_or_path).exists():
         return None
     try:
         found = try_to_load_from_cache(

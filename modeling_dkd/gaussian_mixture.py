@@ -70,7 +70,13 @@ class GaussianMixture:
             raise ValueError(f"weights must sum to 1, but their sum is {total:.6g}; divide them by it.")
 
     def joint_log_density(self, points: Tensor) -> Tensor:
-        """log(weight_k N(x; mean_k, diag(variances))), natural logarithm, (..., K)."""
+        """log(weight_k N(x; mean_k, diag(variances))), natural logarithm, (..., K).
+
+        Raises:
+            ValueError: Points of another length than the means (one number would be taken for all D).
+        """
+        if points.shape[-1:] != self.variances.shape:
+            raise ValueError(f"points must be (..., {len(self.variances)}) like the means, got {tuple(points.shape)}.")
         points, means, variances, weights = _same_precision(points, self.means, self.variances, self.weights)
         with torch.autocast(points.device.type, enabled=False):
             scale, centre = variances.sqrt(), means.mean(0)

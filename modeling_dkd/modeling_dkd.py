@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .configuration_dkd import RETRIEVAL_CLASSES, DKDCLIPConfig
 from .dkd_head import DKDHead
-from .domain_file import FORMAT_VERSION, give_usual_mode, no_domain
+from .domain_file import EXACT_DTYPES, FORMAT_VERSION, dtypes_in, give_usual_mode, no_domain
 from .dual_encoder import (
     check_dual_encoder,
     embed_images,
@@ -207,13 +207,14 @@ class DKDCLIPModel(PreTrainedModel):
             **kwargs,
         )
         model, info = loaded
+        source = pretrained_model_name_or_path or "the state dict"
         if not accept_mismatch:
-            _refuse_mismatch(info["mismatched_keys"], pretrained_model_name_or_path, model.config)
+            _refuse_mismatch(info["mismatched_keys"], source, model.config)
         _refuse_missing(
             {key for key in info["missing_keys"] if key.startswith("backbone.")}, model.config.name_or_path
         )
         lost = info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}
-        model._settle_domain(lost, pretrained_model_name_or_path, accept_mismatch)
+        model._settle_domain(lost, source, accept_mismatch)
         freeze_similarity(model.backbone)
         model.encoder_revision = cached_commit(pretrained_model_name_or_path, kwargs)
         if model.config.num_components:
@@ -223,8 +224,28 @@ class DKDCLIPModel(PreTrainedModel):
             model.head.class_names = names if is_named else None
         return (model, info) if with_info else model
 
+    @staticmethod
+    def _load_pretrained_model(
+        model: Any,
+        state_dict: dict[str, Tensor] | None,
+        checkpoint_files: list[str] | None,
+        *others: Any,
+        **options: Any,
+    ) -> Any:
+        """As in the library, which casts what it loads: here alone it is seen in what dtype a domain was kept."""
+        prefix = "head."
+        if state_dict is not None:
+            given = state_dict.items()
+            model._stored_dtypes = {
+                name.removeprefix(prefix): value.dtype for name, value in given if name.startswith(prefix)
+            }
+        elif checkpoint_files and all(path.endswith(".safetensors") for path in checkpoint_files):
+            model._stored_dtypes = dtypes_in(checkpoint_files, prefix)
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *others, **options)
+
     def _settle_domain(self, lost: set[str], source: Any, plain_if_broken: bool) -> None:
         """Keep the domain that was loaded if it is whole, forget it if there was none, refuse what lies between."""
+        stored = self.__dict__.pop("_stored_dtypes", {})
         state, domain = self.head.state_dict(), self.head.unfitted_values().keys()
         lost = {key.removeprefix("head.") for key in lost if key.startswith("head.")} & state.keys()
         fault = None
@@ -237,6 +258,11 @@ class DKDCLIPModel(PreTrainedModel):
                 if lost:
                     raise no_domain(str(source), f"lacks head.{min(lost)}")
                 self.head.check_domain(state, str(source))
+                if has_values(state["weights"]) and not self.head.is_fitted:
+                    raise no_domain(str(source), "is not fitted")
+                if rounded := {name: dtype for name, dtype in stored.items() if dtype not in EXACT_DTYPES}:
+                    name = min(rounded)
+                    raise no_domain(str(source), f"has head.{name} of {rounded[name]} instead of {EXACT_DTYPES[0]}")
             except ValueError as error:
                 if not plain_if_broken:
                     hint = "ignore_mismatched_sizes=True loads the model without it."

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .file_suffixes import IMAGE_SUFFIXES
 from .frame_sampling import FRAME_SECONDS, ArrayOfFloat, ArrayOfInt, window_indices
 from .video_results import VideoFrames, VideoReadError, VideoWindow, refuse_if_damaged, unreadable, warn_of_damage
 
@@ -18,7 +19,6 @@ except ImportError:  # FFmpeg reads still images too
     Image = None  # type: ignore[assignment]
 
 
-IMAGE_SUFFIXES = frozenset({".apng", ".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 # What Pillow raises for a file that is cut off or damaged.
 UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError)
 # Other formats with several pictures hold views or previews of one, not moments (a phone's MPO, an icon).

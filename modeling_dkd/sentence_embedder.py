@@ -9,6 +9,7 @@ the text of its name. `modules.json` in a checkpoint names this class.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,27 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .file_suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
 
 MODULES_FILE = "modules.json"
 # Content of that file.
 MODULES = [{"idx": 0, "name": "0", "path": "", "type": "sentence_embedder.DKDSentenceEmbedder"}]
-# What ends so is the name of a file and no text.
-VIDEO_ENDINGS = (
-    ".mp4",
-    ".avi",
-    ".mov",
-    ".wmv",
-    ".flv",
-    ".mkv",
-    ".webm",
-    ".mpg",
-    ".mpeg",
-    ".m4v",
-    ".3gp",
-    ".ts",
-    ".gif",
-)
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif")
+# A text that looks like the path of some file: a folder, no blank, an ending.
+LIKE_A_PATH = re.compile(r"\S*[/\\]\S*\.[A-Za-z]\w{1,4}")
 
 
 class DKDSentenceEmbedder(nn.Module):
@@ -128,9 +116,11 @@ def _kind(item: Any) -> tuple[str, Any]:
         ((kind, value),) = item.items()
         return kind, _existing(value) if kind != "text" else value
     if isinstance(item, str | os.PathLike):
-        ending = Path(item).suffix.lower().strip()
-        if ending in VIDEO_ENDINGS or ending in IMAGE_ENDINGS or (ending and os.path.isfile(item)):
-            return "image" if ending in IMAGE_ENDINGS else "video", _existing(item)
+        path = os.fspath(item)
+        ending = Path(path).suffix.lower().strip()
+        is_file = ending in VIDEO_SUFFIXES | IMAGE_SUFFIXES or LIKE_A_PATH.fullmatch(path.strip())
+        if is_file or (ending and os.path.isfile(path)):
+            return "image" if ending in IMAGE_SUFFIXES else "video", _existing(item)
         if isinstance(item, str):
             return "text", item
     shape = getattr(item, "shape", None)

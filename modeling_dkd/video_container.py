@@ -18,7 +18,7 @@ except ImportError:  # reading files needs PyAV; frames that are in memory alrea
 # Containers that hold video. Left out on purpose: playlists that open other files, and renderers of plain text.
 CONTAINERS = (
     "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,flv,live_flv,asf,ogg,gif,apng,"
-    "ivf,mjpeg,nut,mxf,rm,dv,swf,wtv,vc1,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,webp_pipe"
+    "ivf,mjpeg,nut,mxf,rm,dv,swf,wtv,vc1,h263,h261,png_pipe,jpeg_pipe,bmp_pipe,webp_pipe,yuv4mpegpipe"
 )
 # Opened only to say that they hold sound alone.
 SOUND_CONTAINERS = "aac,ac3,aiff,amr,ape,au,caf,dts,eac3,flac,mp3,oma,tta,voc,w64,wav,wv"

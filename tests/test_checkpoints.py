@@ -262,6 +262,63 @@ def test_a_domain_of_another_version_or_with_impossible_values_is_refused(
     assert not DKDCLIPModel.from_pretrained(tmp_path, ignore_mismatched_sizes=True).head.is_fitted
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
+@pytest.mark.parametrize("name", ["text_bases", "known_floor", "log_logit_scale"])
+def test_a_domain_that_was_rounded_is_refused(fitted_checkpoint, tmp_path, name, dtype):
+    folder, weights = fitted_checkpoint
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    rounded = weights | {f"head.{name}": weights[f"head.{name}"].to(dtype)}
+    save_file(rounded, tmp_path / "model.safetensors")
+    fault = f"has head.{name} of {dtype} instead of torch.float32: it is not a domain of this version of DKD"
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{tmp_path} {fault}')}"):
+        DKDCLIPModel.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"^the state dict {re.escape(fault)}"):
+        DKDCLIPModel.from_pretrained(None, config=DKDCLIPConfig.from_pretrained(tmp_path), state_dict=dict(rounded))
+    with pytest.raises(RuntimeError, match=rf"the state dict has {name} of {dtype} instead of torch\.float32"):
+        make_model().load_state_dict(rounded)
+    assert not DKDCLIPModel.from_pretrained(tmp_path, ignore_mismatched_sizes=True).head.is_fitted
+
+
+def test_an_encoder_may_be_rounded_and_a_domain_be_wider(fitted_checkpoint, tmp_path):
+    folder, weights = fitted_checkpoint
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    save_file(
+        {name: value.double() if name.startswith("head.") else value.half() for name, value in weights.items()},
+        tmp_path / "model.safetensors",
+    )
+    model = DKDCLIPModel.from_pretrained(tmp_path)
+    assert torch.equal(model.head.means, weights["head.means"])
+
+
+@pytest.mark.parametrize(
+    ("weights", "fault"), [([0.0] * 5, "is not fitted"), ([1.5, -0.5, 0, 0, 0], "has weights that are no shares")]
+)
+def test_a_domain_whose_weights_are_no_distribution_is_refused(fitted_checkpoint, tmp_path, weights, fault):
+    folder, stored = fitted_checkpoint
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    save_file(stored | {"head.weights": torch.tensor(weights)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"{fault}.*: it is not a domain of this version"):
+        DKDCLIPModel.from_pretrained(tmp_path)
+
+
+def test_a_model_comes_from_weights_in_memory_alone(fitted_checkpoint):
+    folder, weights = fitted_checkpoint
+    config = DKDCLIPConfig.from_pretrained(folder)
+    loaded = DKDCLIPModel.from_pretrained(None, config=config, state_dict=dict(weights))
+    assert torch.equal(loaded.head.text_bases, weights["head.text_bases"])
+    lacking = {name: value for name, value in weights.items() if name != "head.text_bases"}
+    with pytest.raises(ValueError, match=r"^the state dict lacks head\.text_bases"):
+        DKDCLIPModel.from_pretrained(None, config=config, state_dict=lacking)
+
+
+def test_a_shard_that_is_cut_off_is_named(tmp_path):
+    make_model().save_pretrained(tmp_path, max_shard_size="20KB")
+    shard = max(tmp_path.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(OSError, match=rf"{re.escape(str(shard))} is not a whole safetensors file .*copy or download"):
+        DKDCLIPModel.from_pretrained(tmp_path)
+
+
 def test_a_configuration_that_speaks_of_a_domain_that_is_not_there_gives_a_warning(
     fitted_checkpoint, tmp_path, caplog
 ):

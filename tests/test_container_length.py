@@ -1,6 +1,6 @@
 import pytest
 
-from modeling_dkd.container_length import lacks_index, missing_bytes, unreadable_bytes
+from modeling_dkd.container_length import chunks_in_avi, lacks_index, missing_bytes, unreadable_bytes
 
 
 def riff(kind: bytes, content: bytes, length: int | None = None) -> bytes:
@@ -113,6 +113,13 @@ def test_bytes_that_belong_to_no_part_are_counted(tmp_path):
     hole = AVI.index(b"00dc") + 18
     path.write_bytes(AVI[:hole] + bytes(8) + AVI[hole + 8 :])
     assert unreadable_bytes(path, "avi") == len(AVI) - hole
+
+
+def test_chunks_of_an_avi_are_counted_without_its_index(tmp_path):
+    path = tmp_path / "video"
+    others = b"01wb\x02\0\0\0ab" + b"00dc\0\0\0\0" + b"JUNK\2\0\0\0ab"
+    path.write_bytes(riff(b"AVI ", AVI[12:] + others))
+    assert [chunks_in_avi(path, stream) for stream in (0, 1)] == [6, 0]
 
 
 def test_a_film_without_its_index_is_recognised(tmp_path):

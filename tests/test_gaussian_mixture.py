@@ -323,6 +323,14 @@ def test_values_that_no_mixture_has_are_named(changes, message):
         GaussianMixture(**{name: torch.tensor(values) for name, values in (sound | changes).items()})
 
 
+@pytest.mark.parametrize("shape", [(4, 1), (4, DIM + 1), (), (1,), (2, DIM, 1)])
+def test_points_of_another_length_are_not_stretched(mixture, shape):
+    message = f"points must be (..., {DIM}) like the means, got {shape}."
+    for method in (mixture.log_density, mixture.responsibilities, mixture.score):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            method(torch.zeros(shape))
+
+
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e19), (torch.float32, 3e38), (torch.float64, 1e160)])
 def test_points_too_large_to_be_squared_are_refused(dtype, size):
     points = size * torch.linspace(-1, 1, 40, dtype=dtype).reshape(20, 2)

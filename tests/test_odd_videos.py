@@ -216,6 +216,21 @@ def test_a_hole_in_a_matroska_file_is_told(tmp_path):
         read_frames(path, 1)
 
 
+@pytest.mark.parametrize(("where", "offset"), [(8, 10_000), (8, 0x7000_0000), (12, 0)])
+def test_an_index_of_an_avi_that_points_elsewhere_hides_no_loss(where, offset, tmp_path):
+    path = write(tmp_path / "a.avi", codec="mpeg4", bf="0")
+    data = bytearray(path.read_bytes())
+    index = data.index(b"idx1") + 8
+    for entry in range(index, index + 50 * 16, 16):
+        data[entry + where : entry + where + 4] = offset.to_bytes(4, "little")
+    path.write_bytes(data)
+    if where == 12:  # lengths are in the chunks too, and FFmpeg reads these
+        assert numbers_of(read_frames(path, 50)) == list(range(50))
+    else:
+        with pytest.raises(VideoReadError, match="49 of its 50 frames are missing or damaged"):
+            read_frames(path, 1)
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".mov", ".mp4", ".ts"])
 def test_a_part_of_a_split_file_is_sound(suffix, tmp_path):
     whole = write(tmp_path / "whole.mkv", 50)
@@ -441,6 +456,15 @@ def test_a_moving_image_that_is_cut_off_is_refused(name, tmp_path):
 
 
 # --- messages
+
+
+def test_raw_frames_behind_a_line_of_text_are_read(tmp_path):
+    path = tmp_path / "a.y4m"
+    frames = b"".join(b"FRAME\n" + bytes([grey] * 16 * 16 + [128] * 16 * 8) for grey in (16, 126, 235))
+    path.write_bytes(b"YUV4MPEG2 W16 H16 F25:1 C420jpeg\n" + frames)
+    found = read_frames(path, 3)
+    assert found.total_frames == 3
+    assert [int(frame.float().mean()) for frame in found.pixels] == [0, 128, 255]
 
 
 def test_a_film_without_its_index_says_so(tmp_path):

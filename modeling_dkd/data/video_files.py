@@ -6,14 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-
-VIDEO_EXTENSIONS = frozenset(
-    f".{name}"
-    for name in (
-        *("3gp", "asf", "avi", "flv", "gif", "m2ts", "m4v", "mkv", "mov", "mp4"),
-        *("mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv"),
-    )
-)
+from ..file_suffixes import VIDEO_SUFFIXES
 
 
 class VideoRecord(NamedTuple):
@@ -36,7 +29,7 @@ class VideoRecord(NamedTuple):
 
 def is_video(file: Path) -> bool:
     """Whether a file's name ends as those of videos do."""
-    return file.suffix.lower() in VIDEO_EXTENSIONS
+    return file.suffix.lower() in VIDEO_SUFFIXES
 
 
 def as_meant(written: str, folder: str | Path) -> str:

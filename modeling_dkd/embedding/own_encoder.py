@@ -158,7 +158,9 @@ def load_own_encoder(spec: str, views: str | None) -> OwnEncoder:
     embedder = calling(factory, f"{spec}()")()
     name = getattr(embedder, "name", None)
     name = str(name) if name else f"{Path(place).stem}:{attribute}"
-    return OwnEncoder(embedder, spec, name, views, {"encoder": name, "source": _hash_of_source(source)})
+    # Two in one file may have one name.
+    key = {"encoder": name, "callable": attribute, "source": _hash_of_source(source)}
+    return OwnEncoder(embedder, spec, name, views, key)
 
 
 def _imported(spec: str, place: str) -> ModuleType:

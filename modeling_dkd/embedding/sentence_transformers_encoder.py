@@ -50,6 +50,8 @@ def load_sentence_transformers(name: str, views: str | None, revision: str | Non
         ValueError: sentence-transformers is not installed, there is no such model, or it embeds no images.
     """
     place = name.removeprefix(PREFIX)
+    if not place:
+        raise ValueError(f"{name} names no model; give a CLIP model, as in {name}clip-ViT-B-32")
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:

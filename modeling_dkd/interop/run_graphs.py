@@ -166,8 +166,10 @@ def prepare(clips: Sequence[Sequence[Array]], about: dict[str, Any]) -> Array:
         about: `Graphs.about`.
 
     Raises:
-        ValueError: A clip has no frames, or a frame is something else.
+        ValueError: There is no clip, one has no frames, or a frame is something else.
     """
+    if not len(clips):
+        raise ValueError("there are no clips; give at least one")
     videos = []
     for number, frames in enumerate(clips):
         if not len(frames):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.video_files import VIDEO_EXTENSIONS
+from ..file_suffixes import VIDEO_SUFFIXES
 
 
 KEEP_SECONDS = 600
@@ -64,7 +64,7 @@ class ClipFolders:
         for given in paths:
             path = Path(given)
             added = path.stat().st_size if path.is_file() else 0
-            if path.suffix.lower() not in VIDEO_EXTENSIONS:  # lists and tables would name other files
+            if path.suffix.lower() not in VIDEO_SUFFIXES:  # lists and tables would name other files
                 left_out.append(f"{path.name!r} is no video")
             elif len(names) == self.max_clips:
                 left_out.append(f"{path.name!r}, for at most {self.max_clips} clips are taken")

@@ -81,3 +81,15 @@ def test_sentence_transformers_that_are_none_are_refused(tmp_path):
     pytest.importorskip("sentence_transformers")
     with pytest.raises(ValueError, match="cannot load the model sentence_transformers:"):
         source_of(f"sentence_transformers:{tmp_path / 'nowhere'}")
+    with pytest.raises(ValueError, match="sentence_transformers: names no model; give a CLIP model"):
+        source_of("sentence_transformers:")
+
+
+def test_two_encoders_of_one_file_are_kept_apart_though_they_have_one_name(tmp_path):
+    file = tmp_path / "two.py"
+    file.write_text(f"import sys\nsys.path.append({str(OWN.parent)!r})\nfrom own_encoder import ColourEncoder\n")
+    file.write_text(file.read_text() + "class Other(ColourEncoder):\n    pass\n")
+    first, second = (source_of(f"{file}:{name}") for name in ("ColourEncoder", "Other"))
+    assert first.name == second.name
+    assert first.key() != second.key()
+    assert first.revision != second.revision

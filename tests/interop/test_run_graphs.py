@@ -95,6 +95,11 @@ def test_frames_are_prepared_as_the_processor_does(options, shape):
     assert np.abs(found - expected.numpy()).max() <= 2.01 * step
 
 
+def test_no_clips_at_all_are_refused():
+    with pytest.raises(ValueError, match="there are no clips; give at least one"):
+        run_graphs.prepare([], {})
+
+
 @pytest.mark.parametrize(
     ("clip", "message"),
     [

@@ -17,6 +17,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 TEXTS = ["a video of a red square moving left", "a video of a blue disc", "nothing"]
 
 
+MISSING = ["missing.mp4", "MISSING.AVI", "a folder/missing.png", "x.mkv", "card.m2ts", "old.divx"]
+MISSING += ["videos/scan.heic", r"videos\clip.xyz"]
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
@@ -76,15 +80,21 @@ def test_videos_come_as_paths_frames_and_dicts_and_images_too(loaded, clips, tmp
         np.testing.assert_allclose(embeds, embedder.encode([picture]), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["missing.mp4", "missing.webm", "MISSING.AVI", "a folder/missing.png", "x.mkv"])
+@pytest.mark.parametrize("name", MISSING)
 def test_a_file_that_is_missing_is_never_embedded_as_text(loaded, name):
     embedder = loaded[0]
     with pytest.raises(ValueError, match="there is no file"):
         embedder.encode([name])
     with pytest.raises(ValueError, match="there is no file"):
         embedder.encode(["a text", name])
-    as_text = embedder.encode([{"text": name}])
+    as_text = embedder.encode([{"text": name}])  # what is meant as one
     assert as_text.shape == (1, embedder.get_embedding_dimension())
+
+
+@pytest.mark.parametrize("text", ["moving up/down.", "either/or", "a video of 2.5 cars", "e.g. rowing", "x.y"])
+def test_texts_with_dots_and_slashes_are_texts(loaded, text):
+    embedder = loaded[0]
+    np.testing.assert_array_equal(embedder.encode([text]), embedder.encode([{"text": text}]))
 
 
 def test_what_cannot_be_embedded_is_refused(loaded, clips, tmp_path):
