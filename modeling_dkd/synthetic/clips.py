@@ -19,6 +19,7 @@ import argparse
 import csv
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -289,11 +290,12 @@ def _writers(num_clips: int) -> Executor:
     """Two threads; for many clips two processes, in which nothing waits for the interpreter of this one."""
     if num_clips < MANY_CLIPS:
         return ThreadPoolExecutor(2)
-    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), _end_with_parent)
+    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), _prepare_writer)
 
 
-def _end_with_parent() -> None:
-    """Have this process end where the one that it works for is gone, killed perhaps."""
+def _prepare_writer() -> None:
+    """Leave an interrupt to the process that this one works for, and end where that is gone, killed perhaps."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait() -> None:
         multiprocessing.parent_process().join()  # type: ignore[union-attr]
@@ -332,12 +334,14 @@ def generate_clips(
         writer = csv.writer(file)
         writer.writerow(["path", "label", "scene", "shape", "colour"])
         writer.writerows([d.file_name, d.action, d.scene, d.shape, d.colour] for d in descriptions)
-    with _writers(num_clips) as pool:
+    pool = _writers(num_clips)
+    try:
         written = pool.map(partial(_render_and_write, folder, domain), descriptions, chunksize=10)
-        try:
-            yield from zip(written, descriptions, strict=True)
-        except BrokenProcessPool as error:
-            raise OSError(f"a process that writes clips to {folder} died; out of memory? Make fewer clips") from error
+        yield from zip(written, descriptions, strict=True)
+    except BrokenProcessPool as error:
+        raise OSError(f"a process that writes clips to {folder} died; out of memory? Make fewer clips") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def main(argv: list[str] | None = None) -> int:
