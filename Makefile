@@ -16,7 +16,8 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "DKD needs Python 3.11 or newer; say which with: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	# Python compiles what is imported, when it is; pip would compile all of 18,000 files, one by one.
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[test]"
 	$(BIN)/python -m modeling_dkd.synthetic.checkpoint
 	@touch $@
 

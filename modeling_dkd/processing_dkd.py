@@ -14,7 +14,8 @@ from transformers.processing_utils import ProcessorMixin
 from .backbone_images import backbone_image_processor
 from .dual_encoder import clip_frames_of
 from .frame_sampling import Views, is_count
-from .image_processing_dkd import IMAGE_OPTIONS, DKDCLIPImageProcessor, describe, is_array, join_equal_sizes
+from .frame_tensors import describe, is_array, join_equal_sizes
+from .image_processing_dkd import IMAGE_OPTIONS, DKDCLIPImageProcessor
 from .open_clip_backbone import (
     PREFIX,
     open_clip_config,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .frame_sampling import Views, segment_indices
-from .image_processing_dkd import PIL_IMAGE, describe, frame_tensors, is_array
+from .frame_tensors import PIL_IMAGE, describe, frame_tensors, is_array
 from .video_frames import VideoFrames, VideoReadError, read_frames
 
 

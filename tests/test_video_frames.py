@@ -142,7 +142,7 @@ def test_originals_are_decoded_exactly(data_dir, chosen):
 def test_small_clips_are_decoded_exactly(data_dir):
     paths = [path for name in ("ucf101", "hmdb51") for path in sorted((data_dir / name / "videos").glob("*/*.avi"))]
     assert len(paths) == 1937
-    for path in paths[::3]:  # of every class; all of a set were written alike
+    for path in paths[::9]:  # of every class; all of a set were written alike
         assert_exact(path, 8)
 
 
@@ -559,15 +559,16 @@ def thread_count() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def open_many_times(folder: Path, times: int) -> None:
-    good = write_video(folder / "good.mp4", 12, "libx264")
-    half = folder / "half.mp4"
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors through /proc")
+def test_descriptors_and_threads_stay_bounded(tmp_path):
+    good = write_video(tmp_path / "good.mp4", 12, "libx264")
+    half = tmp_path / "half.mp4"
     half.write_bytes(good.read_bytes()[:700])
-    text = folder / "text.avi"
+    text = tmp_path / "text.avi"
     text.write_text("text\n" * 300)
     read_frames(good, 2)
     descriptors, threads = open_descriptors(), thread_count()
-    for number in range(times):
+    for number in range(200):
         if number % 10 < 8:
             read_frames(good, 2)
         elif number % 10 == 8:
@@ -577,17 +578,6 @@ def open_many_times(folder: Path, times: int) -> None:
             next(read_windows(good, 2, 0.1))  # given up after the first window
     assert open_descriptors() <= descriptors
     assert thread_count() <= threads
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors through /proc")
-def test_descriptors_and_threads_stay_bounded(tmp_path):
-    open_many_times(tmp_path, 200)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors through /proc")
-def test_ten_thousand_opens(tmp_path):
-    open_many_times(tmp_path, 10_000)
 
 
 def damage(data: bytes, kind: str, generator: random.Random) -> bytes:

@@ -61,7 +61,8 @@ def make_environment(python: str, versions: str) -> Path:
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
     file = folder / "constraints.txt"
     file.write_text(constraints(versions), encoding="utf-8")
-    install = [str(executable), "-m", "pip", "install", "--quiet", "--upgrade", "-c", str(file), "-e", f"{ROOT}[test]"]
+    install = [str(executable), "-m", "pip", "install", "--quiet", "--no-compile", "--upgrade", "-c", str(file)]
+    install += ["-e", f"{ROOT}[test]"]
     subprocess.run(install, check=True, cwd=ROOT)
     return executable
 

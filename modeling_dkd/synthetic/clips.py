@@ -17,9 +17,14 @@ domains differ in nothing but what their definitions name, and a clip does not d
 
 import argparse
 import csv
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +53,7 @@ NUM_FRAMES = 16
 FRAME_RATE = 8
 TRAIL_MOMENTS = 9
 SCENE_MARGIN = 10
+MANY_CLIPS = 500
 
 Colours = dict[str, tuple[float, float, float]]
 SOURCE_COLOURS: Colours = {
@@ -280,12 +286,31 @@ def _render_and_write(folder: Path, domain: Domain, description: ClipDescription
     return path
 
 
+def _writers(num_clips: int) -> Executor:
+    """Two threads; for many clips two processes, in which nothing waits for the interpreter of this one."""
+    if num_clips < MANY_CLIPS:
+        return ThreadPoolExecutor(2)
+    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), _prepare_writer)
+
+
+def _prepare_writer() -> None:
+    """Leave an interrupt to the process that this one works for, and end where that is gone, killed perhaps."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()  # type: ignore[union-attr]
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def generate_clips(
     folder: Path, domain_name: str, num_clips: int, seed: int
 ) -> Iterator[tuple[Path, ClipDescription]]:
     """Write labelled clips into one folder for each action, and `clips.csv` with what each shows.
 
-    Two threads share the work; the files do not depend on it.
+    Two threads share the work, or two processes from 500 clips on, for which a script needs its
+    `if __name__ == "__main__":`. The files do not depend on it.
 
     Args:
         folder: Where `<action>/clip_<seed>_<index>.mp4` and `clips.csv` go; made if absent.
@@ -298,6 +323,7 @@ def generate_clips(
 
     Raises:
         ValueError: Unknown domain, or a number of clips below 1.
+        OSError: A clip cannot be written, or a process that writes them died.
     """
     domain = domain_called(domain_name)
     if num_clips < 1:
@@ -308,8 +334,14 @@ def generate_clips(
         writer = csv.writer(file)
         writer.writerow(["path", "label", "scene", "shape", "colour"])
         writer.writerows([d.file_name, d.action, d.scene, d.shape, d.colour] for d in descriptions)
-    with ThreadPoolExecutor(2) as pool:
-        yield from zip(pool.map(partial(_render_and_write, folder, domain), descriptions), descriptions, strict=True)
+    pool = _writers(num_clips)
+    try:
+        written = pool.map(partial(_render_and_write, folder, domain), descriptions, chunksize=10)
+        yield from zip(written, descriptions, strict=True)
+    except BrokenProcessPool as error:
+        raise OSError(f"a process that writes clips to {folder} died; out of memory? Make fewer clips") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def main(argv: list[str] | None = None) -> int:

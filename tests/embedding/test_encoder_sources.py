@@ -50,6 +50,7 @@ def clips(tmp_path):
 def test_evaluate_takes_an_encoder_of_ones_own(clips, tmp_path, capsys):
     arguments = ["--model", f"{OWN}:ColourEncoder", "--dataset", "folder", "--data_dir", str(clips)]
     arguments += ["--cache_dir", str(tmp_path / "cache"), "--output", str(tmp_path / "results.json")]
+    arguments += ["--num_workers", "0"]
     assert not evaluate(arguments)
     folders = [path.name for path in (tmp_path / "cache").iterdir()]
     assert len(folders) == 1

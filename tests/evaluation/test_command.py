@@ -75,7 +75,8 @@ def test_two_runs_give_the_same_figures(cache, tmp_path, capsys):
     assert {"dkd", "dkd/video_only", "dkd/text_only"} <= {row["method"] for row in written[0]}
 
 
-def test_several_files_end_in_one_summary_and_figures_of_each(cache, tmp_path, capsys):
+def test_several_files_end_in_one_summary_and_figures_of_each(cache, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("modeling_dkd.evaluation.rows.ABLATIONS", ("averaged_first", "video_only"))
     (tmp_path / "other").mkdir()
     files = cache(), cache("framed", frames=3), cache("other/toy")
     figures = tmp_path / "figures"
@@ -84,6 +85,7 @@ def test_several_files_end_in_one_summary_and_figures_of_each(cache, tmp_path, c
     assert code == 0
     assert [line.split(",")[0] for line in out.splitlines() if "120 clips" in line] == ["toy", "framed", "other-toy"]
     assert out.count("dkd/averaged_first") == 1 + 1  # a line of the framed set, and the summary
+    assert out.count("dkd/video_only") == 3 + 1
     summary = out[out.index("all rows") :]
     assert [line.split()[:2] for line in summary.splitlines() if line.startswith("both_centred")] == [
         ["both_centred", "3"]
@@ -113,7 +115,7 @@ def test_explanations_are_written_for_every_set(cache, tmp_path, capsys):
 
 def test_shots_are_never_tested(cache, tmp_path, capsys):
     output = tmp_path / "results.json"
-    options = ("--shots", 3, "--seeds", 2, "--baselines", "gda", "--output", output)
+    options = ("--shots", 3, "--seeds", 2, "--baselines", "gda", "--protocols", "full", "induct", "--output", output)
     assert run(capsys, "--embeddings", cache(), *options)[0] == 0
     rows = json.loads(output.read_text())["rows"]
     full = [row for row in rows if row["protocol"] == "full"]

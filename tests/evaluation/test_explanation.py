@@ -144,24 +144,18 @@ def test_chunks_do_not_matter(domain, head, explanation, monkeypatch):
     torch.testing.assert_close(again.log_densities, explanation.log_densities)
 
 
-def test_names_are_printable_in_every_file(domain, head, tmp_path):
+def test_names_are_printable_in_every_file(domain, head, explanation, tmp_path):
     names = ["$x_1$", "line\nbreak\x1b[31m", "\udcff", "over\u202eride", "\\frac{", "漢字"]
     clips = [f"{i}\r$\x07" for i in range(150)]
     explained = explain_domain(head, domain.videos, domain.texts, names, clips, domain.labels, title="$t\n")
     text, data, picture = write_explanation(tmp_path / "new", "name", explained)
     assert printable("line\nbreak\x1b[31m") == "line\\nbreak\\x1b[31m"
     assert all(line.isprintable() for line in text.read_text(encoding="utf-8").splitlines())
-    assert {c["name"] for c in json.loads(data.read_text(encoding="utf-8"))["classes"]} == {
-        printable(n) for n in names
-    }
+    written = json.loads(data.read_text(encoding="utf-8"))
+    assert sorted(c["name"] for c in written["classes"]) == sorted(printable(name) for name in names)
     assert picture.read_bytes()[:4] == b"\x89PNG"
-
-
-def test_json_holds_the_report_and_no_tensor(explanation, tmp_path):
-    _, data, _ = write_explanation(tmp_path, "toy", explanation)
-    written = json.loads(data.read_text())
+    # The report, and no tensor.
     assert written["num_changed"] == explanation.num_changed
-    assert len(written["classes"]) == 6
     assert len(written["clips"]) == KEPT
     assert "log_densities" not in written
 

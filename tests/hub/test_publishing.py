@@ -2,6 +2,7 @@ import os
 
 import pytest
 from huggingface_hub import HfApi
+from huggingface_hub.utils import _http
 
 from modeling_dkd.hub.publishing import PublishError, PublishOptions, describe_plan, plan_publication, publish
 
@@ -124,8 +125,9 @@ def test_a_fault_that_passes_is_waited_for(folder, hub, api, pauses, call, fault
     assert {name: arrived[name] for name in contents_of(folder)} == contents_of(folder)
     assert len(hub.repositories["models", NAME].commits) == 2
     assert pauses
-    if fault == 429:
-        assert max(pauses) in (7, 8)  # huggingface_hub adds a second to what it is asked for
+    # An older huggingface_hub asks again after a second; a newer one adds a second to what it is told.
+    if fault == 429 and hasattr(_http, "_parse_retry_after"):
+        assert max(pauses) in (7, 8)
 
 
 def test_a_commit_whose_answer_was_lost_is_not_made_twice(folder, hub, api, pauses):

@@ -1,4 +1,5 @@
 import csv
+import multiprocessing
 from collections import Counter
 from dataclasses import fields
 
@@ -64,6 +65,20 @@ def test_the_same_seed_gives_the_same_files(clips, tmp_path):
     second = list(generate_clips(tmp_path, "combined", 24, seed=5))
     assert [path.read_bytes() for path, _ in first] == [path.read_bytes() for path, _ in second]
     assert [description for _, description in first] == [description for _, description in second]
+
+
+@pytest.mark.slow
+def test_processes_write_the_same_files_and_the_death_of_one_is_told(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_dkd.synthetic.clips.MANY_CLIPS", 24)
+    first, written = clips[1], generate_clips(tmp_path, "combined", 24, seed=5)
+    assert [path.read_bytes() for path, _ in first] == [path.read_bytes() for path, _ in written]
+    others = multiprocessing.active_children()
+    written = generate_clips(tmp_path, "combined", 2000, seed=5)
+    next(written)
+    for process in set(multiprocessing.active_children()) - set(others):
+        process.kill()
+    with pytest.raises(OSError, match=r"a process that writes clips to .* died"):
+        list(written)
 
 
 def test_another_seed_gives_other_clips():
