@@ -155,9 +155,9 @@ def _open_table(rows: Sequence[MeasuredRow]) -> list[str]:
         return []
     return [
         "",
-        "Clips of none of the classes (protocol open: half of the classes are asked, clips of all are there), in percent:",
-        "area under the ROC curve of `known`, without a domain of the largest probability, telling clips of the classes",
-        "asked from the others, and its calibration error.",
+        "Clips of none of the classes, in percent. Half of the classes are asked, and clips of all are there",
+        "(protocol open). AUROC: of `known`, without a domain of the largest probability, as what tells clips of the",
+        "classes asked from the others; and its calibration error.",
         "",
         "| data | method | AUROC | calibration error | seeds |",
         "|---|---|---:|---:|---:|",
@@ -175,8 +175,8 @@ def _search_table(searches: Sequence[SearchRow]) -> list[str]:
         return []
     return [
         "",
-        "Search by text, in percent. The domain: the clips that are searched, unlabelled. New texts: the domain was fitted",
-        "with every second text, and the others search.",
+        "Search by text, in percent. The domain: the clips that are searched, unlabelled. New texts: the domain was",
+        "fitted with every second text, and the others search.",
         "",
         "| data | texts | method | mean average precision | first clip right | N |",
         "|---|---|---|---:|---:|---:|",
