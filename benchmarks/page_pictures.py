@@ -1,9 +1,10 @@
 """Pictures of the pages that the commands write, and of the Space: synthetic clips, seen through chromium.
 
-report.webp      the report of `dkd recognise` on the clips of the demo
+report.webp      the report of `dkd recognise` on the clips of the demo, its beginning
+changed.webp     the same page where it shows which labels the domain changed
 search.webp      the sheet of `dkd search` on the same clips
 timeline.webp    the page of `dkd timeline` on a video of a minute
-space.webp       the page of `dkd space`, where the example clips have become the domain
+space.webp       the page of `dkd space` with its examples as the domain: the first of them that is read right
 """
 
 import io
@@ -16,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,10 @@ from modeling_dkd.synthetic.demo_recognition import REPORT_FOLDER, SHEET_FILE, r
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-PICTURES = ("report", "search", "timeline", "space")
+PICTURES = ("report", "changed", "search", "timeline", "space")
 # Pixels of what is seen of each page, and how often larger the video of the timeline is than a clip.
-SIZES = {"report": (1080, 900), "search": (1280, 560), "timeline": (1000, 760), "space": (1180, 1000)}
+SIZES = {"report": (1080, 865), "changed": (1080, 560), "search": (1280, 330), "timeline": (1000, 760)}
+SIZES |= {"space": (1180, 1000)}
 ENLARGED = 6
 # What happens in the video: each for so many clips of two seconds.
 STRETCHES = (("growing", 6), ("moving left", 5), ("circling", 5), ("moving up", 4), ("growing", 5), ("blinking", 5))
@@ -72,7 +74,9 @@ def write_page_pictures(output: Path) -> None:
             page.close()
 
         make_pages(folder)
-        take("report", (folder / REPORT_FOLDER / "index.html").as_uri())
+        report = (folder / REPORT_FOLDER / "index.html").as_uri()
+        take("report", report)
+        take("changed", report, _scroll_to_changed)
         take("search", (folder / SHEET_FILE).as_uri())
         take("timeline", next((folder / "timelines").glob("*.html")).as_uri(), _wait_for_video)
         with running_space(folder) as address:
@@ -87,11 +91,11 @@ def make_pages(folder: Path) -> None:
     with tqdm(total=NUM_CLIPS, unit="clip", disable=None) as bar:
         embedded = embed_target(encoder, DEFAULT_TARGET, clips, NUM_CLIPS, bar)
     recognise_and_search(embedded, clips, folder)
-    video = folder / "monday.mp4"
-    write_video(video)
+    write_video(folder / "monday.mp4")
     actions = ",".join(dict.fromkeys(action for action, _ in STRETCHES))
-    arguments = ["--window", "2", "--stride", "1", "--output", str(folder / "timelines"), "--formats", "html"]
-    code = dkd(["timeline", str(video), "--classes", actions, *arguments, "--cache-dir", str(folder / "cache")])
+    arguments = ["--classes", actions, "--window", "2", "--stride", "1", "--formats", "html", "--cache-dir", "cache"]
+    with chdir(folder):  # the page names the video as it was given
+        code = dkd(["timeline", "monday.mp4", *arguments])
     if code != 0:
         raise RuntimeError(f"dkd timeline ended with exit code {code}")
 
@@ -138,6 +142,12 @@ def running_space(folder: Path) -> Iterator[str]:
         server.wait(SECONDS)
 
 
+def _scroll_to_changed(page: Any) -> None:
+    """To the heading of what the domain changed."""
+    page.get_by_role("heading", name="Changed by the domain").evaluate("heading => heading.scrollIntoView()")
+    page.wait_for_timeout(300)
+
+
 def _wait_for_video(page: Any) -> None:
     """Until a frame is there, in the middle of the third stretch."""
     page.wait_for_function("document.querySelector('video').readyState >= 2")
@@ -147,10 +157,20 @@ def _wait_for_video(page: Any) -> None:
 
 
 def _use_examples(page: Any) -> None:
-    """The first example clip, with the examples as the domain."""
+    """The first example clip that is read right with the examples as the domain; the last one where none is."""
     page.locator("#classify").wait_for()
-    page.locator("#examples button.gallery-item, #examples .thumbnail-item").first.click()
+    examples = page.locator("#examples button.gallery-item, #examples .thumbnail-item")
+    examples.first.click()
     page.locator("#result table").wait_for()
     page.locator("#example-domain").click()
     page.get_by_text("Domain: your 60 clips").wait_for()
+    for number, example in enumerate(examples.all()):
+        if number:
+            before = page.locator("#frames").inner_text()
+            example.click()
+            page.wait_for_function("text => document.querySelector('#frames').innerText != text", arg=before)
+            page.wait_for_timeout(1500)  # the table comes after the frames
+        if page.locator("#result th.label").first.inner_text().strip() == example.inner_text().strip():
+            break
+    page.evaluate("window.scrollTo(0, 0)")
     page.wait_for_timeout(500)

@@ -7,7 +7,7 @@ domain.png         texts and test clips of 14 classes of UCF101 in two dimension
 reliability.png    how often a confidence was right, before and after, on the same test clips
 confusions.webp    which class was taken for which, before and after, on the same test clips
 demo.webp          synthetic clips with the likeliest classes, before and after
-report.webp, search.webp, timeline.webp, space.webp    the pages of the commands (benchmarks/page_pictures.py)
+report, changed, search, timeline, space (.webp)    the pages of the commands (benchmarks/page_pictures.py)
 
 The first four fit on one random half, without labels, and show the other (protocol induct, seed 0). The demo shows the
 first test clips that only one of the two gets right. docs/pictures/method.svg is drawn by hand.

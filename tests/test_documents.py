@@ -80,6 +80,14 @@ def test_links_and_pictures_lead_somewhere(page):
         assert not anchor or anchor in anchors(target.read_text()), link
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_files_of_the_repository_that_are_named_exist(page):
+    folders = "tests|modeling_dkd|benchmarks|hub_configs|faults|notebooks|docs"
+    named = set(re.findall(rf"(?<![\w/.-])(?:{folders})/[\w/-]+(?:\.\w+)+", page.read_text()))
+    of_others = {"tests/test_modeling_common.py", "tests/test_processing_common.py", "docs/MODEL_ZOO.md"}
+    assert not [name for name in named - of_others if not (ROOT / name).exists() and "NAME" not in name]
+
+
 def test_the_index_and_the_site_have_every_page_and_the_index_every_file():
     index = (DOCS / "README.md").read_text()
     nav = (ROOT / "mkdocs.yml").read_text()
