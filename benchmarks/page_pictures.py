@@ -40,7 +40,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 PICTURES = ("report", "changed", "search", "timeline", "space")
 # Pixels of what is seen of each page, and how often larger the video of the timeline is than a clip.
-SIZES = {"report": (1080, 865), "changed": (1080, 560), "search": (1280, 330), "timeline": (1000, 760)}
+SIZES = {"report": (1080, 865), "changed": (1080, 468), "search": (1280, 330), "timeline": (1000, 760)}
 SIZES |= {"space": (1180, 1000)}
 ENLARGED = 6
 # What happens in the video: each for so many clips of two seconds.

@@ -21,7 +21,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 # Pages with figures that no JSON file has: each says itself when and on what it was measured, once.
 MEASURED_ONCE = {
-    "cost.md": "rounded from rows of benchmarks.md, which names machine and spread",
+    "cost.md": "rounded from the rows of benchmarks.md, see test_documented_costs.py",
     "profiles.md": "what was tried to make it faster: a log of experiments that the code does not hold any more",
     "encoders.md": "tolerances and versions, which tests hold",
     "python.md": "versions and thresholds in examples",

@@ -63,9 +63,8 @@ def recognise_and_search(embedded: EmbeddingSet, clips: Path, output: Path) -> D
     unlabelled = EmbeddedClips(paths, paths, embedded.video_embeds, torch.full_like(embedded.labels, -1))
     found = recognise_embedded(unlabelled, question, encoder.new_head(), encoder.name, encoder.key)
     found = replace(found, predictions=[replace(p, path=p.clip) for p in found.predictions], num_embedded=len(paths))
-    write_report(
-        output / REPORT_FOLDER, found, f"dkd recognise {clips} --classes {output / CLASSES_FILE} --report REPORT"
-    )
+    report = output / REPORT_FOLDER
+    write_report(report, found, f"dkd recognise {clips} --classes {output / CLASSES_FILE} --report {report}")
     assert found.domain is not None
     with torch.inference_mode():
         plain, moved = (

@@ -9,6 +9,7 @@ import torch
 
 from modeling_dkd.cli import COMMANDS, main
 from modeling_dkd.embedding.embedding_cache import read_embeddings
+from modeling_dkd.recognition import recognise
 from modeling_dkd.recognition.predictions import Prediction, Recognition
 from modeling_dkd.synthetic.clips import ACTIONS, DEFAULT_TARGET, SHIFTS
 from modeling_dkd.synthetic.demo import QUICK_TARGETS
@@ -56,8 +57,10 @@ def test_demo_on_few_clips_writes_everything(tmp_path, capsys):
     pages = [Path(page).read_text() for page in shown]
     assert pages[0].count("data:image/jpeg") >= 20
     assert pages[1].count("data:image/jpeg") == 10
-    # Links lead to the clips, wherever the demo was written.
-    assert all("../clips/combined/" in pages[0] or "clips/combined/" in page for page in pages)
+    # The command that the report names makes the same of the same files.
+    found = recognise([tmp_path / "clips/combined"], tmp_path / "actions.txt", cache_dir=tmp_path / "c", num_workers=0)
+    assert f"which changed {sum(p.is_changed for p in found.predictions)} labels" in printed
+    assert all(f'href="../clips/combined/{p.clip.rpartition("combined/")[2]}"' in pages[0] for p in found.predictions)
     assert (tmp_path / "gain_by_shift.png").stat().st_size > 10_000
     assert len(list((tmp_path / "figures").glob("combined-*.png"))) == 2
     assert len(list((tmp_path / "clips" / "combined").glob("*/*.mp4"))) == 20
