@@ -1,12 +1,12 @@
 """What each part and each constant of DKD is worth: writes docs/ablation.md and docs/ablation.json.
 
-python benchmarks/ablation.py FEATURES                          # 25 rows, 5 seeds, each variant; 2 hours on one core
-python benchmarks/ablation.py FEATURES --sections particles     # one section anew, the others as they stand
+python -m benchmarks.ablation FEATURES                          # every section, 5 seeds; hours on one core
+python -m benchmarks.ablation FEATURES --sections particles     # one section anew, the others as they stand
 
-The 25 rows are five sets of real CLIP embeddings under five protocols (see `python evaluate.py --help`); the last
-section has four sets of clips with one embedding a frame. Every figure is the gain in top-1 over plain zero-shot of
-the same embeddings, in points, mean over the seeds. One default setting is used for all sets; the constants were
-chosen on the five sets as a whole, which are development data.
+The 25 rows are five sets of real CLIP embeddings under five protocols (see `python evaluate.py --help`). Every figure
+is a difference to plain zero-shot of the same embeddings, in points, mean over the seeds. One default setting is used
+for all sets; the constants were chosen on these sets as a whole, which are development data. All constants of
+`MixtureOptions` are here, each on the rows where it acts.
 
 `video_only` compares moved videos with plain texts and `text_only` plain videos with moved texts, which is DKD without
 SVGD where a clip and a class have one particle each. `unanchored`: no class texts in the mixture; `full_video_step`:
@@ -18,17 +18,18 @@ for each video and each class. Among frames, `averaged_first`: one particle a cl
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from benchmarks.ablation_page import SECTIONS, Changes, as_json, changes_of, markdown
 from modeling_dkd import DKDCLIPConfig, DKDHead, DKDHeadOutput
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts, write_embeddings
@@ -36,8 +37,9 @@ from modeling_dkd.evaluation.measurement import Measurement, Plan, measure_set
 from modeling_dkd.evaluation.methods.ablations import ABLATIONS, ON_PARTS, ablation
 from modeling_dkd.evaluation.methods.dkd import dkd, unfitted_head
 from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
-from modeling_dkd.evaluation.names import DEFAULT_PROTOCOLS
+from modeling_dkd.evaluation.names import DEFAULT_PROTOCOLS, REFERENCE
 from modeling_dkd.evaluation.protocols import Method, Task, pool
+from modeling_dkd.evaluation.ranking import search_scores
 from modeling_dkd.evaluation.report import Line, environment, paired_gain, summarise
 from modeling_dkd.gaussian_mixture import fit_gaussian_mixture
 from modeling_dkd.mixture_options import MixtureOptions
@@ -69,20 +71,30 @@ PARTS: dict[str, dict[str, Any]] = {
     "diagonal covariance": {"unlabelled_covariance_share": 0.0},
     "the samples' own covariance": {"unlabelled_covariance_share": 1.0},
 }
-# Of the constants, those that act where nothing is labelled, no class is new and no prediction is left to confidence.
-CONSTANTS = (
-    "anchor_samples",
-    "doubtful_size",
-    "doubtful_power",
-    "temperature",
-    "shared_classes",
-    "unlabelled_covariance_share",
-    "equal_variance_share",
-    "debiased_share",
-    "frequency_variance",
-    "num_rounds",
-)
+# Every constant, by the section that shows what it does.
+CONSTANTS = {
+    "constants": (
+        "anchor_samples",
+        "doubtful_size",
+        "doubtful_power",
+        "temperature",
+        "shared_classes",
+        "unlabelled_covariance_share",
+        "equal_variance_share",
+        "debiased_share",
+        "frequency_variance",
+        "num_rounds",
+    ),
+    "trust": ("text_trusts", "trust_margin", "trust_limit", "sample_size"),
+    "confidence": ("overconfidence", "expected_gain"),
+    "labels": ("labelled_samples", "labelled_weight"),
+    "new_classes": ("new_class_anchor", "new_class_log_prior"),
+}
+# What else than half and double is tried.
+OTHER_TRUSTS: tuple[tuple[float, ...], ...] = ((), (0.2,), (0.05,), (0.5, 0.2, 0.1, 0.05))
+SHOTS = (2, 8)
 
+REAL_CLIPS = {"UCF101": "ucf101_14_movinet_conse.npz", "HMDB51": "jhmdb21_movinet_conse.npz"}
 # Frame by frame: real clips with a weak encoder (EfficientNet-Lite0 and MiniLM), 14 or 101 classes asked, and
 # generated clips of these domains with dkd-tiny.
 REAL_FRAMES = "ucf101_14_effnetlite0_conse_dev.npz"
@@ -90,11 +102,6 @@ REAL_FRAMES = "ucf101_14_effnetlite0_conse_dev.npz"
 CLASS_TEXTS = {"text14": "labels", "text101": "labels101"}
 GENERATED = ("source", "combined")
 PARTICLE_ABLATIONS = (*ON_PARTS, "three_steps")
-TITLES = {
-    "parts": "Parts",
-    "constants": "Constants, halved and doubled",
-    "particles": "Frames as particles, 4 frames a clip",
-}
 
 
 class OneStrength(DKDHead):
@@ -137,7 +144,7 @@ def unanchored_moved(task: Task) -> Tensor:
 
 def parts() -> dict[str, Method]:
     """Parts taken away."""
-    methods: dict[str, Method] = {"zero-shot": zero_shot, "both centred": both_centred, "DKD": dkd}
+    methods: dict[str, Method] = {REFERENCE: zero_shot, "both centred": both_centred, "DKD": dkd}
     names = [name for name in ABLATIONS if name not in PARTICLE_ABLATIONS]
     methods |= {f"DKD, {name}": ablation(name) for name in names}
     methods |= {f"DKD, {name}": partial(with_options, values) for name, values in PARTS.items()}
@@ -145,98 +152,37 @@ def parts() -> dict[str, Method]:
     return methods | {"videos moved toward an unanchored mixture": unanchored_moved}
 
 
-def halved_and_doubled() -> dict[str, Method]:
-    """The constants in `CONSTANTS`."""
-    methods: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
-    for name in CONSTANTS:
+def other_constants(section: str) -> dict[str, Mapping[str, Any]]:
+    """Variant -> options: the constants of a section at half and double, and DKD as it is."""
+    variants: dict[str, Mapping[str, Any]] = {"DKD": {}}
+    for name in CONSTANTS[section]:
         value = getattr(MixtureOptions(), name)
+        if name == "text_trusts":
+            variants |= {f"text_trusts {value} -> {other}": {name: other} for other in OTHER_TRUSTS}
+            continue
         for factor in (0.5, 2):
             other = max(1, round(value * factor)) if isinstance(value, int) else value * factor
-            # More than all of the bias there is not.
-            other = min(other, 1.0) if name == "debiased_share" else other
-            methods[f"{name} {value:g} -> {other:g}"] = partial(with_options, {name: other})
-    return methods
+            # A share is at most all there is.
+            other = min(other, 1.0) if name in ("debiased_share", "expected_gain", "new_class_anchor") else other
+            variants[f"{name} {value:g} -> {other:g}"] = {name: other}
+    return variants
+
+
+def with_constants(section: str) -> dict[str, Method]:
+    """The same as methods, with what they are compared with."""
+    variants = {name: partial(with_options, values) for name, values in other_constants(section).items()}
+    return {REFERENCE: zero_shot, **variants}
 
 
 def particles() -> dict[str, Method]:
     """How frames act on each other."""
-    methods: dict[str, Method] = {"zero-shot": zero_shot, "DKD": dkd}
+    methods: dict[str, Method] = {REFERENCE: zero_shot, "DKD": dkd}
     methods |= {f"DKD, {name}": ablation(name) for name in PARTICLE_ABLATIONS}
     methods |= {"DKD, no preconditioner": partial(with_head, WithoutPreconditioner)}
     for factor in (0.1, 10.0):
         make = partial(DKDHead, svgd_kernel=partial(scaled_kernel, factor))
         methods[f"DKD, bandwidth x {factor:g}"] = partial(with_head, make)
     return methods
-
-
-class Gain(NamedTuple):
-    """What a variant gained over zero-shot on one row, as a fraction."""
-
-    method: str
-    protocol: str
-    data: str
-    gain: float
-
-
-def gains_of(lines: Sequence[Line]) -> dict[str, dict[str, dict[str, float]]]:
-    """Variant -> protocol -> set -> gain: what docs/ablation.json keeps of the rows."""
-    gains: dict[str, dict[str, dict[str, float]]] = {}
-    for line in lines:
-        if line.method != "zero-shot":
-            gains.setdefault(line.method, {}).setdefault(line.protocol, {})[line.data] = round(line.gain, 6)
-    return gains
-
-
-def rows_of(gains: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Gain]:
-    """The same as a list."""
-    return [
-        Gain(method, protocol, data, gain)
-        for method, by_protocol in gains.items()
-        for protocol, by_data in by_protocol.items()
-        for data, gain in by_data.items()
-    ]
-
-
-def as_json(sections: Mapping[str, Any]) -> str:
-    """Text of docs/ablation.json, a line for each variant."""
-    texts = []
-    for name, section in sections.items():
-        kept = {key: value for key, value in section.items() if key != "gains"}
-        variants = ",\n".join(f"{json.dumps(method)}: {json.dumps(row)}" for method, row in section["gains"].items())
-        texts.append(f'{json.dumps(name)}: {json.dumps(kept)[:-1]}, "gains": {{\n{variants}\n}}}}')
-    return '{"sections": {\n' + ",\n".join(texts) + "\n}}\n"
-
-
-def table(lines: list[Gain]) -> str:
-    """Mean gain by protocol, over all rows, and the worst row, as Markdown."""
-    methods = list(dict.fromkeys(line.method for line in lines))
-    text = f"| variant | {' | '.join(DEFAULT_PROTOCOLS)} | mean | worst row |\n"
-    text += f"|---|{'---:|' * (len(DEFAULT_PROTOCOLS) + 1)}---|\n"
-    for method in methods:
-        rows = [line for line in lines if line.method == method]
-        by_protocol = [
-            [100 * line.gain for line in rows if line.protocol == protocol] for protocol in DEFAULT_PROTOCOLS
-        ]
-        worst = min(rows, key=lambda line: line.gain)
-        cells = [f"{sum(gains) / len(gains):+.1f}" for gains in by_protocol]
-        mean = mean_gain(lines, method)
-        lowest = f"{100 * worst.gain:+.1f}, {worst.data}, {worst.protocol}"
-        text += f"| {method} | {' | '.join(cells)} | {mean:+.2f} | {lowest} |\n"
-    return text
-
-
-def mean_gain(lines: list[Gain], method: str) -> float:
-    """Of a method over its rows, points."""
-    gains = [100 * line.gain for line in lines if line.method == method]
-    return sum(gains) / len(gains)
-
-
-def sensitive(lines: list[Gain], limit: float = 1.0) -> str:
-    """The variants whose mean is more than `limit` points from DKD's, in words."""
-    methods = [line.method for line in lines if line.method != "DKD"]
-    changes = {method: mean_gain(lines, method) - mean_gain(lines, "DKD") for method in methods}
-    beyond = [f"{method} ({change:+.2f})" for method, change in changes.items() if abs(change) > limit]
-    return f"Means that differ from DKD's by more than {limit:g} point: {', '.join(beyond) or 'none'}."
 
 
 def framed_sets(features: Path, cache_dir: Path) -> dict[str, EmbeddingSet]:
@@ -271,50 +217,112 @@ def against_averaging(measured: list[Measurement]) -> list[dict[str, Any]]:
     return compared
 
 
-def averaging_table(compared: list[dict[str, Any]]) -> str:
-    """The comparison with averaging as Markdown."""
-    text = "\nTop-1 with frames as particles minus top-1 with frames averaged first, in points, ± standard error:\n\n"
-    text += f"| set | {' | '.join(DEFAULT_PROTOCOLS)} | mean |\n|---|{'---:|' * (len(DEFAULT_PROTOCOLS) + 1)}\n"
-    for name in dict.fromkeys(row["data"] for row in compared):
-        rows = [row for row in compared if row["data"] == name]
-        cells = [f"{100 * row['gain']:+.2f} ± {100 * row['gain_error']:.2f}" for row in rows]
-        mean = 100 * sum(row["gain"] for row in rows) / len(rows)
-        text += f"| {name} | {' | '.join(cells)} | {mean:+.2f} |\n"
-    return text
-
-
-def measure(sets: Mapping[str, EmbeddingSet], methods: Mapping[str, Method], num_seeds: int) -> list[Measurement]:
+def measure(
+    sets: Mapping[str, EmbeddingSet],
+    methods: Mapping[str, Method],
+    plan: Plan,
+    domain_set: EmbeddingSet | None = None,
+) -> list[Measurement]:
     """All methods on all rows."""
-    plan = Plan(DEFAULT_PROTOCOLS, num_seeds)
-    total = len(sets) * plan.num_tasks(False) * len(methods)
+    total = len(sets) * plan.num_tasks(domain_set is not None) * len(methods)
     with tqdm(total=total, unit="run") as progress:
         measured = []
         for name, embeddings in sets.items():
-            for measurement in measure_set(name, embeddings, methods, plan):
+            for measurement in measure_set(name, embeddings, methods, plan, domain_set):
                 measured.append(measurement)
                 progress.update()
     return measured
 
 
-def markdown(sections: Mapping[str, Any]) -> str:
-    """The whole document."""
-    text = "# Ablation\n\n" + (__doc__ or "").split("\n\n", 2)[2]
-    text += "\nWritten by `python benchmarks/ablation.py FEATURES`; docs/ablation.json has the gain of every row.\n"
-    for section, title in TITLES.items():
-        lines = rows_of(sections[section]["gains"])
-        made_with = sections[section]["environment"]
-        text += f"\n## {title}, {sections[section]['num_seeds']} seeds\n\n"
-        text += f"Measured {made_with['date'][:10]} at commit {made_with['commit'][:7]}.\n\n{table(lines)}"
-        text += f"\n{sensitive(lines)}\n" if section == "constants" else ""
-    return text + averaging_table(sections["particles"]["against_averaging"])
+def labelled_lines(features: Path, num_seeds: int) -> list[Line]:
+    """A domain of UCF101 of which some clips of each class are labelled."""
+    texts = {"text_embeds": "text_mapped_from_minilm"}
+    test_set = read_embeddings(features / UCF101, **FRAMES, **texts)
+    domain_set = read_embeddings(features / UCF101, video_embeds="train16_f", labels="train16_l", **texts)
+    lines = []
+    for shots in SHOTS:
+        plan = Plan((), num_seeds, shots)
+        measured = measure({"UCF101": test_set}, with_constants("labels"), plan, domain_set)
+        lines += [replace(line, protocol=f"{shots} labels") for line in summarise(measured)]
+    return lines
+
+
+def new_class_changes(sets: Mapping[str, EmbeddingSet]) -> Changes:
+    """Gains of heads that are fitted to every other class and asked for all."""
+    changes: Changes = {}
+    variants = other_constants("new_classes")
+    for name, values in tqdm(variants.items(), unit="variant"):
+        for data, embeddings in sets.items():
+            assert embeddings.text_embeds is not None
+            videos, texts, labels = pool(embeddings.video_embeds), pool(embeddings.text_embeds), embeddings.labels
+            fitted, new = torch.arange(0, len(texts), 2), torch.arange(1, len(texts), 2)
+            scale = float(embeddings.metadata.get("logit_scale", 100.0))
+            output = with_options(values, Task(videos, videos, texts[fitted], logit_scale=scale, queries=texts))
+            found = _new_class_figures(output.video_embeds, output.text_embeds, output.logits_per_video, labels, new)
+            plain = _new_class_figures(videos, texts, videos @ texts.T, labels, new)
+            for figure, value in found.items():
+                changes.setdefault(name, {}).setdefault(figure, {})[data] = round(value - plain[figure], 6)
+    return changes
+
+
+def _new_class_figures(videos: Tensor, texts: Tensor, logits: Tensor, labels: Tensor, new: Tensor) -> dict[str, float]:
+    """Top-1 among all classes and of clips of the new ones among these, and what their texts find, as fractions."""
+    is_new = torch.isin(labels, new)
+    among_new = new[logits[is_new][:, new].argmax(1)]
+    return {
+        "all": float((logits.argmax(1) == labels).double().mean()),
+        "new among new": float((among_new == labels[is_new]).double().mean()),
+        "search, new": search_scores(videos @ texts[new].T, labels, new)["map"],
+    }
+
+
+def development_sets(features: Path) -> dict[str, EmbeddingSet]:
+    """The five sets of the 25 rows."""
+    sets = {}
+    for name, (videos, arrays) in SETS.items():
+        with_texts = (features / PROMPTS, arrays, {"text_embeds": "text"})
+        has_texts = "text_embeds" in arrays
+        path = features / videos
+        sets[name] = read_embeddings(path, **arrays) if has_texts else read_with_texts(path, *with_texts)
+    return sets
+
+
+def real_clips(features: Path) -> dict[str, EmbeddingSet]:
+    """The four sets of the 20 rows: two encoders' domains, own classes or all of the data set's asked."""
+    asked = {"own": "text_embeds=text", "all": "text_embeds=text_all,class_names=classnames_all,text_rows=class_id"}
+    return {
+        f"{name}, {classes} classes": read_embeddings(
+            features / file, video_embeds="clip_f", **dict(pair.split("=") for pair in arrays.split(","))
+        )
+        for name, file in REAL_CLIPS.items()
+        for classes, arrays in asked.items()
+    }
+
+
+def measured_section(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What docs/ablation.json keeps of one section."""
+    features, plan = options.features, Plan(DEFAULT_PROTOCOLS, options.seeds)
+    kept: dict[str, Any] = {"num_seeds": options.seeds}
+    if name == "new_classes":
+        # All clips are fitted: there is nothing to draw.
+        return {"num_seeds": 1, "changes": new_class_changes(development_sets(features))}
+    if name == "labels":
+        lines = labelled_lines(features, options.seeds)
+    elif name == "particles":
+        measured = measure(framed_sets(features, options.cache_dir), particles(), plan)
+        lines, kept["against_averaging"] = summarise(measured), against_averaging(measured)
+    else:
+        sets = real_clips(features) if name == "trust" else development_sets(features)
+        lines = summarise(measure(sets, parts() if name == "parts" else with_constants(name), plan))
+    return kept | {"changes": changes_of(lines, SECTIONS[name].figure)}
 
 
 def main() -> None:
     """Measure everything and write both files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("features", type=Path, help="folder with the five sets")
+    parser.add_argument("features", type=Path, help="folder with the sets")
     parser.add_argument("--seeds", type=int, default=5, help="seeds of each protocol (default: 5)")
-    parser.add_argument("--sections", nargs="+", choices=TITLES, default=list(TITLES), help="(default: all)")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="(default: all)")
     parser.add_argument(
         "--cache_dir", type=Path, default=Path("runs/ablation"), help="generated clips (default: %(default)s)"
     )
@@ -323,31 +331,15 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.manual_seed(0)
-    sets = {}
-    for name, (videos, arrays) in SETS.items():
-        path = options.features / videos
-        if "text_embeds" in arrays:
-            sets[name] = read_embeddings(path, **arrays)
-        else:
-            sets[name] = read_with_texts(path, options.features / PROMPTS, arrays, {"text_embeds": "text"})
     figures = options.output.with_suffix(".json")
     sections: dict[str, Any] = json.loads(figures.read_text())["sections"] if figures.is_file() else {}
     described = environment(sys.argv, [options.features / videos for videos, _ in SETS.values()])
-    for section, methods in {"parts": parts, "constants": halved_and_doubled, "particles": particles}.items():
-        if section in options.sections:
-            by_frame = section == "particles"
-            chosen = framed_sets(options.features, options.cache_dir) if by_frame else sets
-            measured = measure(chosen, methods(), options.seeds)
-            # Where the data lie on this machine is nobody's business.
-            made_with = {key: described[key] for key in ("commit", "date", "versions")}
-            sections[section] = {"environment": made_with, "num_seeds": options.seeds}
-            if by_frame:
-                sections[section]["against_averaging"] = against_averaging(measured)
-            sections[section]["gains"] = gains_of(summarise(measured))
-    figures.write_text(as_json(sections), encoding="utf-8")
-    text = markdown(sections)
-    options.output.write_text(text)
-    print(text)
+    # Where the data lie on this machine is nobody's business.
+    made_with = {key: described[key] for key in ("commit", "date", "versions")}
+    for name in options.sections:
+        sections[name] = {"environment": made_with} | measured_section(name, options)
+        figures.write_text(as_json(sections), encoding="utf-8")
+        options.output.write_text(markdown((__doc__ or "").split("\n\n", 2)[2], sections))
 
 
 if __name__ == "__main__":

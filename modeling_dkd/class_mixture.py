@@ -343,9 +343,8 @@ def _scatter(statistics: DomainStatistics, second_moments: Tensor, means: Tensor
     # Around the domain's mean, from where differences of large numbers lose least.
     centre = statistics.sums.sum(0) / num_samples
     sums, means = statistics.sums - statistics.counts[:, None] * centre, means - centre
-    cross = sums.T @ means
-    scatter = second_moments - num_samples * torch.outer(centre, centre)
-    scatter = (scatter - cross - cross.T + (means.T * statistics.counts) @ means) / num_samples
+    cross = (sums - 0.5 * statistics.counts[:, None] * means).T @ means
+    scatter = (second_moments - num_samples * torch.outer(centre, centre) - cross - cross.T) / num_samples
     # Equal samples leave nothing but rounding, which is no covariance.
     return torch.where(scatter.trace() > ROUNDING_VARIANCE * len(scatter), scatter, 0.0)
 
@@ -397,24 +396,18 @@ def _log_frequency(before: Tensor, counts: Tensor, prior_counts: Tensor, options
 
     The prior's logarithm of a sum over classes is bounded by the sum itself, which leaves of sum_i log p(x_i) and of
     w ~ N(0, v) one term for each class: counts * w - prior_counts * exp(w - before) - w^2 / (2 v). Its derivative is
-    zero between 0 and where v does not matter.
+    zero where y = w + shift, with shift = log(v prior_counts) - before, solves y + exp(y) = v counts + shift (Wright's
+    omega function). The left side is convex, so Newton's steps go down to y from a start above, which is near.
     """
-    variance = options.frequency_variance
     # Nothing in an empty class: its logarithm stays finite.
     counts, prior_counts = counts.clamp_min(1e-8), prior_counts.clamp_min(1e-8)
-    unhindered = before + (counts / prior_counts).log()
-    low, high = unhindered.clamp(max=0), unhindered.clamp(min=0)
-    low, high = bisect(lambda w: counts - prior_counts * (w - before).exp() - w / variance > 0, low, high)
-    return (low + high) / 2
-
-
-def bisect(is_above: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The range, halved down to rounding, in which values change from where `is_above` is true to where it is not."""
-    for _ in range(30):
-        middle = (low + high) / 2
-        above = is_above(middle)
-        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-    return low, high
+    shift = (options.frequency_variance * prior_counts).log() - before
+    total = options.frequency_variance * counts + shift
+    y = torch.where(total > 1, total.clamp_min(1).log(), total)
+    for _ in range(5):
+        exp_y = y.exp()
+        y = y - (y + exp_y - total) / (1 + exp_y)
+    return y - shift
 
 
 def _offsets(text_embeds: Tensor) -> Tensor:

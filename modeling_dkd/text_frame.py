@@ -31,7 +31,6 @@ from .class_mixture import (
     AllReduce,
     ClassMixture,
     TextPrior,
-    bisect,
     text_scale,
 )
 from .mixture_options import MixtureOptions
@@ -211,7 +210,12 @@ def _norm_as_confident_as(
     allowed = torch.where(too_sure, allowed, torch.minimum(allowed, allowed_by(by_text)))
     # With a norm of a thousand times the longest text every class is as likely as another.
     most = torch.where(too_sure, 1000 * least, most)
-    return bisect(lambda norm: doubt(logits / norm) <= allowed, least, most)[0]
+    low, high = least, most
+    for _ in range(30):
+        middle = (low + high) / 2
+        within = doubt(logits / middle) <= allowed
+        low, high = torch.where(within, middle, low), torch.where(within, high, middle)
+    return low
 
 
 def _orthogonal_direction(vector: Tensor, mean: Tensor) -> Tensor:
