@@ -26,9 +26,10 @@ demo: $(READY)  ## synthetic clips recognised, searched, measured: zero-shot bes
 	$(BIN)/python -m modeling_dkd.synthetic.checkpoint
 	$(BIN)/dkd demo --output demo
 
-card: demo  ## the card of hub_configs/dkd-tiny anew, with the figures of the demo
+card: demo  ## the card of hub_configs/dkd-tiny anew, with the figures of the demo, and docs/results.md, which has them too
 	$(BIN)/dkd card hub_configs/dkd-tiny --repo_id hub_configs/dkd-tiny \
 		--results demo/results.json --figures demo/gain_by_shift.png
+	$(BIN)/python -m benchmarks.results_page
 
 publish: $(READY)  ## CONFIG=hub_configs/NAME.yaml: show what would be published of its run; nothing is sent
 	@test -n "$(CONFIG)" || { echo "say which: make publish CONFIG=hub_configs/NAME.yaml"; exit 1; }
