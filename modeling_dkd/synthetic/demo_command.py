@@ -1,5 +1,6 @@
 """`dkd demo`: zero-shot beside DKD on made-up clips of shifted domains."""
 
+import shlex
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,7 +92,7 @@ def try_next(output: Path) -> str:
     from .clips import DEFAULT_TARGET
     from .demo_recognition import CLASSES_FILE
 
-    clips, classes = output / "clips" / DEFAULT_TARGET, output / CLASSES_FILE
+    clips, classes = (shlex.quote(str(output / name)) for name in (f"clips/{DEFAULT_TARGET}", CLASSES_FILE))
     return (
         f"Everything is in {output}. Try next:\n"
         f"  dkd recognise {clips} --classes {classes} --report report\n"

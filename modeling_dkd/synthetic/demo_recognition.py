@@ -3,6 +3,7 @@
 The embeddings are those that the demo measures with; the labels are looked at only to say how much was right.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +65,11 @@ def recognise_and_search(embedded: EmbeddingSet, clips: Path, output: Path) -> D
     found = recognise_embedded(unlabelled, question, encoder.new_head(), encoder.name, encoder.key)
     found = replace(found, predictions=[replace(p, path=p.clip) for p in found.predictions], num_embedded=len(paths))
     report = output / REPORT_FOLDER
-    write_report(report, found, f"dkd recognise {clips} --classes {output / CLASSES_FILE} --report {report}")
+    write_report(
+        report,
+        found,
+        shlex.join(["dkd", "recognise", str(clips), "--classes", str(output / CLASSES_FILE), "--report", str(report)]),
+    )
     assert found.domain is not None
     with torch.inference_mode():
         plain, moved = (

@@ -91,8 +91,9 @@ def test_what_is_said_of_the_clips_is_counted_from_their_labels():
 
 
 def test_the_commands_to_try_next_are_understood(tmp_path):
-    commands = [shlex.split(line) for line in try_next(tmp_path).splitlines() if line.startswith("  dkd ")]
+    commands = [shlex.split(line) for line in try_next(tmp_path / "my demo").splitlines() if line.startswith("  dkd ")]
     assert [words[1] for words in commands] == ["recognise", "search", "recognise"]
+    assert commands[0][2] == str(tmp_path / "my demo/clips/combined")
     for _, name, *arguments in commands:
         module, _ = COMMANDS[name]
         import_module(f"modeling_dkd.{module}").build_parser().parse_args(arguments)
