@@ -168,7 +168,8 @@ def _step(described: str, num_clips: int) -> Iterator[tqdm]:
     """A bar over the clips of a step that stays as a line on a terminal, and a line with the seconds in a log."""
     start = time.perf_counter()
     with tqdm(total=num_clips, unit="clip", desc=described, disable=None) as bar:
+        is_hidden = bar.disable  # closing it changes that
         yield bar
-    if bar.disable:
+    if is_hidden:
         seconds = time.perf_counter() - start
         print(f"{described}: {num_clips} clips written, embedded and measured, {seconds:.0f} s", file=sys.stderr)

@@ -1,6 +1,8 @@
+import io
 import json
 import re
 import shlex
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from modeling_dkd.embedding.embedding_cache import read_embeddings
 from modeling_dkd.recognition import recognise
 from modeling_dkd.recognition.predictions import Prediction, Recognition
 from modeling_dkd.synthetic.clips import ACTIONS, DEFAULT_TARGET, SHIFTS
-from modeling_dkd.synthetic.demo import QUICK_TARGETS
+from modeling_dkd.synthetic.demo import QUICK_TARGETS, _step
 from modeling_dkd.synthetic.demo_command import try_next
 from modeling_dkd.synthetic.demo_recognition import share_found, shares_right
 from modeling_dkd.synthetic.shift_results import ShiftResult, markdown_table
@@ -74,6 +76,19 @@ def test_the_progress_is_a_line_a_step_where_nobody_looks(tmp_path, capsys):
     assert main(["demo", "--quick", "--output", str(tmp_path), "--clips", "8"]) == 0
     lines = capsys.readouterr().err.strip().splitlines()
     assert [line.partition(":")[0] for line in lines] == ["1 of 2, combined", "2 of 2, source"]
+
+
+def test_a_terminal_shows_a_bar_a_step_and_no_line_besides(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with _step("1 of 2, combined", 3) as bar:
+        bar.update(3)
+    shown = sys.stderr.getvalue()
+    assert shown.rpartition("\r")[2].startswith("1 of 2, combined: 100%")
+    assert shown.count("\n") == 1
 
 
 def test_what_is_said_of_the_clips_is_counted_from_their_labels():
