@@ -247,6 +247,7 @@ def labelled_lines(features: Path, num_seeds: int) -> list[Line]:
     return lines
 
 
+@torch.no_grad()
 def new_class_changes(sets: Mapping[str, EmbeddingSet]) -> Changes:
     """Gains of heads that are fitted to every other class and asked for all."""
     changes: Changes = {}
