@@ -38,7 +38,7 @@ from modeling_dkd.evaluation.methods.ablations import ABLATIONS, ON_PARTS, ablat
 from modeling_dkd.evaluation.methods.dkd import dkd, unfitted_head
 from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
 from modeling_dkd.evaluation.names import DEFAULT_PROTOCOLS, REFERENCE
-from modeling_dkd.evaluation.protocols import Method, Task, pool
+from modeling_dkd.evaluation.protocols import Method, Task, compared, pool
 from modeling_dkd.evaluation.ranking import search_scores
 from modeling_dkd.evaluation.report import Line, environment, paired_gain, summarise
 from modeling_dkd.gaussian_mixture import fit_gaussian_mixture
@@ -258,16 +258,20 @@ def new_class_changes(sets: Mapping[str, EmbeddingSet]) -> Changes:
             videos, texts, labels = pool(embeddings.video_embeds), pool(embeddings.text_embeds), embeddings.labels
             fitted, new = torch.arange(0, len(texts), 2), torch.arange(1, len(texts), 2)
             scale = float(embeddings.metadata.get("logit_scale", 100.0))
-            output = with_options(values, Task(videos, videos, texts[fitted], logit_scale=scale, queries=texts))
-            found = _new_class_figures(output.video_embeds, output.text_embeds, output.logits_per_video, labels, new)
-            plain = _new_class_figures(videos, texts, videos @ texts.T, labels, new)
+            task = Task(videos, videos, texts[fitted], logit_scale=scale, queries=texts)
+            found = _new_class_figures(with_options(values, task), labels, new)
+            plain = _new_class_figures(compared(task, videos, texts), labels, new)
             for figure, value in found.items():
                 changes.setdefault(name, {}).setdefault(figure, {})[data] = round(value - plain[figure], 6)
     return changes
 
 
-def _new_class_figures(videos: Tensor, texts: Tensor, logits: Tensor, labels: Tensor, new: Tensor) -> dict[str, float]:
+def _new_class_figures(output: DKDHeadOutput, labels: Tensor, new: Tensor) -> dict[str, float]:
     """Top-1 among all classes and of clips of the new ones among these, and what their texts find, as fractions."""
+    videos, texts, logits = output.video_embeds, output.text_embeds, output.logits_per_video
+    assert videos is not None
+    assert texts is not None
+    assert logits is not None
     is_new = torch.isin(labels, new)
     among_new = new[logits[is_new][:, new].argmax(1)]
     return {

@@ -40,6 +40,9 @@ from .mixture_options import MixtureOptions
 
 # Samples whose N x K matrices are held at once; larger ones cost fresh memory from the system each time.
 CHUNK_SIZE = 4096
+# Of a far larger domain so many samples, evenly spread, are what all but the last rounds look at.
+FIRST_LOOK = 2**16
+LAST_ROUNDS = 2
 # What rounding of unit vectors may hide, added to all variances so that S can be inverted.
 ROUNDING_VARIANCE = 1e-6
 
@@ -99,6 +102,10 @@ class DomainStatistics:
     def __add__(self, other: "DomainStatistics") -> "DomainStatistics":
         """Of both sets of samples."""
         return DomainStatistics(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __mul__(self, factor: float) -> "DomainStatistics":
+        """Of so many times as many samples that are alike."""
+        return DomainStatistics(*(getattr(self, f.name) * factor for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -182,6 +189,9 @@ def fit_class_mixture(
 ) -> tuple[ClassMixture, DomainStatistics, Tensor]:
     """Fit the class-anchored mixture to a domain.
 
+    Of a large unlabelled domain the first rounds look at a sample, whose statistics stand for all: where the classes
+    lie is soon known, and only the last rounds need every video to say it exactly.
+
     Args:
         video_embeds: (N, D), unit norm, float32; or shards of it, passed over once a round.
         prior: The debiased texts of the K classes.
@@ -196,15 +206,35 @@ def fit_class_mixture(
     """
     held = {} if older is None else {"log_frequency": older.log_frequency}
     mixture = replace(text_only_mixture(prior, options), **held)
+    given = labels, logit_scale, options, all_reduce
+    sample, num_each = _first_look(video_embeds, labels, all_reduce)
+    if sample is not None:
+        own_moments = num_each * all_reduce(sum_second_moments(sample, labels, prior.offsets, options))
+        for _ in range(options.num_rounds - LAST_ROUNDS):
+            statistics = gather_statistics(mixture, prior, sample, *given) * num_each
+            mixture = maximise(mixture, prior, statistics, own_moments, options)
     second_moments = all_reduce(sum_second_moments(video_embeds, labels, prior.offsets, options))
     if older is not None:
         second_moments = second_moments + older.second_moments
-    for _ in range(options.num_rounds):
-        statistics = gather_statistics(mixture, prior, video_embeds, labels, logit_scale, options, all_reduce)
+    for _ in range(options.num_rounds if sample is None else min(options.num_rounds, LAST_ROUNDS)):
+        statistics = gather_statistics(mixture, prior, video_embeds, *given)
         if older is not None:
             statistics += older.statistics
         mixture = replace(maximise(mixture, prior, statistics, second_moments, options), **held)
     return mixture, statistics, second_moments
+
+
+def _first_look(
+    video_embeds: Videos, labels: Tensor, all_reduce: AllReduce
+) -> tuple[Tensor | list[Tensor] | None, float]:
+    """What the first rounds look at, None where that is all, and how many videos each of it stands for."""
+    sizes = torch.stack([labels.new_tensor(len(labels)), (labels >= 0).sum()])
+    num_samples, num_labelled = all_reduce(sizes.double()).tolist()
+    if num_labelled or num_samples < 2 * FIRST_LOOK:
+        return None, 1.0
+    sample = spread_samples(video_embeds, FIRST_LOOK, int(num_samples))
+    size = all_reduce(labels.new_tensor(0 if sample is None else len(sample)).double())
+    return [] if sample is None else sample, num_samples / float(size)
 
 
 def text_only_mixture(prior: TextPrior, options: MixtureOptions) -> ClassMixture:

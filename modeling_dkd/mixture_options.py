@@ -41,7 +41,8 @@ class MixtureOptions:
         sample_size: Videos, evenly spread over the domain, on which trusts and the confidence of texts are compared.
         new_class_anchor: Share of the way from the domain's mean to its anchor that the mean of a class that was not
             fitted is taken to go.
-        new_class_log_prior: Its log prior, nats, which makes up for fitted classes whose means are known better.
+        new_class_log_prior: Its log prior, nats: else nearly all videos would go to fitted classes, whose means are
+            known better.
     """
 
     num_rounds: int = 10
@@ -63,7 +64,7 @@ class MixtureOptions:
     expected_gain: float = 0.5
     sample_size: int = 1024
     new_class_anchor: float = 0.5
-    new_class_log_prior: float = 1.0
+    new_class_log_prior: float = 4.0
 
     def debiased_share_of(self, num_classes: int) -> float:
         """Share of the differences between the texts of so many classes that counts as bias."""

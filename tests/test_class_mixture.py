@@ -9,8 +9,10 @@ from torch.nn.functional import normalize
 
 from modeling_dkd import class_mixture
 from modeling_dkd.class_mixture import (
+    LAST_ROUNDS,
     DomainStatistics,
     _anchor_weights,
+    _first_look,
     debias_texts,
     fit_class_mixture,
     gather_statistics,
@@ -537,3 +539,54 @@ def test_a_shift_of_all_texts_changes_nothing():
     _, shifted, *_ = fit(videos, texts + 3 * normalize(torch.ones(texts.shape[1]), dim=0))
     torch.testing.assert_close(shifted.means, mixture.means, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(shifted.counts, mixture.counts, rtol=1e-3, atol=1e-3)
+
+
+def test_the_first_rounds_of_a_large_domain_look_at_a_sample(monkeypatch):
+    videos, texts, labels = toy_domain(3000)
+    prior, whole, *_ = fit(videos, texts)
+    looked_at = []
+    chunk_statistics = class_mixture._chunk_statistics
+
+    def counting(by_text, by_both, chunk, *rest):
+        looked_at.append(len(chunk))
+        return chunk_statistics(by_text, by_both, chunk, *rest)
+
+    monkeypatch.setattr(class_mixture, "_chunk_statistics", counting)
+    monkeypatch.setattr(class_mixture, "FIRST_LOOK", 500)
+    _, sampled, statistics, moments = fit(videos, texts)
+    assert looked_at == (OPTIONS.num_rounds - LAST_ROUNDS) * [500] + LAST_ROUNDS * [3000]
+    assert float(statistics.num_samples) == 3000
+    torch.testing.assert_close(moments, (videos.T @ videos).double(), rtol=1e-4, atol=1e-3)
+
+    def posterior(mixture):
+        slope, intercept = mixture.linear_log_likelihood(mixture.means)
+        return (videos @ (SCALE * prior.directions + slope).T + intercept + mixture.log_frequency).softmax(1)
+
+    assert (posterior(sampled).argmax(1) == posterior(whole).argmax(1)).float().mean() > 0.995
+    # Shards and processes, of which one has nothing, make the same of it.
+    shards = [videos[:700], videos[700:1900], videos[1900:]]
+    in_shards, *_ = fit_class_mixture(shards, prior, unlabelled(videos), SCALE, OPTIONS)
+    for name, value in vars(sampled).items():
+        torch.testing.assert_close(getattr(in_shards, name), value, rtol=1e-3, atol=1e-3)
+    # A label counts wherever it is, so that labelled domains are looked at as a whole.
+    looked_at.clear()
+    few = unlabelled(videos)
+    few[7] = labels[7]
+    fit(videos, texts, few)
+    assert set(looked_at) == {3000}
+
+
+def test_processes_share_the_first_look(monkeypatch):
+    monkeypatch.setattr(class_mixture, "FIRST_LOOK", 60)
+    videos, texts, _ = toy_domain(120)
+    prior, *_ = fit(videos, texts)
+    shared, statistics, _ = fit_class_mixture(
+        videos, prior, unlabelled(videos), SCALE, OPTIONS, all_reduce=lambda sums: 2 * sums
+    )
+    assert float(statistics.num_samples) == 240
+    both, *_ = fit_class_mixture(videos.repeat(2, 1), prior, unlabelled(videos).repeat(2), SCALE, OPTIONS)
+    for name, value in vars(both).items():
+        torch.testing.assert_close(getattr(shared, name), value, rtol=1e-3, atol=1e-3)
+    # One that has no video looks at none.
+    sizes = iter([torch.tensor([240.0, 0.0]), torch.tensor(60.0)])
+    assert _first_look([], unlabelled(videos)[:0], lambda _: next(sizes)) == ([], 4.0)

@@ -67,6 +67,16 @@ def dkd(domain, texts, test, test_labels, labels=None):
     return top1(make_head(domain).fit(domain, texts, labels)(test, texts).logits_per_video, test_labels)
 
 
+def test_new_classes_are_found_among_fitted_ones(name, data):
+    """A domain of every other class is asked for all of them, of which all have videos."""
+    videos, labels, texts = data
+    new = labels % 2 == 1
+    logits = make_head(videos).fit(videos[~new], texts[::2])(videos, texts).logits_per_video
+    plain = videos @ texts.T
+    assert top1(logits, labels) > top1(plain, labels) + 1
+    assert top1(logits[new], labels[new]) > top1(plain[new], labels[new]) - 8
+
+
 def test_full(name, data, fit_to_all):
     videos, labels, texts = data
     zero_shot, reference = REFERENCES[name]
