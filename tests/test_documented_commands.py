@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import os
 import re
 import shlex
 import shutil
@@ -29,6 +30,7 @@ OF_OTHERS = (
 )
 EXAMPLE_MODEL = "openai/clip-vit-base-patch16"
 NUM_CLIPS = 100
+CACHE = "embedded"
 # Pages whose commands are run, and of these the ones that are not, with the reason.
 RUN = ("README.md", "quickstart.md", "recognise.md", "domains.md", "evaluate.md", "protocols.md", "own_method.md")
 NOT_RUN = {
@@ -104,6 +106,7 @@ def place(tmp_path_factory):
         list(generate_clips(folder / name, "combined", count, seed))
     for name in ("archive", "camera"):
         shutil.copytree(folder / "tomorrow", folder / name)
+    (folder / CACHE).mkdir()
     (folder / "cameras").mkdir()
     write_video(folder / "monday.mp4")
     shutil.copy(folder / "monday.mp4", folder / "cameras/monday.mp4")
@@ -136,11 +139,11 @@ def fill_in(file):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
-def test_commands_run_as_written(name, place, tmp_path_factory, monkeypatch, capsys):
+def test_commands_run_as_written(name, place, monkeypatch, capsys):
     """In order, with a checkpoint that is here in the place of the one that is on the Hub."""
     given = set(place.iterdir())
     monkeypatch.chdir(place)
-    monkeypatch.setenv("DKD_CACHE", str(tmp_path_factory.getbasetemp() / "cache_of_pages"))
+    monkeypatch.setenv("DKD_CACHE", str(place / CACHE))
     page = next(page for page in PAGES if page.name == name)  # of two called README.md the first page of all
     ran = 0
     for command in commands(page):
@@ -175,6 +178,7 @@ def test_examples_in_python_run_as_written(name, place):
         code = 'if __name__ == "__main__":\n' + re.sub(r"^", "    ", code, flags=re.MULTILINE)
     script = place / f"{name}.py"
     script.write_text(code)
-    done = subprocess.run([sys.executable, str(script)], cwd=place, capture_output=True, text=True)
+    environment = os.environ | {"DKD_CACHE": str(place / CACHE)}
+    done = subprocess.run([sys.executable, str(script)], cwd=place, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(".mp4") == NUM_CLIPS
