@@ -272,7 +272,7 @@ def _by_date(files: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[
 
 def superseded(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Files in `results/` of which no row counts any more."""
-    used = {row.source for row in (*newest_rows(files), *newest_search_rows(files))}
+    used = {row.source for row in newest_rows(files)} | {row.source for row in newest_search_rows(files)}
     return [name for name in files if name.startswith(f"{RESULTS_FOLDER}/") and name not in used]
 
 
