@@ -141,10 +141,11 @@ def results_section(rows: Sequence[MeasuredRow], searches: Sequence[SearchRow] =
                 title = ""
     lines += ["", *(f"{number}. {condition}" for number, condition in enumerate(conditions, 1))]
     lines += [*_open_table(rows), *_search_table(searches)]
-    methods = [m for m in dict.fromkeys(row.method for row in (*rows, *searches)) if m in METHODS]
+    everything: list[MeasuredRow | SearchRow] = [*rows, *searches]
+    methods = [m for m in dict.fromkeys(row.method for row in everything) if m in METHODS]
     lines += ["", "Methods: " + "; ".join(f"{escape_markdown(m)}: {METHODS[m]}" for m in methods) + "."]
     lines += ["", "Where the figures come from:", ""]
-    lines += [f"- {line}" for line in dict.fromkeys(_origin(row) for row in (*rows, *searches))]
+    lines += [f"- {line}" for line in dict.fromkeys(_origin(row) for row in everything)]
     return "\n".join(lines)
 
 
