@@ -171,8 +171,8 @@ def write_real(file: Path, output: Path) -> None:
     before, after, labels, _ = before_and_after(embedded)
     save_figure(domain_figure((before, after), labels, embedded.class_names), output / "domain.png")
     save_figure(reliability_figure((before, after), labels), output / "reliability.png")
-    counts = (confusions(step, labels, len(embedded.class_names)) for step in (before, after))
-    drawn = confusion_figure(*counts, embedded.class_names, f"UCF101, induct, {len(labels)} clips")
+    old, new = (confusions(step, labels, len(embedded.class_names)) for step in (before, after))
+    drawn = confusion_figure(old, new, embedded.class_names, f"UCF101, induct, {len(labels)} clips")
     canvas = io.BytesIO()
     drawn.savefig(canvas, dpi=110)
     with Image.open(canvas) as picture:
