@@ -24,6 +24,7 @@ SECTIONS = {
     "peers": "Transductive peers",
     "video_input": "Video input",
     "raw_clips": "Zero-shot evaluation of raw clips, end to end",
+    "recognise_clips": "Labels for a folder of clips, end to end",
     "text_encoding": "Text encoding",
     "training_step": "Training step",
     "export": "Exported graphs",

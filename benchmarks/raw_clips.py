@@ -10,21 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
-from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
-from transformers.video_utils import load_video
-
-from modeling_dkd.data.prompts import class_prompts, load_templates
 from modeling_dkd.embedding.embedding_cache import read_embeddings
 from modeling_dkd.evaluation.command import main as evaluate
-from modeling_dkd.frame_sampling import segment_indices
 from modeling_dkd.synthetic.clips import ACTIONS
 
 from .backbones import save_backbone
+from .plain_loop import FRAMES, mean_direction, predictions_of_the_loop
 from .rows import REPOSITORY, Row, alternate, compare
 from .video_input import small_clips
 
@@ -33,7 +25,6 @@ CLIPS = {"tiny": 448, "ViT-B/32": 112}
 ROUNDS = {"tiny": 3, "ViT-B/32": 2}
 # The loop is float32. Of a tiny encoder bfloat16 makes no difference that counts.
 DTYPES = {"tiny": ("float32",), "ViT-B/32": ("float32", "bfloat16")}
-FRAMES = 8
 OUR_IMPORTS = """
 import accelerate, transformers
 from modeling_dkd.evaluation import command, videos
@@ -127,36 +118,3 @@ def predictions_of_evaluate(model: Path, clips: Path, caches: Path, dtype: str) 
     assert found.text_embeds is not None
     videos, texts = mean_direction(found.video_embeds), mean_direction(found.text_embeds)
     return dict(zip(found.metadata["names"], (videos @ texts.T).argmax(1).tolist(), strict=True))
-
-
-@torch.inference_mode()
-def predictions_of_the_loop(folder: Path, root: Path, clips: list[tuple[str, str]]) -> dict[str, int]:
-    """The same by the loop that one would write with transformers; texts once, one clip after the other.
-
-    It takes the frames that evaluate.py takes, the middles of equal segments: else predictions would differ by them.
-    """
-    model, tokenizer = CLIPModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    processor = CLIPImageProcessorPil.from_pretrained(folder)
-    names = sorted({label for _, label in clips})
-    prompts = [row[0] for row in class_prompts(names, load_templates("single"))]
-    limit = model.config.text_config.max_position_embeddings
-    tokens = tokenizer(prompts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
-    texts = normalize(model.get_text_features(**tokens).pooler_output, dim=-1)
-    predictions = {}
-    for path, _ in clips:
-        video: Any = str(root / path)
-        pixels = processor(list(load_video(video, sample_indices_fn=middles)[0]), return_tensors="pt")["pixel_values"]
-        embeds = mean_direction(model.get_image_features(pixel_values=pixels).pooler_output[None])
-        predictions[path] = int((embeds @ texts.T).argmax())
-    return predictions
-
-
-def middles(metadata: Any, **_: object) -> list[int]:
-    """Frame indices in the middles of equal segments."""
-    return segment_indices(metadata.total_num_frames, FRAMES)[0].tolist()
-
-
-def mean_direction(embeds: Tensor) -> Tensor:
-    """Unit mean of unit embeddings: (n, T, D) or (n, D) to (n, D)."""
-    embeds = normalize(embeds.float(), dim=-1)
-    return normalize(embeds.mean(1), dim=-1) if embeds.dim() == 3 else embeds

@@ -5,7 +5,7 @@ import shlex
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from modeling_dkd.evaluation.report import environment
 
 from .report import run_of, table, write_report
-from .trials import Tally, run_trials
+from .trials import Tally, Trial, run_trials
 
 
 Run = Callable[[float, int, Path], list[Tally]]
@@ -107,16 +107,38 @@ def resources(scale: float, seed: int, scratch: Path) -> list[Tally]:
     return tallies
 
 
-def recognition(scale: float, seed: int, scratch: Path) -> list[Tally]:
-    """Dkd recognise and watch: 50 kills of each, full disks, read-only folders, odd names, few open files."""
-    from .recognition import recognition_trials
+def recognition_kills(scale: float, seed: int, scratch: Path) -> list[Tally]:
+    """50 kills of each of recognise and watch."""
+    from .recognition import kill_trials
 
-    trials = recognition_trials(scale, seed, scratch)
-    return [run_trials(_of_recognition(title), chosen, len(chosen), seconds=1600) for title, chosen in trials.items()]
+    return _of_recognition(kill_trials(scale, seed, scratch))
 
 
-def _of_recognition(title: str) -> str:
-    return title if title.startswith("killed") else f"recognise and watch: {title}"
+def recognition_places(scale: float, seed: int, scratch: Path) -> list[Tally]:
+    """Recognise and watch with full disks, read-only folders, odd names."""
+    from .recognition import place_trials
+
+    return _of_recognition(place_trials(scale, seed, scratch))
+
+
+def recognition_many(scale: float, seed: int, scratch: Path) -> list[Tally]:
+    """Recognise and watch on 10,000 clips with 64 open files."""
+    from .recognition import many_trials
+
+    return _of_recognition(many_trials(scale, seed, scratch))
+
+
+def _of_recognition(trials: Mapping[str, Sequence[tuple[str, Trial]]]) -> list[Tally]:
+    """Run trials of recognise and watch, in rows that say so."""
+    return [
+        run_trials(
+            title if title.startswith("killed") else f"recognise and watch: {title}",
+            chosen,
+            len(chosen),
+            seconds=1600,
+        )
+        for title, chosen in trials.items()
+    ]
 
 
 CLASSES: dict[str, Run] = {
@@ -126,7 +148,9 @@ CLASSES: dict[str, Run] = {
     "caches": caches,
     "kills": kills,
     "resources": resources,
-    "recognition": recognition,
+    "recognition_kills": recognition_kills,
+    "recognition_places": recognition_places,
+    "recognition_many": recognition_many,
 }
 
 

@@ -8,7 +8,7 @@ import csv
 import os
 import random
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,19 +115,23 @@ def few_open_files(num_clips: int, command: Callable[[Path], Operation], scratch
     return Verdict(SURVIVED) if len(clips_in) == num_clips else Verdict(LOST, f"{len(clips_in)} of {num_clips} clips")
 
 
-def recognition_trials(scale: float, seed: int, scratch: Path) -> dict[str, list[tuple[str, Trial]]]:
-    """The trials of each class of fault."""
+def kill_trials(scale: float, seed: int, scratch: Path) -> dict[str, list[tuple[str, Trial]]]:
+    """50 kills of each command."""
     rng = random.Random(seed)
-    write_clips(scratch / "clips", NUM_CLIPS)
-    trials: dict[str, list[tuple[str, Trial]]] = {"disk full": [], "read-only folders": []}
-    mounts = can_mount(scratch)
-    for make in (recognising, watching):
-        operation = make(scratch / "clips")
-        expected, seconds = undisturbed(operation, scratch / operation.name)
-        largest = max(p.stat().st_size for p in (scratch / operation.name).rglob("*") if p.is_file())
-        trials[f"killed: {operation.name}"] = [
+    return {
+        f"killed: {operation.name}": [
             _kill(operation, expected, seconds, number, rng) for number in range(_count(50, scale))
         ]
+        for operation, expected, seconds in _undisturbed(scratch)
+    }
+
+
+def place_trials(scale: float, seed: int, scratch: Path) -> dict[str, list[tuple[str, Trial]]]:
+    """Full disks, folders that cannot be written to, and names at random."""
+    rng, mounts = random.Random(seed), can_mount(scratch)
+    trials: dict[str, list[tuple[str, Trial]]] = {"disk full": [], "read-only folders": []}
+    for operation, expected, _ in _undisturbed(scratch):
+        largest = max(p.stat().st_size for p in (scratch / operation.name).rglob("*") if p.is_file())
         for number in range(_count(10, scale)):
             size = int(rng.uniform(0.02, 1.2) * largest)
             trial = partial(full_disk, operation, expected, max(16384, 3 * size // 4096 * 4096))
@@ -136,11 +140,24 @@ def recognition_trials(scale: float, seed: int, scratch: Path) -> dict[str, list
             trials["disk full"].append((f"{operation.name} {number}, {size} bytes", trial))
         trials["read-only folders"].append((operation.name, partial(read_only, operation, expected)))
     trials["odd names"] = [(str(number), partial(odd_names, seed + number)) for number in range(_count(50, scale))]
+    return trials
+
+
+def many_trials(scale: float, seed: int, scratch: Path) -> dict[str, list[tuple[str, Trial]]]:
+    """10,000 clips with 64 open files, for each command."""
     many = max(50, round(10_000 * scale))
-    trials["10,000 clips, 64 open files"] = [
+    trials: list[tuple[str, Trial]] = [
         (f"{make.__name__} {many} clips", partial(few_open_files, many, make)) for make in (recognising, watching)
     ]
-    return trials
+    return {"10,000 clips, 64 open files": trials}
+
+
+def _undisturbed(scratch: Path) -> Iterator[tuple[Operation, dict[str, Any], float]]:
+    """Each command, what it leaves when nothing happens to it, and the seconds that it takes."""
+    write_clips(scratch / "clips", NUM_CLIPS)
+    for make in (recognising, watching):
+        operation = make(scratch / "clips")
+        yield operation, *undisturbed(operation, scratch / operation.name)
 
 
 def _kill(

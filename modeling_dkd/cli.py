@@ -12,12 +12,12 @@ from importlib import import_module
 # Command: module, what it does.
 COMMANDS = {
     "recognise": ("recognition.recognise_command", "label clips that nobody has labelled, and a report to look at"),
-    "watch": ("recognition.watch_command", "label files as they arrive in a folder; the domain learns"),
-    "evaluate": ("evaluation.command", "measure DKD against plain zero-shot, on embeddings or on videos"),
-    "train": ("training.command", "fine-tune on a data set"),
     "timeline": ("recognition.timeline_command", "what is seen when in long videos: captions, tables, a page"),
     "search": ("recognition.search_command", "the clips or moments that match a text best"),
+    "watch": ("recognition.watch_command", "label files as they arrive in a folder; the domain learns"),
     "suggest": ("recognition.suggest_command", "which clips to label next"),
+    "evaluate": ("evaluation.command", "measure DKD against plain zero-shot, on embeddings or on videos"),
+    "train": ("training.command", "fine-tune on a data set"),
     "export": ("interop.export_command", "a model and its domain as graphs for ONNX or OpenVINO"),
     "demo": ("synthetic.demo_command", "zero-shot beside DKD on made-up clips of shifted domains"),
     "space": ("space.app", "a page in the browser to try it on clips of your own"),
@@ -91,7 +91,7 @@ def usage() -> str:
     """What `dkd --help` shows."""
     width = max(map(len, COMMANDS))
     lines = [f"  dkd {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
-    return "usage: dkd COMMAND [--help] ...\n\n" + "\n".join(lines)
+    return "\n".join(["usage: dkd COMMAND [--help] ...\n", *lines, "\ndkd COMMAND --help shows options and examples."])
 
 
 def _fail(message: str) -> int:

@@ -172,10 +172,10 @@ class VideoClassificationPipeline(BasePipeline):
             return [{"label": None, "score": known}]
         names = self._own_labels() if labels is None else labels
         scores = outputs["logits"][0].softmax(-1)
-        best = scores.topk(len(names) if top_k is None else min(top_k, len(names)))
+        best = scores.sort(stable=True, descending=True)  # of equal ones the first asked
         return [
             {"label": names[index], "score": score}
-            for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            for score, index in zip(best.values[:top_k].tolist(), best.indices[:top_k].tolist(), strict=True)
         ]
 
     def _fitted_classes(self) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from benchmarks.__main__ import REPOSITORY, SECTIONS, build_parser, main
+from benchmarks.recognise_clips import run
 from benchmarks.rows import Ratio, Row, compare
 from benchmarks.table import table
 
@@ -73,3 +74,12 @@ def test_video_section_without_clips_says_so(tmp_path, monkeypatch):
     assert run.returncode == 1
     assert "error: video_input: no real clips; set DKD_DATA" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are waited for on Linux alone")
+def test_processor_time_counts_what_a_command_leaves_running():
+    left = "import time\nwhile time.process_time() < 1: pass"
+    spent = run(["-c", f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {left!r}])"])
+    assert spent.processor > 1 > run(["-c", "pass"]).processor
+    with pytest.raises(RuntimeError, match=r"(?s)-c print\(1/0\) ends with 1: .*ZeroDivisionError"):
+        run(["-c", "print(1/0)"])

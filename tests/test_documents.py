@@ -25,7 +25,7 @@ MEASURED_ONCE = {
     "profiles.md": "what was tried to make it faster: a log of experiments that the code does not hold any more",
     "encoders.md": "tolerances and versions, which tests hold",
     "python.md": "versions and thresholds in examples",
-    "recognise.md": "defaults of options",
+    "recognise.md": "defaults of options; a table rounded from benchmarks.md",
     "quickstart.md": "a version of Python",
     "domains.md": "sizes and thresholds in examples",
     "own_method.md": "numbers in examples",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from faults.__main__ import CLASSES
 from faults.report import run_of, write_report
 from faults.trials import (
     LOST,
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("fault", ["videos", "readings", "texts", "caches", "kills", "resources", "recognition"])
+@pytest.mark.parametrize("fault", CLASSES)
 def test_nothing_is_lost_and_every_message_says_where(tmp_path, fault):
     if fault == "readings" and shutil.which("ffmpeg") is None:
         pytest.skip("the ffmpeg program is not installed")

@@ -23,8 +23,12 @@ def read_text(path: str | os.PathLike) -> str:
         content = Path(path).read_bytes()
         encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
         return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        where = f"{error.reason} at byte {error.start}"
+        raise ValueError(f"cannot read {path}: it is no text in UTF-8 ({where})") from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else None
+        raise ValueError(f"cannot read {path}: {why or error}") from error
 
 
 def read_table(path: str | os.PathLike) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

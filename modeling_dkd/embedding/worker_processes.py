@@ -13,8 +13,6 @@ from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 
 if TYPE_CHECKING:  # it takes seconds to import, which decoding workers need not wait for
     from accelerate import Accelerator
@@ -28,6 +26,7 @@ def shared_accelerator() -> "Accelerator":
     Raises:
         ValueError: Several were launched, but in a way that has each do all the work.
     """
+    import torch
     from accelerate import Accelerator, InitProcessGroupKwargs
 
     patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
@@ -63,6 +62,8 @@ def worker_context(num_workers: int) -> BaseContext | None:
 def start_server(num_workers: int) -> None:
     """Let the server import what workers need, for seconds, while the caller does other things; it returns at once.
 
+    It imports nothing slow here, so that a command can call it before its own imports.
+
     Args:
         num_workers: Workers that a DataLoader will have; without any there is nothing to start.
     """
@@ -83,6 +84,8 @@ def prepare_worker(_: int = 0) -> None:
     DataLoader's own watch looks at the process that a worker was forked from; that is the server, which outlives a
     killed run for as long as it has workers.
     """
+    import torch
+
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, name="end_with_parent", daemon=True).start()
 

@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
 
     if args.to == "openvino":
         import openvino  # noqa: F401
-    from ..recognition.command_options import without_bars_of_loading
+    from ..recognition.encoder import without_bars_of_loading
     from .export_folder import export_folder
     from .frozen_classes import freeze_classes
 

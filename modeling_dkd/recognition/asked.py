@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from ..data.counting import counted
-from .classes import read_classes
+from .classes import read_classes, require_classes
 from .doubts import require_different_texts
 from .encoder import Encoder, Model, encoder_of
 from .predictions import Question
@@ -55,13 +55,9 @@ def asked(
         ValueError: One of them cannot be read, there are no classes, the domain is of another encoder, or all classes
             have one text.
     """
+    require_classes(classes, domain)
     stored = None if domain is None else load_domain(domain)
-    if classes is not None:
-        names = read_classes(classes)
-    elif stored is not None:
-        names = stored.class_names
-    else:
-        raise ValueError("no classes: give --classes, a file with one class a line, or names with commas between them")
+    names = stored.class_names if classes is None and stored is not None else read_classes(classes or ())
     encoder = encoder_of(model, device)  # the slowest comes last
     if stored is not None:
         stored.require_encoder(encoder)

@@ -10,6 +10,16 @@ from ..data.plain_files import read_table, read_text
 from .clip_listing import Clip, shown
 
 
+def require_classes(classes: object, domain: object) -> None:
+    """Refuse a question without classes: none are given, and there is no domain that has some.
+
+    Raises:
+        ValueError: So it is.
+    """
+    if classes is None and domain is None:
+        raise ValueError("no classes: give --classes, a file with one class a line, or names with commas between them")
+
+
 def read_classes(given: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     """Names of the classes.
 
@@ -49,7 +59,11 @@ def _classes_in(text: str, is_path: bool) -> tuple[list[str], str]:
                     f"{text}: the line {line[:100]!r} holds several names or a comma; write one class a line"
                 )
         return lines, text
-    if is_path or os.path.isdir(text) or ("," not in text and text.strip()):
+    if os.path.isdir(text):
+        raise ValueError(
+            f"--classes {text} is a folder; give a file with one class a line, or names with commas between"
+        )
+    if is_path or ("," not in text and text.strip()):
         raise ValueError(
             f"--classes {text}: there is no such file, and it is a single name; give a file with one class a line, "
             "or names with commas between them"

@@ -87,9 +87,14 @@ def _clips_of(given: str, passed_over: list[Path]) -> Iterator[Clip]:
                 yield _clip(os.path.join(given, file.relative_to(given)))
             else:
                 passed_over.append(file)
-    elif not os.path.lexists(given):
-        raise ValueError(f"there is no file or folder {shown(given)}")
-    elif given.lower().endswith(LIST_EXTENSIONS):
+        return
+    try:
+        os.lstat(given)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"there is no file or folder {shown(given)}") from error
+    except OSError as error:  # such as a folder on the way that one may not enter
+        raise ValueError(f"{shown(given)} cannot be looked at: {error.strerror}") from error
+    if given.lower().endswith(LIST_EXTENSIONS):
         yield from _listed(given)
     else:
         yield _clip(given)

@@ -5,10 +5,8 @@ for prediction in found.predictions:
     print(prediction.clip, prediction.label, prediction.confidence)
 """
 
-import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +14,6 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from .. import embedding_inputs
 from ..configuration_dkd import DKDCLIPConfig
 from ..data.counting import counted
 from ..dkd_head import DKDHead
@@ -28,7 +25,7 @@ from .asked import Classes, PathLike, asked, none_readable
 from .classes import read_classes, read_labels
 from .clip_cache import ClipCache, default_cache_folder
 from .clip_listing import Clip, Listing, list_clips
-from .doubts import doubts_about, require_different_texts
+from .doubts import doubts_about, require_different_texts, without_log_of_same_texts
 from .encoder import Encoder, Model
 from .predictions import Prediction, Question, Recognition, predict
 from .saved_domain import SavedDomain, digest, is_on_hub, load_domain, make_room, save_domain
@@ -205,7 +202,7 @@ def recognise_embedded(
         head = DKDHead(plain.config).eval()
         head.encoder = plain.encoder
         labels = clips.labels if (clips.labels >= 0).any() else None
-        with _doubts_tell_of_same_texts():
+        with without_log_of_same_texts():
             head.fit(clips.video_embeds, question.text_embeds, labels, class_names=question.class_names)
         domain = SavedDomain(head, question.class_names, question.prompts, encoder, encoder_key)
         domain = domain.learned_from(clips.identities)
@@ -285,18 +282,6 @@ def _read(file: str) -> EmbeddingSet:
     if texts is None:
         return read_embeddings(clips.path, **clips.arrays)
     return read_with_texts(clips.path, texts.path, clips.arrays, texts.arrays)
-
-
-@contextmanager
-def _doubts_tell_of_same_texts() -> Iterator[None]:
-    """What a head logs of classes with one text is among the doubts, with what to do."""
-    logger = logging.getLogger(embedding_inputs.__name__)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _same_on_all(accelerator: Accelerator, paths: Sequence[PathLike]) -> Listing:

@@ -30,6 +30,7 @@ from ..embedding.worker_processes import shared_accelerator, start_server
 from .asked import Classes, PathLike, asked, none_readable
 from .clip_cache import ClipCache, default_cache_folder
 from .clip_listing import Clip, list_clips
+from .doubts import same_text_doubts, without_log_of_same_texts
 from .encoder import Encoder, Model, encoder_of
 from .predictions import Question
 from .saved_domain import SavedDomain
@@ -171,12 +172,14 @@ def search_index(
     moments = None if window is None else (float(window), float(window / 2 if stride is None else stride))
     if moments is not None:
         check_chain_options(*moments, None)
-    clips, notes = (listing := list_clips(paths)).clips, listing.notes
+    listing = list_clips(paths)
+    clips = listing.clips
     encoder, question, stored = (
         (encoder_of(model), None, None)
         if classes is None and domain is None
         else asked(classes, model, templates=templates, descriptions=descriptions, domain=domain)
     )
+    notes = [*listing.notes, *([] if question is None else same_text_doubts(question))]
     cache = ClipCache(cache_dir or default_cache_folder(), encoder)
     folder = cache.folder / "search" / _digest(clips, moments, question, stored)
     prompts = load_templates(os.fspath(templates)) if templates is not None else list(encoder.templates)
@@ -194,7 +197,8 @@ def search_index(
         raise none_readable(pool.damaged)
     head = stored.head if stored else encoder.new_head()
     if stored is None and question is not None:
-        head.fit(pool, question.text_embeds)
+        with without_log_of_same_texts():
+            head.fit(pool, question.text_embeds)
     write_index(folder, pool, head)
     return replace(read_index(folder, encoder, embed_query), notes=notes)
 

@@ -3,13 +3,14 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.prompts import TEMPLATE_SETS
 from ..one_line_parser import OneLineParser
+from .classes import read_classes
+from .clip_listing import list_clips
 
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -139,38 +140,32 @@ def run_command(
     """
     args = parser.parse_args(argv)
     try:
-        with without_bars_of_loading():
-            return run(args)
+        look_at(args)
+        return run(args)
     except (ValueError, OSError) as error:
-        say("error", " ".join(str(error).split()))
+        if is_main_process():  # the others have the same to say
+            say("error", " ".join(str(error).split()))
         return 2
     except KeyboardInterrupt:
         say("error", f"interrupted; {kept}")
         return 130
 
 
+def look_at(args: argparse.Namespace) -> None:
+    """Refuse what can be seen to be wrong before seconds of imports; the functions look again.
+
+    Raises:
+        ValueError: A path does not exist or holds no video, or the classes cannot be read.
+    """
+    if getattr(args, "paths", None):
+        list_clips(args.paths)
+    if args.classes is not None:
+        read_classes(args.classes)
+
+
 def is_main_process() -> bool:
     """Whether this is the one of the launched processes that says and writes what came out."""
     return os.environ.get("RANK", "0") == "0"
-
-
-@contextmanager
-def without_bars_of_loading() -> Iterator[None]:
-    """Weights are loaded without the bars of transformers, which tell the user nothing; downloads keep theirs."""
-    from transformers.utils import logging
-
-    def plain(make: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
-        return (
-            make(*args, **options, disable=True)
-            if options.get("desc") == "Loading weights"
-            else make(*args, **options)
-        )
-
-    before = logging.set_tqdm_hook(plain)
-    try:
-        yield
-    finally:
-        logging.set_tqdm_hook(before)
 
 
 def say(kind: str, text: str) -> None:
@@ -207,6 +202,17 @@ def not_negative(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def duration(text: str) -> float:
+    """A number of seconds above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return number
 
 
 def share(text: str) -> float:

@@ -1,10 +1,13 @@
 """Why labels may be worth little, each said in one line with what to do."""
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch.nn.functional import normalize
 
+from .. import embedding_inputs
 from ..data.counting import counted
 from .predictions import Prediction, Question
 
@@ -12,6 +15,8 @@ from .predictions import Prediction, Question
 DESCRIBE = 'write a JSON file {"class": "a sentence that describes it", ...} and name it with --descriptions'
 # Mean text embeddings nearer than this are one text to the encoder.
 SAME_TEXT_COSINE = 0.99999
+# The smallest domain that is measured, beside plain zero-shot: `few` in docs/results.md.
+FEW_CLIPS = 64
 # Share of the way from guessing to certainty below which mean confidence counts as guessing.
 CHANCE_SHARE = 0.05
 # Share of the clips in one class from which on it is remarkable.
@@ -29,6 +34,41 @@ def same_texts(question: Question) -> list[list[str]]:
         else:
             group.append(row)
     return [[question.class_names[row] for row in group] for group in groups if len(group) > 1]
+
+
+def same_text_doubts(question: Question) -> list[str]:
+    """Which classes cannot be told apart because their texts have the same embedding, a line a group."""
+    doubts = []
+    for group in same_texts(question):
+        named = ", ".join(group[:5]) + (" ..." if len(group) > 5 else "")
+        doubts.append(
+            f"{len(group)} classes have the same text embedding ({named}), so clips of them cannot be told apart; the "
+            f"model may not know these words, so say it in others: {DESCRIBE}"
+        )
+    return doubts
+
+
+@contextmanager
+def without_log_of_same_texts() -> Iterator[None]:
+    """What a head logs of classes with one text `same_text_doubts` say, with what to do."""
+    logger = logging.getLogger(embedding_inputs.__name__)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def small_domain_doubts(num_fitted: int, num_classes: int, unit: str) -> list[str]:
+    """A line where a domain was fitted to so few clips, or windows, that single labels may be worse for it."""
+    if num_fitted >= max(FEW_CLIPS, num_classes):
+        return []
+    return [
+        f"the domain is only {counted(num_fitted, unit)} for {counted(num_classes, 'class')}, too few to trust each "
+        "label more than the model's own; add more from the same place (a few hundred make a good domain), use one "
+        "that an earlier run saved (--domain FOLDER), or compare with what the model says alone (--no-adapt)"
+    ]
 
 
 def require_different_texts(question: Question, encoder: str) -> None:
@@ -56,24 +96,14 @@ def doubts_about(
         reject_below: Below which `known` a clip is rejected.
     """
     num_classes, clips = len(question.class_names), counted(len(found), "clip")
-    doubts = []
-    for group in same_texts(question):
-        named = ", ".join(group[:5]) + (" ..." if len(group) > 5 else "")
-        doubts.append(
-            f"{len(group)} classes have the same text embedding ({named}), so clips of them cannot be told apart; the "
-            f"model may not know these words, so say it in others: {DESCRIBE}"
-        )
+    doubts = same_text_doubts(question)
     if num_classes == 1:
         doubts.append(
             "only one class is asked, so every clip gets it; name at least one more, such as what else happens there, "
             "or say from which probability on a clip shows it (--reject-below 0.5)"
         )
-    if num_fitted is not None and num_fitted < num_classes:
-        doubts.append(
-            f"the domain is only {counted(num_fitted, 'clip')} for {num_classes} classes and can tell little; add "
-            "more clips of the same place, use a domain that an earlier run saved (--domain FOLDER), or compare with "
-            "what the model says alone (--no-adapt)"
-        )
+    if num_fitted is not None:
+        doubts += small_domain_doubts(num_fitted, num_classes, "clip")
     mean = sum(p.confidence or 0.0 for p in found) / len(found)
     chance = 1 / num_classes
     if num_classes > 1 and mean < chance + CHANCE_SHARE * (1 - chance):

@@ -12,7 +12,8 @@ What can be named, and what an encoder of one's own has to be: see `embedding.en
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from ..configuration_dkd import DKDCLIPConfig
 from ..data.class_names import name_key
@@ -220,7 +221,8 @@ def load_encoder(
         raise ValueError(f"{num_frames} frames a clip: give at least 1")
     name = str(model or CHECKPOINT)
     views = None if num_frames is None else f"{num_frames}x1x1"
-    source = load_source(name, views, revision, dtype, torch.device(device))
+    with without_bars_of_loading():
+        source = load_source(name, views, revision, dtype, torch.device(device))
     is_own = isinstance(source, OwnEncoder)
     prepare: Callable[[Tensor], Tensor] = (
         WholeFrames() if isinstance(source, OwnEncoder) else CroppedFrames(source.processor.image_processor)
@@ -263,3 +265,21 @@ def _trained_prompts(name: str, revision: str | None) -> Path | None:
     }
     found = cached_file(name, PROMPTS_FILE, revision=revision, **missing)
     return None if found is None else Path(found)
+
+
+@contextmanager
+def without_bars_of_loading() -> Iterator[None]:
+    """Weights are loaded without the bars of transformers, which tell the user nothing; downloads keep theirs."""
+
+    def plain(make: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
+        return (
+            make(*args, **options, disable=True)
+            if options.get("desc") == "Loading weights"
+            else make(*args, **options)
+        )
+
+    before = logging.set_tqdm_hook(plain)
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(before)

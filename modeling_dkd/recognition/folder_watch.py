@@ -214,8 +214,8 @@ class _Watcher:
         clips = EmbeddedClips([""] * len(embeds), list(identities), embeds, torch.full((len(embeds),), -1))
         if self.domain is None:
             head = self.encoder.new_head()
-            head.fit(embeds, self.question.text_embeds)
             names, prompts = self.question.class_names, self.question.prompts
+            head.fit(embeds, self.question.text_embeds, class_names=names)
             self.domain = SavedDomain(head, names, prompts, self.encoder.name, self.encoder.key)
             self.domain = self.domain.learned_from(identities)
         else:

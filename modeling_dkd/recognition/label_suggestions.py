@@ -26,6 +26,7 @@ from .classes import read_labels
 from .clip_cache import ClipCache, default_cache_folder
 from .clip_listing import list_clips
 from .clip_search import ClipEmbeddings
+from .doubts import same_text_doubts, without_log_of_same_texts
 from .encoder import Model
 
 
@@ -109,7 +110,8 @@ def suggest(
         raise none_readable(pool.damaged)
     given = torch.tensor([labels.get(row.path, -1) for row in pool.rows])
     video_embeds = torch.cat(list(pool))
-    head = encoder.new_head().fit(video_embeds, text_embeds, given)
+    with without_log_of_same_texts():
+        head = encoder.new_head().fit(video_embeds, text_embeds, given)
     with torch.inference_mode():
         posteriors = head(video_embeds, text_embeds).logits_per_video.softmax(1)
     chosen = most_helpful(video_embeds, posteriors, count, (given >= 0).nonzero()[:, 0])
@@ -118,7 +120,7 @@ def suggest(
         Suggestion(pool.rows[i].clip, pool.rows[i].path, names[int(best.indices[i])], float(best.values[i]))
         for i in chosen.tolist()
     ]
-    return SuggestionRun(suggestions, pool.damaged, listing.notes)
+    return SuggestionRun(suggestions, pool.damaged, [*listing.notes, *same_text_doubts(question)])
 
 
 def most_helpful(video_embeds: Tensor, posteriors: Tensor, count: int, labelled: Tensor | None = None) -> Tensor:

@@ -1,8 +1,27 @@
 """Where results may go: looked at before the work, not after it."""
 
 import os
+import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+
+TABLE_ENDINGS = (".csv", ".jsonl", ".parquet")
+SHEET_ENDINGS = (".png", ".html", ".htm")
+
+
+def table_to_write(path: str | os.PathLike[str]) -> Path:
+    """The path of a table to come, its folder made.
+
+    Raises:
+        ValueError: As in `file_to_write`, or what writes Parquet is not installed.
+        OSError: Nobody may write there.
+    """
+    table = file_to_write("--output", path, TABLE_ENDINGS)
+    if table.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
+        raise ValueError(f"--output {table}: Parquet needs pyarrow; run: pip install pyarrow, or write .csv or .jsonl")
+    return table
 
 
 def file_to_write(option: str, path: str | os.PathLike[str], endings: Sequence[str]) -> Path:
@@ -27,7 +46,9 @@ def file_to_write(option: str, path: str | os.PathLike[str], endings: Sequence[s
         choice = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(f"{option} {path}: give a name that ends in {choice}")
     _make_folder(option, path, path.parent)
-    _require_writable(option, path, path if path.exists() else path.parent)
+    _require_writable(option, path, path.parent)
+    if path.exists():
+        _require_writable(option, path, path)
     return path
 
 
@@ -58,5 +79,12 @@ def _make_folder(option: str, path: Path, folder: Path) -> None:
 
 
 def _require_writable(option: str, path: Path, place: Path) -> None:
-    if not os.access(place, os.W_OK):
-        raise PermissionError(f"{option} {path} cannot be written there; give another place")
+    """Refuse a place that takes no file; a folder is asked by making one in it, which vanishes at once."""
+    try:
+        if place.is_dir():
+            tempfile.TemporaryFile(dir=place).close()
+        is_writable, why = os.access(place, os.W_OK), ""
+    except OSError as error:
+        is_writable, why = False, f" ({error.strerror})"
+    if not is_writable:
+        raise OSError(f"{option} {path} cannot be written there{why}; give another place")

@@ -5,34 +5,18 @@ import io
 import json
 import os
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .output_places import file_to_write
 from .predictions import NUM_RUNNERS_UP, Prediction
 
 
-FORMATS = (".csv", ".jsonl", ".parquet")
 NUMBERS = ("confidence", "known", "zero_shot_confidence")
 COLUMNS = (
     *("clip", "label", "confidence", "known", "zero_shot_label", "zero_shot_confidence"),
     *(f"label_{place}" for place in range(2, 2 + NUM_RUNNERS_UP)),
     "error",
 )
-
-
-def table_to_write(path: str | os.PathLike[str]) -> Path:
-    """The path of a table to come, its folder made.
-
-    Raises:
-        ValueError: As in `file_to_write`, or what writes Parquet is not installed.
-        OSError: Nobody may write there.
-    """
-    table = file_to_write("--output", path, FORMATS)
-    if table.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
-        raise ValueError(f"--output {table}: Parquet needs pyarrow; run: pip install pyarrow, or write .csv or .jsonl")
-    return table
 
 
 def row_of(prediction: Prediction) -> dict[str, Any]:
@@ -63,7 +47,7 @@ def write_table(path: Path, predictions: Sequence[Prediction]) -> None:
     """Write a table whole or not at all.
 
     Args:
-        path: Ends in .csv, .jsonl or .parquet, one of `FORMATS`.
+        path: Ends in .csv, .jsonl or .parquet, one of `TABLE_ENDINGS`.
         predictions: One a row.
 
     Raises:

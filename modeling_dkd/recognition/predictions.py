@@ -124,11 +124,11 @@ def predict(
     output = head(video_embeds, question.text_embeds)
     probabilities = output.logits_per_video.softmax(1)
     before = plain(video_embeds, question.text_embeds).logits_per_video.softmax(1).max(1)
-    best = probabilities.topk(min(1 + NUM_RUNNERS_UP, len(question.class_names)), 1)
+    best = probabilities.sort(dim=1, descending=True, stable=True)  # of equal ones the first asked, as zero-shot
     known = getattr(output, "known", None)
     found = []
     for row, name in enumerate(names):
-        order = [question.class_names[k] for k in best.indices[row].tolist()]
+        order = [question.class_names[k] for k in best.indices[row, : 1 + NUM_RUNNERS_UP].tolist()]
         is_known = None if known is None else float(known[row])
         found.append(
             Prediction(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.counting import counted
+from ..embedding.worker_processes import start_server
+from .classes import require_classes
 from .command_options import (
     add_class_options,
     add_model_options,
@@ -24,6 +26,7 @@ from .command_options import (
     run_command,
     tell,
 )
+from .output_places import folder_to_fill, table_to_write
 
 
 if TYPE_CHECKING:  # seconds of imports, which --help need not wait for
@@ -114,23 +117,21 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace, command: str) -> int:
     if bool(args.paths) == bool(args.embeddings):
         raise ValueError("name clips (PATH ...) or --embeddings, one of both; see dkd recognise --help")
-    from .output_places import folder_to_fill
-    from .prediction_table import table_to_write, write_table
-
+    if args.paths:
+        require_classes(args.classes, args.domain)
     table = table_to_write(args.output)
     inputs = [path for path in (*args.paths, args.classes, args.labelled, args.embeddings) if path]
     if any(Path(path).exists() and table.exists() and table.samefile(path) for path in inputs):
         raise ValueError(f"--output {table} is one of the files that are read; give another name")
     if args.report is not None:
         folder_to_fill("--report", args.report)
-    try:
-        found = _recognised(args)
-    except (ValueError, OSError):
-        if is_main_process():
-            raise
-        return 2  # the main process says why
+    if args.paths:
+        start_server(args.num_workers)  # which imports for seconds, beside this process, what it imports too
+    found = _recognised(args)
     if not is_main_process():
         return 0
+    from .prediction_table import write_table
+
     write_table(table, found.predictions)
     print(summary(found))
     print(f"table: {printable(str(table))}")

@@ -100,9 +100,8 @@ class ResultLog:
             )
             self.done = {(row["clip"], row["modified"], int(row["bytes"])): not row["error"] for row in rows}
         except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise ValueError(
-                f"{self.path} is no table of dkd watch ({type(error).__name__}: {error}); give another --output"
-            ) from error
+            why = f"it has no column {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{self.path} is no table of dkd watch ({why}); give another --output") from error
 
 
 def key(name: str, changed: int, size: int) -> tuple[str, str, int]:

@@ -16,11 +16,13 @@ from .command_options import (
     asked_by,
     batches_of,
     command_parser,
+    duration,
     positive,
     printable,
     run_command,
     tell,
 )
+from .output_places import SHEET_ENDINGS, file_to_write
 
 
 if TYPE_CHECKING:  # seconds of imports, which --help need not wait for
@@ -50,8 +52,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("text", metavar="TEXT", help="what is to be seen; - reads one query a line from the input")
     add_paths(parser)
     parser.add_argument("--count", type=positive, default=10, metavar="N", help="matches to show (default: 10)")
-    parser.add_argument("--window", type=float, metavar="SECONDS", help="search moments of this length, not clips")
-    parser.add_argument("--stride", type=float, metavar="SECONDS", help="from one to the next (default: half of it)")
+    parser.add_argument("--window", type=duration, metavar="SECONDS", help="search moments of this length, not clips")
+    parser.add_argument(
+        "--stride", type=duration, metavar="SECONDS", help="from one to the next (default: half of it)"
+    )
     add_class_options(parser)
     add_model_options(parser)
     parser.add_argument(
@@ -74,9 +78,6 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError("--stride goes with --window, which says how long a moment is")
     if not args.text.strip():
         raise ValueError("the text to search for is empty; say what is to be seen")
-    from .output_places import file_to_write
-    from .thumbnails import SHEET_ENDINGS
-
     if args.output is not None:
         file_to_write("--output", args.output, (".csv",))
     if args.sheet is not None:
@@ -112,7 +113,8 @@ def place(match: "Match") -> str:
         return match.clip
     from .timeline_files import clock
 
-    return f"{match.clip}  {clock(round(1000 * match.start))} - {clock(round(1000 * match.end))}"
+    start, end = (f"{clock(t)}.{t // 100 % 10}" for t in (round(1000 * match.start), round(1000 * match.end)))
+    return f"{match.clip}  {start} - {end}"
 
 
 def write(args: argparse.Namespace, found: list[tuple[str, "Match"]]) -> None:

@@ -5,6 +5,7 @@ import csv
 from pathlib import Path
 
 from ..data.counting import counted
+from .classes import require_classes
 from .command_options import (
     add_class_options,
     add_model_options,
@@ -17,6 +18,7 @@ from .command_options import (
     run_command,
     tell,
 )
+from .output_places import SHEET_ENDINGS, file_to_write
 
 
 COLUMNS = ("clip", "label", "guess", "confidence")
@@ -62,9 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from .output_places import file_to_write
-    from .thumbnails import SHEET_ENDINGS
-
+    require_classes(args.classes, None)
     file_to_write("--output", args.output, (".csv",))
     if args.output.exists() and not args.overwrite:
         raise ValueError(f"{args.output} is there, perhaps with labels in it; name another or add --overwrite")

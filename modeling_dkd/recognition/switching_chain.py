@@ -80,6 +80,21 @@ def chain_with_penalty(sequences: Sequence[ArrayOfFloat], switch_penalty: float)
     return SwitchingChain(duration, 1.0, shares)
 
 
+def without_repeats(sequences: Sequence[ArrayOfFloat], chain: SwitchingChain, repeats: float) -> SwitchingChain:
+    """The chain whose marginals count once what overlapping windows say several times.
+
+    Windows that overlap see the same frames and agree in their errors too, so as independent witnesses they would make
+    the marginals too sure: b is divided by how many of them see a frame, at most as many as a label lasts.
+
+    Args:
+        sequences: Posteriors (N, S) of each video.
+        chain: Chosen for them.
+        repeats: Windows that see each frame, at least 1.
+    """
+    exponent = chain.exponent / min(repeats, chain.duration)
+    return SwitchingChain(chain.duration, exponent, _shares_and_ratios(sequences, exponent)[0])
+
+
 def log_evidence(posteriors: ArrayOfFloat, chain: SwitchingChain) -> float:
     """Log evidence of a chain for posteriors (N, S), nats."""
     ratio = _ratio(_raised(posteriors, chain.exponent), chain.shares)

@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..video_container import CONTAINERS
 from ..video_frames import VideoReadError, read_frames
+from .output_places import SHEET_ENDINGS
 from .timeline_player import file_address
 
 
 TEMPLATE = Path(__file__).with_name("contact_sheet.html.jinja")
-SHEET_ENDINGS = (".png", ".html", ".htm")
 WIDTH, HEIGHT = 240, 135
 MARGIN, CAPTION_LINES, LINE = 10, 2, 16
 COLUMNS = 5

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.counting import counted
+from .classes import require_classes
 from .command_options import (
     add_class_options,
     add_model_options,
@@ -13,11 +14,13 @@ from .command_options import (
     add_work_options,
     asked_by,
     command_parser,
+    duration,
     printable,
     run_command,
     share,
     tell,
 )
+from .output_places import folder_to_fill
 
 
 if TYPE_CHECKING:  # seconds of imports, which --help need not wait for
@@ -50,11 +53,13 @@ def build_parser() -> argparse.ArgumentParser:
     add_class_options(parser)
     add_model_options(parser)
     windows = parser.add_argument_group("windows")
-    windows.add_argument("--window", type=float, default=4.0, metavar="SECONDS", help="length of each (default: 4)")
-    windows.add_argument("--stride", type=float, metavar="SECONDS", help="from one to the next (default: half of it)")
+    windows.add_argument("--window", type=duration, default=4.0, metavar="SECONDS", help="length of each (default: 4)")
+    windows.add_argument(
+        "--stride", type=duration, metavar="SECONDS", help="from one to the next (default: half of it)"
+    )
     windows.add_argument(
         "--switch-penalty",
-        type=float,
+        type=penalty,
         metavar="NATS",
         help="what a change of label costs: 0 nothing, 4 some, 10 much (default: chosen without labels, so that "
         "windows predict their neighbours best)",
@@ -74,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("timelines"), metavar="DIR", help="folder (default: timelines)"
     )
     output.add_argument(
-        "--formats", default=",".join(FORMATS), metavar="A,B", help=f"which files (default: {','.join(FORMATS)})"
+        "--formats", metavar="A,B", help=f"which files (default: {','.join(FORMATS)}; png needs matplotlib)"
     )
     add_work_options(parser, batches=False)
     return parser
@@ -86,18 +91,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    formats = [name.strip().lower() for name in args.formats.split(",") if name.strip()]
-    unknown = sorted(set(formats) - set(FORMATS))
-    if unknown or not formats:
-        raise ValueError(f"--formats {args.formats!r}: choose from {', '.join(FORMATS)}")
-    if "png" in formats and find_spec("matplotlib") is None:
-        others = ",".join(name for name in FORMATS if name != "png")
-        raise ValueError(
-            'the chart (png) needs matplotlib, which is not installed; run: pip install "modeling-dkd[eval]", or '
-            f"leave it out: --formats {others}"
-        )
-    from .output_places import folder_to_fill
-
+    require_classes(args.classes, args.domain)
+    formats, notes = chosen_formats(args.formats)
     folder_to_fill("--output", args.output)
     from .timelines import timeline
 
@@ -112,7 +107,7 @@ def _run(args: argparse.Namespace) -> int:
         **asked_by(args),
     )
     taken: set[str] = set()
-    notes = list(found.notes)
+    notes += found.notes
     for of_video in found.timelines:
         stem = free_stem(Path(of_video.path).stem, taken)
         for name in formats:
@@ -121,6 +116,35 @@ def _run(args: argparse.Namespace) -> int:
         print(f"  {printable(str(args.output / stem))}.{formats[-1]}")
         notes += [f"{of_video.video}: {of_video.remark}"] if of_video.remark else []
     return tell(found.damaged, notes)
+
+
+def chosen_formats(given: str | None) -> tuple[list[str], list[str]]:
+    """Which files are written, and a word on the chart where it cannot be.
+
+    Raises:
+        ValueError: A format that is asked for is none, or cannot be written.
+    """
+    names = FORMATS if given is None else [name.strip().lower() for name in given.split(",") if name.strip()]
+    if not names or set(names) - set(FORMATS):
+        raise ValueError(f"--formats {given!r}: choose from {', '.join(FORMATS)}")
+    if "png" not in names or find_spec("matplotlib") is not None:
+        return list(names), []
+    why = 'the chart (png) needs matplotlib, which is not installed; run: pip install "modeling-dkd[eval]"'
+    others = [name for name in names if name != "png"]
+    if given is not None:
+        raise ValueError(f"{why}, or leave it out: --formats {','.join(others) or 'html'}")
+    return others, [f"no chart is written: {why}"]
+
+
+def penalty(text: str) -> float:
+    """A number of nats, 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0, such as 4")
+    return number
 
 
 def free_stem(stem: str, taken: set[str]) -> str:

@@ -23,9 +23,17 @@ from ..video_frames import VideoReadError
 from .asked import Classes, PathLike, asked, none_readable
 from .clip_cache import ClipCache, default_cache_folder, reason
 from .clip_listing import Clip, list_clips
+from .doubts import same_text_doubts, small_domain_doubts, without_log_of_same_texts
 from .encoder import Encoder, Model
 from .segments import Segment, join_windows
-from .switching_chain import SwitchingChain, best_path, chain_with_penalty, choose_chain, marginals
+from .switching_chain import (
+    SwitchingChain,
+    best_path,
+    chain_with_penalty,
+    choose_chain,
+    marginals,
+    without_repeats,
+)
 from .window_embedding import VideoWindows, embed_windows
 
 
@@ -147,10 +155,13 @@ def timeline(
     if not windows:
         raise none_readable(damaged)
     video_embeds = torch.cat([of_video.video_embeds for of_video in windows])
+    notes = [*listing.notes, *same_text_doubts(question)]
     plain = encoder.new_head()
     head = stored.head if stored else plain
     if adapt and stored is None:
-        head = encoder.new_head().fit(video_embeds, text_embeds)
+        with without_log_of_same_texts():
+            head = encoder.new_head().fit(video_embeds, text_embeds)
+        notes += small_domain_doubts(len(video_embeds), len(names), "window")
     if reject_below is None:
         knows = stored is not None or (adapt and len(video_embeds) >= WINDOWS_TO_REJECT)
         reject_below = 0.5 if knows else 0.0
@@ -160,11 +171,12 @@ def timeline(
     posteriors = [part.numpy() for part in label_posteriors(output, reject_below).split(sizes)]
     best = [part.tolist() for part in zero_shot.logits_per_video.argmax(1).split(sizes)]
     chain = choose_chain(posteriors) if switch_penalty is None else chain_with_penalty(posteriors, switch_penalty)
+    sure = without_repeats(posteriors, chain, window / stride)
     timelines = [
-        smoothed(of_video, own, chain, names, [names[label] for label in plainly], (window, stride))
+        smoothed(of_video, own, (chain, sure), names, [names[label] for label in plainly], (window, stride))
         for of_video, own, plainly in zip(windows, posteriors, best, strict=True)
     ]
-    return TimelineRun(timelines, head, encoder.name, damaged, listing.notes)
+    return TimelineRun(timelines, head, encoder.name, damaged, notes)
 
 
 def check_chain_options(window: float, stride: float, switch_penalty: float | None) -> None:
@@ -186,18 +198,22 @@ def check_chain_options(window: float, stride: float, switch_penalty: float | No
 def smoothed(
     windows: VideoWindows,
     posteriors: ArrayOfFloat,
-    chain: SwitchingChain,
+    chains: tuple[SwitchingChain, SwitchingChain],
     class_names: Sequence[str],
     zero_shot_labels: list[str],
     window_and_stride: tuple[float, float],
 ) -> Timeline:
-    """The timeline of one video from the posteriors (N, K) or (N, K + 1) of its windows."""
+    """The timeline of one video from the posteriors (N, K) or (N, K + 1) of its windows.
+
+    Of two chains the first says which labels, the second how sure they are.
+    """
     names: list[str | None] = [*class_names, None]
+    chain, sure = chains
     path = best_path(posteriors, chain)
     return Timeline(
         video=windows.clip.name,
         path=windows.clip.path,
-        segments=join_windows(windows.starts, windows.ends, path, marginals(posteriors, chain), names),
+        segments=join_windows(windows.starts, windows.ends, path, marginals(posteriors, sure), names),
         starts=windows.starts,
         ends=windows.ends,
         window_labels=[names[label] for label in path],

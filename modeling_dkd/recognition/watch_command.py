@@ -3,6 +3,7 @@
 import argparse
 import time
 
+from .classes import require_classes
 from .command_options import (
     add_class_options,
     add_model_options,
@@ -78,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    require_classes(args.classes, args.domain)
     from .clip_recognition import DomainUse
     from .folder_watch import Waiting, watch
 

@@ -39,7 +39,8 @@ def recognise_tab(jobs: ClipJobs, folders: ClipFolders, examples: ExampleClips) 
             labels = _labels_box(examples, "recognise-labels")
             button = gr.Button("Recognise", variant="primary", elem_id="recognise")
         with gr.Column(min_width=280, scale=3):
-            result, files = _result("recognise")
+            files = _files("recognise")  # above a table that may be long
+            result = gr.HTML(elem_id="recognise-result")
 
     def run(folder: Path | None, labels: str) -> Found:
         return jobs(recognise_clips, _folder(folders, folder), folders.clips(folder), parse_labels(labels))
@@ -63,7 +64,8 @@ def timeline_tab(jobs: ClipJobs, folders: ClipFolders, examples: ExampleClips) -
             )
             button = gr.Button("Make the timeline", variant="primary", elem_id="timeline")
         with gr.Column(min_width=280, scale=3):
-            result, files = _result("timeline")
+            result = gr.HTML(elem_id="timeline-result")
+            files = _files("timeline")
 
     def run(folder: Path | None, labels: str, window: float, reject_below: float) -> Found:
         clips, options = folders.clips(folder), (float(window), float(reject_below))
@@ -85,7 +87,8 @@ def search_tab(jobs: ClipJobs, folders: ClipFolders, examples: ExampleClips) -> 
             labels = _labels_box(examples, "search-labels", "Classes of the domain, one a line; may be empty")
             button = gr.Button("Search", variant="primary", elem_id="search")
         with gr.Column(min_width=280, scale=3):
-            result, files = _result("search")
+            result = gr.HTML(elem_id="search-result")
+            files = _files("search")
 
     def run(folder: Path | None, text: str, labels: str) -> Found:
         if len(text) > MAX_TEXT_LENGTH:
@@ -155,10 +158,9 @@ def _labels_box(examples: ExampleClips, elem_id: str, label: str = "Classes, one
     return gr.Textbox("\n".join(examples.labels), label=label, lines=4, max_lines=8, elem_id=elem_id)
 
 
-def _result(name: str) -> tuple[gr.HTML, gr.File]:
-    """Where a result is shown, and above it files to keep."""
-    files = gr.File(label="To keep", file_count="multiple", interactive=False, visible=False, elem_id=f"{name}-files")
-    return gr.HTML(elem_id=f"{name}-result"), files
+def _files(name: str) -> gr.File:
+    """Files to keep."""
+    return gr.File(label="To keep", file_count="multiple", interactive=False, visible=False, elem_id=f"{name}-files")
 
 
 def _told(run: Callable[..., Found]) -> Callable[..., Outputs]:

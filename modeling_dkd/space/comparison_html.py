@@ -50,7 +50,10 @@ CSS = """
   .dkd th, .dkd td { padding: 0.3rem 0.2rem; }
   .dkd .moved { width: 3.6rem; }
   .dkd .label { width: 30%; }
-  .dkd .clips { font-size: 0.8rem; }
+  .dkd .clips { font-size: 0.8rem; table-layout: fixed; }
+  .dkd .clips th:first-child { width: 36%; }
+  .dkd .clips th:nth-child(2) { width: 30%; }
+  .dkd .clips td { overflow-wrap: anywhere; }
   .dkd .clips th:nth-child(5), .dkd .clips td:nth-child(5) { display: none; }
   .dkd .clips td del { display: block; }
   .gradio-container .app { padding-left: 1rem !important; padding-right: 1rem !important; }

@@ -27,8 +27,8 @@ def predictions_html(found: Recognition) -> str:
     )
     # What there is to do follows in terms of the command.
     doubts = [doubt.partition(";")[0] for doubt in found.doubts]
-    notes = "".join(f'<p class="note" role="note">{escaped(doubt)}.</p>' for doubt in doubts)
-    head = "<th>clip</th><th>label</th><th>confidence</th><th>known</th><th>zero-shot</th>"
+    notes = "".join(f'<p class="note" role="note">{escaped(doubt[:1].upper() + doubt[1:])}.</p>' for doubt in doubts)
+    head = "<th>clip</th><th>label</th><th>sure</th><th>known</th><th>zero-shot</th>"
     rows = "".join(map(_row, found.predictions))
     return (
         f'<div class="dkd"><p class="note" role="status">{escaped(summary)}</p>{notes}'

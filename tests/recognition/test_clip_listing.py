@@ -108,3 +108,15 @@ def test_a_path_that_is_not_there_is_named(tmp_path):
         list_clips([tmp_path / "*.mp4"])
     with pytest.raises(ValueError, match="no path at all"):
         list_clips([])
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_missing(monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="x cannot be looked at: File name too long"):
+        list_clips(["x" * 300])
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.lstat", denied)
+    with pytest.raises(ValueError, match="clips cannot be looked at: Permission denied"):
+        list_clips([tmp_path / "clips"])

@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 from modeling_dkd import DKDCLIPConfig, DKDHead
 from modeling_dkd.cli import main
 from modeling_dkd.recognition import clip_search, load_encoder, search, search_index
-from modeling_dkd.recognition.clip_search import Row, SearchIndex
+from modeling_dkd.recognition.clip_search import Match, Row, SearchIndex
+from modeling_dkd.recognition.search_command import place
 from modeling_dkd.recognition.thumbnails import HEIGHT, WIDTH, Picture, sheet_page, thumbnail, write_sheet
 from modeling_dkd.recognition.window_embedding import pooled
 
@@ -170,6 +171,12 @@ def test_the_command_prints_matches_and_writes_tables_and_sheets(clips, tmp_path
     assert [said.count(f"_{colour}.avi") for colour in COLOURS] == [3, 3, 0]
 
 
+def test_moments_are_told_to_a_tenth_of_a_second():
+    assert place(Match("a.mp4", "", 0.5, 0.0, 1.34)) == "a.mp4  00:00:00.0 - 00:00:01.3"
+    assert place(Match("a.mp4", "", 0.5, 1.9996, 3661.25)) == "a.mp4  00:00:02.0 - 01:01:01.2"
+    assert place(Match("a.mp4", "", 0.5, None, None)) == "a.mp4"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -180,7 +187,7 @@ def test_the_command_prints_matches_and_writes_tables_and_sheets(clips, tmp_path
         (["red", "clips", "--stride", "2"], "--stride goes with --window"),
         ([" ", "clips"], "the text to search for is empty"),
         (["red", "nowhere"], "there is no file or folder nowhere"),
-        (["red", "clips", "--window", "0"], "both must be above 0"),
+        (["red", "clips", "--window", "4", "--stride", "9"], "leave out what is between them"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, clips, tmp_path, monkeypatch, capsys):

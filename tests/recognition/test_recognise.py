@@ -270,7 +270,8 @@ def test_a_word_is_said_when_labels_are_worth_little(capsys, caplog, arguments, 
     assert len([note for note in notes if message in note]) == 1
     assert not [record for record in caplog.records if "have the same text" in record.getMessage()]
     run("clips", "--classes", "red,green,blue")
-    assert "note: " not in capsys.readouterr().err
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert ["the domain is only 18 clips for 3 classes, too few to trust" in note for note in notes] == [True]
 
 
 def test_files_that_are_no_videos_are_told_of(capsys):
@@ -297,8 +298,18 @@ def test_a_place_that_takes_no_file_is_told_of_before_the_work(capsys, monkeypat
     assert not Path("cache").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+@pytest.mark.parametrize(
+    ("option", "name"), [("--output", "/proc/t.csv"), ("--report", "/proc"), ("--save-domain", "/proc")]
+)
+def test_a_place_that_only_seems_to_take_files_is_told_of_before_the_work(capsys, option, name):
+    assert run("clips", "--classes", "red,green", option, name) == 2
+    assert f"{option} {name} cannot be written there (" in capsys.readouterr().err
+    assert not Path("cache").exists()
+
+
 def test_parquet_without_its_library_is_refused_before_the_work(capsys, monkeypatch):
-    monkeypatch.setattr("modeling_dkd.recognition.prediction_table.find_spec", lambda _: None)
+    monkeypatch.setattr("modeling_dkd.recognition.output_places.find_spec", lambda _: None)
     assert run("clips", "--classes", "red,green", "--output", "t.parquet") == 2
     assert "Parquet needs pyarrow; run: pip install pyarrow" in capsys.readouterr().err
     assert not Path("cache").exists()

@@ -10,6 +10,7 @@ from modeling_dkd.recognition.switching_chain import (
     choose_chain,
     log_evidence,
     marginals,
+    without_repeats,
 )
 
 
@@ -126,3 +127,22 @@ def test_certain_posteriors_do_no_harm():
 def test_a_penalty_that_is_none_is_refused(penalty, small):
     with pytest.raises(ValueError, match="it must be 0 or more"):
         chain_with_penalty([small[0]], penalty)
+
+
+@pytest.mark.parametrize("repeats", [2, 4])
+def test_windows_that_say_the_same_are_no_surer_than_one_of_them(repeats):
+    _, posteriors = made_up(1000, 6, 8.0, 0)
+    sure = marginals(posteriors, choose_chain([posteriors])).max(1).mean()
+    again = np.repeat(posteriors, repeats, 0)
+    chain = choose_chain([again])
+    rows, path = np.arange(len(again)), best_path(again, chain)
+    assert marginals(again, chain)[rows, path].mean() > sure + 0.06
+    assert marginals(again, without_repeats([again], chain, repeats))[rows, path].mean() < sure + 0.02
+
+
+def test_windows_that_are_not_smoothed_repeat_nothing(small):
+    posteriors, _ = small
+    alone = chain_with_penalty([posteriors], 0.0)
+    np.testing.assert_allclose(
+        marginals(posteriors, without_repeats([posteriors], alone, 4.0)), posteriors, atol=1e-12
+    )

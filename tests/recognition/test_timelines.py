@@ -48,6 +48,15 @@ def test_stretches_of_a_video_are_found_with_their_times(video, tmp_path):
     assert not found.head.is_fitted
 
 
+def test_windows_that_overlap_make_a_label_no_surer(video, tmp_path):
+    options = {"model": OWN, "adapt": False, "cache_dir": tmp_path, "switch_penalty": 3.0}
+    apart, close = (
+        timeline([video], COLOURS, stride=stride, **options).timelines[0].segments for stride in (4.0, 0.5)
+    )
+    assert [s.label for s in apart] == [s.label for s in close]
+    assert all(b.confidence < a.confidence - 0.01 for a, b in zip(apart, close, strict=True))
+
+
 def test_the_domain_is_fitted_to_the_windows_or_given(video, tmp_path):
     options = {"cache_dir": tmp_path / "cache", "switch_penalty": 0.0, "reject_below": 0.0}
     found = timeline([video], COLOURS, OWN, **options)
@@ -184,28 +193,43 @@ def test_the_command_writes_every_file_and_names_what_it_could_not_read(video, t
     assert "00:00:00.000 --> " in (tmp_path / "timelines" / f"{video.stem}.vtt").read_text(encoding="utf-8")
 
 
+def code_of(arguments):
+    """Exit code of the command; the parser leaves by SystemExit."""
+    try:
+        return main(arguments)
+    except SystemExit as end:
+        return end.code
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "no classes: give --classes"),
         (["--classes", "red,green", "--formats", "csv,pdf"], "choose from csv, json"),
         (["--classes", "red,green", "--stride", "9"], "leave out what is between"),
+        (["--classes", "red,green", "--window", "0"], "--window: '0' is not a number of seconds above 0"),
+        (["--classes", "red,green", "--stride", "nan"], "--stride: 'nan' is not a number of seconds above 0"),
+        (["--classes", "red,green", "--switch-penalty", "-1"], "--switch-penalty: '-1' is not a number from 0"),
         (["--classes", "red,red"], "stands twice"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, video, tmp_path, capsys):
-    assert main(["timeline", str(video), "--model", OWN, "--output", str(tmp_path / "out"), *arguments]) == 2
+    assert code_of(["timeline", str(video), "--model", OWN, "--output", str(tmp_path / "out"), *arguments]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert len(said.splitlines()) == 1
 
 
-def test_a_chart_without_its_library_is_refused_before_the_work(video, tmp_path, capsys, monkeypatch):
+def test_a_chart_without_its_library_is_refused_where_it_is_asked_for(video, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("modeling_dkd.recognition.timeline_command.find_spec", lambda _: None)
     command = ["timeline", str(video), "--model", OWN, "--classes", "red,green", "--output", str(tmp_path / "out")]
-    assert main(command) == 2
+    command += ["--cache-dir", str(tmp_path / "cache")]
+    assert main([*command, "--formats", "csv,png"]) == 2
     assert "needs matplotlib" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert main(command) == 0  # who did not ask for it gets the other files
+    assert "note: no chart is written: the chart (png) needs matplotlib" in capsys.readouterr().err
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".json", ".vtt", ".srt", ".html"}
 
 
 def test_a_single_class_and_a_video_shorter_than_a_window(tmp_path):

@@ -358,6 +358,11 @@ def test_all_tabs_fit_a_telephone(browser, address):
             page.locator(f"#{name}-clips").get_by_text(re.compile("^(1 clip|60 clips): ")).wait_for()
             page.locator(f"#{name}").click()
             page.locator(f"#{name}-result {shown}").first.wait_for()
+            page.locator(f"#{name}-result {shown}").first.scroll_into_view_if_needed()
+            if shown == "iframe":
+                player = page.frame_locator(f"#{name}-result iframe")
+                player.locator("#list tr button").first.wait_for()
+                assert player.locator("body").evaluate("body => body.scrollWidth <= innerWidth")
             screenshot(page, f"telephone-{name}")
             assert page.evaluate("document.documentElement.scrollWidth") <= 375, name
             box = page.locator(f"#{name}-result {shown}").first.bounding_box()
