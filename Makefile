@@ -23,13 +23,14 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## make .venv with the tested versions
 
-demo: $(READY)  ## zero-shot and DKD on synthetic clips of shifted domains, under 3 minutes
+demo: $(READY)  ## synthetic clips recognised, searched, measured: zero-shot beside DKD, minutes on two cores
 	$(BIN)/python -m modeling_dkd.synthetic.checkpoint
 	$(BIN)/dkd demo --output demo
 
-card: demo  ## the card of hub_configs/dkd-tiny anew, with the figures of the demo
+card: demo  ## the card of hub_configs/dkd-tiny anew, with the figures of the demo, and docs/results.md, which has them too
 	$(BIN)/dkd card hub_configs/dkd-tiny --repo_id hub_configs/dkd-tiny \
 		--results demo/results.json --figures demo/gain_by_shift.png
+	$(BIN)/python -m benchmarks.results_page
 
 publish: $(READY)  ## CONFIG=hub_configs/NAME.yaml: show what would be published of its run; nothing is sent
 	@test -n "$(CONFIG)" || { echo "say which: make publish CONFIG=hub_configs/NAME.yaml"; exit 1; }
@@ -44,7 +45,11 @@ bench: $(READY)  ## ours beside what a user would write, docs/benchmarks.md; 20 
 growth: $(READY)  ## how time and memory grow with N, K, D, frames, steps, streams: docs/growth.md
 	$(BIN)/python benchmarks/growth.py
 
-pictures: $(READY)  ## docs/pictures: of the demo, and of the embeddings of real clips where DKD_DATA has them
+docs: $(READY)  ## site/: the pages of docs/ with the API from docstrings; a broken link is an error
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+pictures: $(READY)  ## docs/pictures: the demo, the pages of the commands, embeddings of real clips where DKD_DATA has them
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.pictures
 
 gpu-check: $(READY)  ## fit, forward, update, training, bfloat16, compile on CUDA beside the CPU; minutes on one GPU
@@ -89,6 +94,6 @@ style: $(READY)  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment and everything generated
-	rm -rf $(VENV) .venv-matrix demo dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-matrix demo dist site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo card publish results bench growth gpu-check pictures space wheel test test-slow test-all faults fuzz test-matrix quality style clean
+.PHONY: help setup demo card publish results bench growth gpu-check docs pictures space wheel test test-slow test-all faults fuzz test-matrix quality style clean

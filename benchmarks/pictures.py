@@ -5,13 +5,16 @@ python -m benchmarks.pictures --features FOLDER    # where the embeddings of rea
 
 domain.png         texts and test clips of 14 classes of UCF101 in two dimensions, before and after
 reliability.png    how often a confidence was right, before and after, on the same test clips
+confusions.webp    which class was taken for which, before and after, on the same test clips
 demo.webp          synthetic clips with the likeliest classes, before and after
+report, changed, search, timeline, space (.webp)    the pages of the commands (benchmarks/page_pictures.py)
 
-All of them fit on one random half, without labels, and show the other (protocol induct, seed 0). The demo shows the
+The first four fit on one random half, without labels, and show the other (protocol induct, seed 0). The demo shows the
 first test clips that only one of the two gets right. docs/pictures/method.svg is drawn by hand.
 """
 
 import argparse
+import io
 import os
 import sys
 import tempfile
@@ -29,7 +32,7 @@ from tqdm import tqdm
 from modeling_dkd.dkd_head import DKDHeadOutput
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings
-from modeling_dkd.evaluation.figures import BEFORE, BETTER, save_figure
+from modeling_dkd.evaluation.figures import BEFORE, BETTER, confusion_figure, save_figure
 from modeling_dkd.evaluation.measurement import Plan, tasks
 from modeling_dkd.evaluation.methods.dkd import fitted_head, unfitted_head
 from modeling_dkd.evaluation.metrics import CALIBRATION_BINS, calibration_error
@@ -38,6 +41,8 @@ from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import ACTIONS, DEFAULT_TARGET
 from modeling_dkd.synthetic.demo import NUM_CLIPS, VIEWS, embed_target
 from modeling_dkd.video_frames import read_frames
+
+from . import page_pictures
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -161,11 +166,23 @@ def write_demo(path: Path) -> None:
 
 
 def write_real(file: Path, output: Path) -> None:
-    """The two pictures of real clips."""
+    """The three pictures of real clips."""
     embedded = read_embeddings(file, video_embeds="clip_f", text_embeds="text", class_names="classnames")
     before, after, labels, _ = before_and_after(embedded)
     save_figure(domain_figure((before, after), labels, embedded.class_names), output / "domain.png")
     save_figure(reliability_figure((before, after), labels), output / "reliability.png")
+    old, new = (confusions(step, labels, len(embedded.class_names)) for step in (before, after))
+    drawn = confusion_figure(old, new, embedded.class_names, f"UCF101, induct, {len(labels)} clips")
+    canvas = io.BytesIO()
+    drawn.savefig(canvas, dpi=110)
+    with Image.open(canvas) as picture:
+        picture.convert("RGB").save(output / "confusions.webp", quality=80, method=6)
+
+
+def confusions(output: DKDHeadOutput, labels: Tensor, num_classes: int) -> Tensor:
+    """Counts (K, K) float64, true class by row, class read by column."""
+    places = labels * num_classes + logits_of(output).argmax(1)
+    return torch.bincount(places, minlength=num_classes**2).view(num_classes, num_classes).double()
 
 
 def _draw_bars(draw: ImageDraw.ImageDraw, left: int, probabilities: Tensor, label: int) -> None:
@@ -221,9 +238,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_real(file, args.output)
     else:
         print(
-            f"no {file}: domain.png and reliability.png stay as they are; say where with --features", file=sys.stderr
+            f"no {file}: domain.png, reliability.png and confusions.webp stay as they are; say where with --features",
+            file=sys.stderr,
         )
     write_demo(args.output / "demo.webp")
+    if reason := page_pictures.missing():
+        print(f"{reason}: pictures of the pages stay as they are", file=sys.stderr)
+    else:
+        page_pictures.write_page_pictures(args.output)
     print(f"written: {args.output}", file=sys.stderr)
     return 0
 

@@ -11,7 +11,7 @@ from typing import Any
 from modeling_dkd.evaluation.report import Line
 from modeling_dkd.evaluation.tables import open_table, search_table, summary_table
 from modeling_dkd.hub.card_facts import read_options
-from modeling_dkd.hub.measured_rows import newest_rows, read_folder
+from modeling_dkd.hub.measured_rows import newest_rows, newest_search_rows, read_folder
 from modeling_dkd.hub.model_card import escape_markdown, results_section, template
 
 
@@ -48,6 +48,7 @@ def write_results_page(docs: Path) -> Path:
     published, clips = (_read(docs / name) for name in (PUBLISHED, REAL_CLIPS))
     development, real_video, search_open = (_read(docs / name) for name in (DEVELOPMENT, REAL_VIDEO, SEARCH_OPEN))
     places, real_places = _places(development), _places(real_video)
+    embedded = read_folder(configs / EMBEDDED)
     text = template(Path(__file__).with_suffix(".md.jinja")).render(
         zero_shot=_published(published, "zero_shot"),
         fine_tuned=_published(published, "fine_tuned"),
@@ -78,7 +79,7 @@ def write_results_page(docs: Path) -> Path:
             [(row["run"], escape_markdown(row["method"]), f"{100 * row['top1']:.1f}") for row in clips["rows"]],
             ":-:",
         ),
-        demo=results_section(newest_rows(read_folder(configs / EMBEDDED))),
+        demo=results_section(newest_rows(embedded), newest_search_rows(embedded)),
     )
     path = docs / PAGE
     path.write_text(text, encoding="utf-8")

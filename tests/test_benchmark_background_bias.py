@@ -140,3 +140,11 @@ def test_the_command_embeds_once_and_writes_both_files(bias, tmp_path, monkeypat
     monkeypatch.setattr(bias, "embed_generated", None)
     assert bias.main() == 0
     assert json.loads((tmp_path / "bias.json").read_text())["rows"] == written["rows"]
+
+
+def test_the_committed_page_has_its_rows(bias):
+    docs = BENCHMARKS.parent / "docs"
+    losses = [bias.Loss(**row) for row in json.loads((docs / "background_bias.json").read_text())["rows"]]
+    text = (docs / "background_bias.md").read_text()
+    assert bias.table(losses) in text
+    assert bias.verdict(losses) in text

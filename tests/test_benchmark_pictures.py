@@ -4,13 +4,15 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from PIL import Image, ImageColor
 
-from benchmarks import pictures
+from benchmarks import page_pictures, pictures
 from modeling_dkd.dkd_head import DKDHeadOutput
 from modeling_dkd.synthetic.clips import ACTIONS, DEFAULT_TARGET, generate_clips
+from modeling_dkd.video_frames import read_frames
 
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs/pictures"
@@ -49,6 +51,28 @@ def test_reliability_figure_draws_the_share_of_right_clips():
     assert heights == [[pytest.approx(0.8)], [5], [1.0], [5]]
 
 
+def test_confusions_are_counted_by_true_class():
+    counts = pictures.confusions(output_of([0, 1, 1, 0, 2]), LABELS, 3)
+    assert counts.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.slow
+def test_the_video_of_the_timeline_shows_each_action_for_so_many_clips(tmp_path):
+    page_pictures.write_video(tmp_path / "a.mp4")
+    seconds = 2 * sum(count for _, count in page_pictures.STRETCHES)
+    read = read_frames(str(tmp_path / "a.mp4"), 4)
+    assert read.pixels.shape[2:] == (384, 384)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert float(container.duration / av.time_base) == pytest.approx(seconds, abs=0.2)
+
+
+@pytest.mark.parametrize("name", page_pictures.PICTURES)
+def test_pictures_of_pages_are_of_the_size_that_is_seen(name):
+    with Image.open(PICTURES / f"{name}.webp") as picture:
+        assert picture.size == page_pictures.SIZES[name]
+        assert len(set(picture.convert("L").resize((64, 64)).tobytes())) > 20  # something is on it
+
+
 @pytest.mark.parametrize(("guess", "colour"), [(1, pictures.BETTER), (0, pictures.WRONG)])
 def test_demo_frames_colour_the_first_bar_by_whether_it_is_right(guess, colour, tmp_path):
     ((path, _),) = generate_clips(tmp_path, DEFAULT_TARGET, 1, 0)
@@ -64,9 +88,12 @@ def test_demo_frames_colour_the_first_bar_by_whether_it_is_right(guess, colour, 
 def test_without_features_the_demo_is_drawn_all_the_same(tmp_path, monkeypatch, capsys):
     drawn = []
     monkeypatch.setattr(pictures, "write_demo", drawn.append)
+    monkeypatch.setattr(page_pictures, "CHROMIUM", tmp_path / "gone")
     assert pictures.main(["--features", str(tmp_path / "gone"), "--output", str(tmp_path / "pictures")]) == 0
     assert drawn == [tmp_path / "pictures/demo.webp"]
-    assert "domain.png and reliability.png stay as they are; say where with --features" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "confusions.webp stay as they are; say where with --features" in said
+    assert f"no {tmp_path / 'gone'} (Debian's package chromium): pictures of the pages stay as they are" in said
 
 
 def test_the_moving_picture_moves_and_is_light():

@@ -5,7 +5,7 @@ facts = read_facts(Path("runs/clip-vit-b16-ucf101"), "dkd/clip-vit-b16-ucf101")
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,15 @@ from safetensors import SafetensorError, safe_open
 
 from ..data.plain_files import read_json, read_text, read_yaml
 from ..domain_card import clips_per_class
-from .measured_rows import RESULTS_FILE, MeasuredRow, newest_rows, read_folder, rows_of
+from .measured_rows import (
+    RESULTS_FILE,
+    MeasuredRow,
+    SearchRow,
+    newest_rows,
+    newest_search_rows,
+    read_folder,
+    rows_of,
+)
 
 
 MODEL_TYPE = "dkd_clip"
@@ -67,10 +75,12 @@ class CardFacts:
         num_frames: Frames that the processor takes of a clip.
         head: Options of the head.
         domain: What was fitted; None for a head without a domain.
-        has_prompts: Whether the repository holds the prompts of its classes.
+        prompts: Class name -> the texts that stand for it, of the classes that it was trained on; empty where the
+            repository holds none.
         recipe: Training options, flattened; empty where the weights were not trained here.
         epochs: Of fine-tuning; None where no recipe is recorded.
         rows: What was measured, the model's own and what stands beside it.
+        searches: The same of search by text.
         figures: Pictures of it, as paths inside the repository.
         notes: The author's prose.
     """
@@ -86,10 +96,11 @@ class CardFacts:
     num_frames: int | None
     head: Mapping[str, Any]
     domain: DomainFacts | None
-    has_prompts: bool
+    prompts: Mapping[str, Sequence[str]]
     recipe: Mapping[str, Any]
     epochs: int | None
     rows: tuple[MeasuredRow, ...]
+    searches: tuple[SearchRow, ...]
     figures: tuple[str, ...]
     notes: str
 
@@ -110,6 +121,24 @@ class CardFacts:
         """Longest fit and test of DKD in the rows; None where it was not measured."""
         measured = [row.seconds for row in self.rows if row.method == "dkd" and row.seconds]
         return max(measured, default=None)
+
+    @property
+    def example_labels(self) -> list[str]:
+        """Labels that an example asks for."""
+        return list(self.prompts)[:3] or ["swimming", "skydiving", "archery"]
+
+    @property
+    def example_template(self) -> str:
+        """The wording around them: that of the first prompt, where all of these labels share one."""
+        wordings = {self.prompts[name][0].replace(name, "{}") for name in self.example_labels if name in self.prompts}
+        wording = wordings.pop() if len(wordings) == 1 else ""
+        return wording if wording.count("{}") == 1 else "a video of a person {}."
+
+    @property
+    def bytes_with_100_classes(self) -> int:
+        """Of a domain saved alone, about: two matrices (D, D) and six vectors (D,) for each class, float32."""
+        dim = self.projection_dim
+        return 4 * (2 * dim * dim + 6 * 100 * dim)
 
     @property
     def has_class_domain(self) -> bool:
@@ -150,10 +179,11 @@ def read_facts(folder: Path, repo_id: str) -> CardFacts:
         num_frames=_num_frames(folder),
         head={name: config.get(name) for name in ("video_strength", "num_svgd_steps", "svgd_kernel")},
         domain=_domain(config, head, own[-1] if own else None),
-        has_prompts=(folder / PROMPTS_FILE).is_file(),
+        prompts=_read_json(folder / PROMPTS_FILE) if (folder / PROMPTS_FILE).is_file() else {},
         recipe=flattened(recipe),
         epochs=(recipe.get("recipe") or {}).get("epochs"),
         rows=tuple(newest_rows(files)),
+        searches=tuple(newest_search_rows(files)),
         figures=tuple(path.relative_to(folder).as_posix() for path in sorted(folder.glob(f"{FIGURES_FOLDER}/*.png"))),
         notes=_notes(folder),
     )

@@ -20,11 +20,13 @@ from .measured_rows import (
     MEASURED,
     RESULTS_FILE,
     RESULTS_FOLDER,
+    SEARCH,
     MeasuredRow,
     check_results,
     condensed,
     file_name,
     newest_rows,
+    newest_search_rows,
     read_folder,
     rows_of,
     superseded,
@@ -66,7 +68,8 @@ def updated(texts: Mapping[str, str], contents: Mapping[str, Any]) -> dict[str, 
     new = rows_of(contents, name)
     entries = {path: text for path, text in texts.items() if path.startswith(f"{ENTRIES_FOLDER}/")}
     changes: dict[str, str | None] = dict.fromkeys(superseded(files))
-    changes |= {name: as_json(contents), CARD: with_results(texts[CARD], newest_rows(files), new)}
+    card = with_results(texts[CARD], newest_rows(files), new, newest_search_rows(files))
+    changes |= {name: as_json(contents), CARD: card}
     return changes | merge_entry_files(entries, new)
 
 
@@ -190,6 +193,10 @@ def write_texts(folder: Path, changes: Mapping[str, str | None]) -> None:
 
 def as_json(contents: Mapping[str, Any]) -> str:
     """Text of condensed results, a line for each row."""
-    rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in contents[MEASURED])
+    lists = [
+        f'"{kept}": [\n' + ",\n".join(json.dumps(row, ensure_ascii=False) for row in contents[kept]) + "\n]"
+        for kept in (MEASURED, SEARCH)
+        if kept in contents
+    ]
     environment = json.dumps(contents["environment"], ensure_ascii=False)
-    return f'{{"environment": {environment},\n"{MEASURED}": [\n{rows}\n]}}\n'
+    return f'{{"environment": {environment},\n' + ",\n".join(lists) + "}\n"

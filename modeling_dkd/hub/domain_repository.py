@@ -10,7 +10,7 @@ from ..domain_card import CARD_FILE, write_domain_card
 from ..domain_file import DOMAIN_FILE, StoredDomain, read_domain, write_domain
 from ..recognition.saved_domain import METADATA_KEY
 from .card_update import add_results
-from .measured_rows import check_results, newest_rows, read_folder, rows_of
+from .measured_rows import check_results, newest_rows, newest_search_rows, read_folder, rows_of
 from .model_card import with_results
 
 
@@ -51,7 +51,8 @@ def write_domain_repository(
         _check_encoder(domain, described.get("encoder_key", {}), contents, path)
         add_results(target, contents)
     if results:
-        text = with_results(card, newest_rows(read_folder(target)))
+        files = read_folder(target)
+        text = with_results(card, newest_rows(files), searches=newest_search_rows(files))
         (target / CARD_FILE).write_text(text, encoding="utf-8")
 
 

@@ -45,8 +45,11 @@ def eval_results(rows: Iterable[MeasuredRow]) -> list[EvalResult]:
 
 
 def own_rows(rows: Iterable[MeasuredRow]) -> list[MeasuredRow]:
-    """Rows of the model itself and of its plain encoders; peers are measured beside it, but are not it."""
-    return [row for row in rows if OWN_METHODS.fullmatch(row.method)]
+    """Rows of the model itself and of its plain encoders; peers are measured beside it, but are not it.
+
+    Those of the protocol `open` ask half of the classes of a set, and are told apart by other figures than top-1.
+    """
+    return [row for row in rows if OWN_METHODS.fullmatch(row.method) and row.auroc is None]
 
 
 def merged_eval_results(present: Iterable[EvalResult], new: Iterable[EvalResult]) -> list[EvalResult]:

@@ -26,17 +26,22 @@ DATA_FIELDS = ("name", "split", "classes", "frames", "prompts", "domain")
 NAMED = {"name": str}
 NUMBER = int | float
 ROW_FIELDS = {"method": str, "data": dict, "protocol": str, "seed": int} | dict.fromkeys(
-    ("top1", "top5", "mean_class", "ece", "n", "seconds", "shots"), NUMBER
+    ("top1", "top5", "mean_class", "ece", "n", "seconds", "shots", "auroc", "known_ece"), NUMBER
 )
 # What only the summary of all seeds tells: the comparison with zero-shot, clip by clip and seed by seed.
 PAIRED = ("gain", "gain_error", "worst_gain", "worst_ece_change")
 SUMMARY_FIELDS = {"data": str, "protocol": str, "method": str} | dict.fromkeys(PAIRED, NUMBER)
+# Of telling clips of none of the classes from the others; in rows of the protocol `open` alone.
+REJECTION = ("auroc", "known_ece")
+# Rows of search by text, in a list of their own.
+SEARCH = "search"
+SEARCH_FIELDS = {"method": str, "data": dict, "texts": str} | dict.fromkeys(("map", "recall_at_1", "n"), NUMBER)
 # The same in a file that holds one row for all seeds of a method.
 MEASURED = "measured"
 MEASURED_FIELDS = {name: kind for name, kind in ROW_FIELDS.items() if name != "seed"} | {"seeds": list}
 MEASURED_FIELDS |= dict.fromkeys(("spread", *PAIRED), NUMBER)
 KINDS = {str: "text", dict: "object", list: "list"}
-OPTIONAL = {"seconds", "shots", "spread", *PAIRED}
+OPTIONAL = {"seconds", "shots", "spread", *PAIRED, *REJECTION}
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,9 @@ class MeasuredRow:
         worst_gain: Least gain of a single seed.
         worst_ece_change: Largest rise of the calibration error over zero-shot's in a single seed.
         seconds: Fit and test together, mean over the seeds; None where it was not measured.
+        auroc: Chance that a clip of a class asked has a higher `known` (without a domain: largest softmax) than a clip
+            of none, mean over the seeds; None outside the protocol `open`.
+        known_ece: Calibration error of that number as a probability to be of a class asked; None likewise.
         source: Path of the results file inside the repository.
         environment: Of that file.
     """
@@ -79,6 +87,8 @@ class MeasuredRow:
     worst_gain: float | None
     worst_ece_change: float | None
     seconds: float | None
+    auroc: float | None
+    known_ece: float | None
     source: str
     environment: Mapping[str, Any]
 
@@ -96,6 +106,36 @@ class MeasuredRow:
     def protocol_name(self) -> str:
         """The protocol with its number of labelled clips, where there are any."""
         return f"{self.protocol}, {self.shots} shots" if self.shots else self.protocol
+
+
+@dataclass(frozen=True)
+class SearchRow:
+    """Search by text of one method on one set; figures as fractions.
+
+    Attributes:
+        method: As in `MeasuredRow`.
+        data: As there.
+        texts: "fitted", or "new" for texts that the method did not learn with.
+        map: Mean average precision over the texts.
+        recall_at_1: Share of the texts whose first clip is right.
+        n: Clips that were searched.
+        source: Path of the results file inside the repository.
+        environment: Of that file.
+    """
+
+    method: str
+    data: Mapping[str, Any]
+    texts: str
+    map: float
+    recall_at_1: float
+    n: int
+    source: str
+    environment: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Equal for rows of which a newer one replaces an older one."""
+        return _key(self.data, self.texts, 0, self.method)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -120,6 +160,7 @@ def check_results(contents: Any, name: str) -> None:
         ("a row", rows, ROW_FIELDS if kept == "rows" else MEASURED_FIELDS),
         ("data", [row.get("data") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else [], NAMED),
         ("a line of the summary", lines, SUMMARY_FIELDS),
+        ("a row of search", contents.get(SEARCH, []), SEARCH_FIELDS),
     ):
         for part in found if isinstance(found, list) else [found]:
             _check_fields(f"{name}: {kind}", part, expected)
@@ -127,6 +168,8 @@ def check_results(contents: Any, name: str) -> None:
         for metric in ("top1", "top5", "mean_class"):
             if not 0 <= row[metric] <= 1:
                 raise ValueError(f"{name}: {metric} is {row[metric]}, but accuracies are fractions from 0 to 1")
+    for row in contents.get(SEARCH, []):
+        _check_fields(f"{name}: data of a row of search", row["data"], NAMED)
 
 
 def _check_fields(place: str, part: Any, expected: Mapping[str, Any]) -> None:
@@ -155,6 +198,12 @@ def rows_of(contents: Mapping[str, Any], source: str) -> list[MeasuredRow]:
     return [_row_of(group, gains, contents["environment"], source) for group in groups.values()]
 
 
+def search_rows_of(contents: Mapping[str, Any], source: str) -> list[SearchRow]:
+    """Rows of search in one results file."""
+    kept = [{name: row[name] for name in SEARCH_FIELDS} for row in contents.get(SEARCH, ())]
+    return [SearchRow(**row, source=source, environment=contents["environment"]) for row in kept]
+
+
 def _measured_row(row: Mapping[str, Any], source: str, environment: Any) -> MeasuredRow:
     """A row that was condensed before."""
     known: dict[str, Any] = {name: row.get(name) for name in MEASURED_FIELDS}
@@ -179,6 +228,9 @@ def _row_of(
     def mean(name: str) -> float:
         return round(statistics.fmean(row[name] for row in group), 6)
 
+    def mean_if_there(name: str) -> float | None:
+        return None if first.get(name) is None else mean(name)
+
     return MeasuredRow(
         method=first["method"],
         data=first["data"],
@@ -193,6 +245,7 @@ def _row_of(
         ece=mean("ece"),
         **{name: compared.get(name) for name in PAIRED},
         seconds=round(statistics.fmean(seconds), 4) if seconds else None,
+        **{name: mean_if_there(name) for name in REJECTION},
         source=source,
         environment=environment,
     )
@@ -204,16 +257,22 @@ def newest_rows(files: Mapping[str, Mapping[str, Any]]) -> list[MeasuredRow]:
     Args:
         files: Path inside the repository -> contents.
     """
-    by_date = sorted(files.items(), key=lambda item: (str(item[1]["environment"].get("date") or ""), item[0]))
-    newest: dict[str, MeasuredRow] = {}
-    for source, contents in by_date:
-        newest |= {row.key: row for row in rows_of(contents, source)}
-    return list(newest.values())
+    return list({row.key: row for source, contents in _by_date(files) for row in rows_of(contents, source)}.values())
+
+
+def newest_search_rows(files: Mapping[str, Mapping[str, Any]]) -> list[SearchRow]:
+    """The same of search."""
+    found = (row for source, contents in _by_date(files) for row in search_rows_of(contents, source))
+    return list({row.key: row for row in found}.values())
+
+
+def _by_date(files: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    return sorted(files.items(), key=lambda item: (str(item[1]["environment"].get("date") or ""), item[0]))
 
 
 def superseded(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Files in `results/` of which no row counts any more."""
-    used = {row.source for row in newest_rows(files)}
+    used = {row.source for row in newest_rows(files)} | {row.source for row in newest_search_rows(files)}
     return [name for name in files if name.startswith(f"{RESULTS_FOLDER}/") and name not in used]
 
 
@@ -240,7 +299,9 @@ def condensed(contents: Mapping[str, Any]) -> dict[str, Any]:
     """What a repository keeps of results that are added to it: a row for all seeds of a method, as cards show it."""
     rows = [asdict(row) for row in rows_of(contents, "")]
     measured = [{name: row[name] for name in MEASURED_FIELDS} for row in rows]
-    return publishable({"environment": contents["environment"], MEASURED: measured})
+    searches = [{name: row[name] for name in SEARCH_FIELDS} for row in contents.get(SEARCH, ())]
+    found = {"environment": contents["environment"], MEASURED: measured}
+    return publishable(found | {SEARCH: searches} if searches else found)
 
 
 def publishable(contents: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from ..domain_card import escape_markdown
 from .card_facts import MODEL_TYPE, PROMPTS_FILE, CardFacts
 from .eval_results import TASK, eval_results, merged_eval_results
-from .measured_rows import MeasuredRow
+from .measured_rows import MeasuredRow, SearchRow
 
 
 TEMPLATE = Path(__file__).with_suffix(".md.jinja")
@@ -62,7 +62,7 @@ def render_card(facts: CardFacts) -> str:
         facts=facts, prompts_file=PROMPTS_FILE, results=f"{RESULTS_START}\n{NOT_EVALUATED}\n{RESULTS_END}"
     )
     text = f"---\n{metadata(facts).to_yaml()}\n---\n\n{body}"
-    return with_results(text, facts.rows) if facts.rows else text
+    return with_results(text, facts.rows, searches=facts.searches) if facts.rows else text
 
 
 def metadata(facts: CardFacts) -> ModelCardData:
@@ -83,13 +83,19 @@ def metadata(facts: CardFacts) -> ModelCardData:
     )
 
 
-def with_results(text: str, rows: Sequence[MeasuredRow], new: Sequence[MeasuredRow] | None = None) -> str:
+def with_results(
+    text: str,
+    rows: Sequence[MeasuredRow],
+    new: Sequence[MeasuredRow] | None = None,
+    searches: Sequence[SearchRow] = (),
+) -> str:
     """A card with its table of results and its model-index brought up to date, all else as it was.
 
     Args:
         text: A card with metadata; one without a place for results gets it at its end.
         rows: All rows of the repository, for the table.
         new: Those that go into the model-index, whose other entries stay; None for `rows`.
+        searches: Rows of search of the repository, for the table.
 
     Raises:
         ValueError: The metadata cannot be read.
@@ -102,7 +108,7 @@ def with_results(text: str, rows: Sequence[MeasuredRow], new: Sequence[MeasuredR
     data.model_name = data.model_name or "DKD"
     present: list = list(data.eval_results or [])
     data.eval_results = merged_eval_results(present, eval_results(rows if new is None else new))
-    section = f"{RESULTS_START}\n{results_section(rows)}\n{RESULTS_END}"
+    section = f"{RESULTS_START}\n{results_section(rows, searches)}\n{RESULTS_END}"
     body = card.text.lstrip("\n")
     start, end = body.find(RESULTS_START), body.find(RESULTS_END)
     if 0 <= start < end:
@@ -112,8 +118,8 @@ def with_results(text: str, rows: Sequence[MeasuredRow], new: Sequence[MeasuredR
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
 
 
-def results_section(rows: Sequence[MeasuredRow]) -> str:
-    """All rows as a table, and what stands behind them."""
+def results_section(rows: Sequence[MeasuredRow], searches: Sequence[SearchRow] = ()) -> str:
+    """All rows as tables, and what stands behind them."""
     if not rows:
         return NOT_EVALUATED
     # Rows of one data set under one set of conditions form a block; many blocks share their conditions.
@@ -134,11 +140,59 @@ def results_section(rows: Sequence[MeasuredRow]) -> str:
                 lines.append(_table_row(row, title))
                 title = ""
     lines += ["", *(f"{number}. {condition}" for number, condition in enumerate(conditions, 1))]
-    methods = [m for m in dict.fromkeys(row.method for row in rows) if m in METHODS]
+    lines += [*_open_table(rows), *_search_table(searches)]
+    everything: list[MeasuredRow | SearchRow] = [*rows, *searches]
+    methods = [m for m in dict.fromkeys(row.method for row in everything) if m in METHODS]
     lines += ["", "Methods: " + "; ".join(f"{escape_markdown(m)}: {METHODS[m]}" for m in methods) + "."]
     lines += ["", "Where the figures come from:", ""]
-    lines += [f"- {line}" for line in dict.fromkeys(_origin(row) for row in rows)]
+    lines += [f"- {line}" for line in dict.fromkeys(_origin(row) for row in everything)]
     return "\n".join(lines)
+
+
+def _open_table(rows: Sequence[MeasuredRow]) -> list[str]:
+    """How well clips of none of the classes are told; nothing where that was not measured."""
+    measured = [row for row in rows if row.auroc is not None and row.known_ece is not None]
+    if not measured:
+        return []
+    return [
+        "",
+        "Clips of none of the classes, in percent. Half of the classes are asked, and clips of all are there",
+        "(protocol open). AUROC: of `known`, without a domain of the largest probability, as what tells clips of the",
+        "classes asked from the others; and its calibration error.",
+        "",
+        "| data | method | AUROC | calibration error | seeds |",
+        "|---|---|---:|---:|---:|",
+        *(
+            f"| {escape_markdown(row.data['name'])} | {_bold(row.method)} | {100 * (row.auroc or 0):.1f} "
+            f"| {100 * (row.known_ece or 0):.1f} | {len(row.seeds)} |"
+            for row in measured
+        ),
+    ]
+
+
+def _search_table(searches: Sequence[SearchRow]) -> list[str]:
+    """How well texts find their clips; nothing where that was not measured."""
+    if not searches:
+        return []
+    return [
+        "",
+        "Search by text, in percent. The domain: the clips that are searched, unlabelled. New texts: the domain was",
+        "fitted with every second text, and the others search.",
+        "",
+        "| data | texts | method | mean average precision | first clip right | N |",
+        "|---|---|---|---:|---:|---:|",
+        *(
+            f"| {escape_markdown(row.data['name'])} | {escape_markdown(row.texts)} | {_bold(row.method)} "
+            f"| {100 * row.map:.1f} | {100 * row.recall_at_1:.1f} | {row.n:g} |"
+            for row in searches
+        ),
+    ]
+
+
+def _bold(method: str) -> str:
+    """The name of a method, bold for DKD."""
+    name = escape_markdown(method)
+    return f"**{name}**" if method.split("/")[-1] == "dkd" else name
 
 
 def _table_row(row: MeasuredRow, title: str) -> str:
@@ -184,7 +238,7 @@ def _described(row: MeasuredRow) -> str:
     return escape_markdown(f"protocol {row.protocol_name}, {text}")
 
 
-def _origin(row: MeasuredRow) -> str:
+def _origin(row: MeasuredRow | SearchRow) -> str:
     """The results file, what wrote it and with which versions."""
     environment = row.environment
     versions = environment.get("versions") or {}
@@ -194,7 +248,7 @@ def _origin(row: MeasuredRow) -> str:
         f"commit {environment['commit']}" if environment.get("commit") else None,
         used or None,
         f"threads: {environment['threads']}" if environment.get("threads") else None,
-        row.date or None,
+        str(environment.get("date") or "") or None,
     )
     said = escape_markdown("; ".join(part for part in parts if part))
     ran = f" by {code_span(command)}" if command else ""

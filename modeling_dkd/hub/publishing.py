@@ -9,6 +9,7 @@ revision names them until the commit. Afterwards the commit is compared, file by
 """
 
 import hashlib
+import json
 import re
 import time
 import warnings
@@ -25,7 +26,8 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
 from ..data.plain_files import read_text
-from .model_card import format_bytes
+from .card_facts import read_facts
+from .model_card import format_bytes, render_card
 from .upload_checks import incomplete, select_files
 
 
@@ -54,7 +56,8 @@ class Publication:
         files: Path inside the repository -> bytes.
         left_out: Paths of the folder that stay there.
         problems: Reasons why it cannot be published as it is.
-        card: Text of the card.
+        card: Text of the card that goes up.
+        is_card_new: Whether it was written for this repository now, instead of what lies in the folder.
         entry: File without which nobody can load it.
     """
 
@@ -65,6 +68,7 @@ class Publication:
     left_out: tuple[str, ...]
     problems: tuple[str, ...]
     card: str
+    is_card_new: bool = False
     entry: str = MODEL_ENTRY
 
 
@@ -117,13 +121,30 @@ def plan_publication(folder: Path, repo_id: str, repo_type: str = "model", entry
         problems += incomplete(folder, selection.files)
     path = folder / CARD
     card = read_text(path) if path.is_file() else ""
-    if card and repo_id not in card:
+    renamed = renamed_card(folder, card, repo_id) if repo_type == "model" and not problems else None
+    if card and repo_id not in card and renamed is None:
         problems.append(
             f"{CARD} loads another repository than {repo_id}; write it anew with: "
             f"dkd card {folder} --repo_id {repo_id}"
         )
     sizes = {name: (folder / name).stat().st_size for name in selection.files}
-    return Publication(folder, repo_id, repo_type, sizes, selection.left_out, tuple(problems), card, entry)
+    if renamed is not None:
+        card, sizes[CARD] = renamed, len(renamed.encode())
+    told = selection.left_out, tuple(problems), card, renamed is not None
+    return Publication(folder, repo_id, repo_type, sizes, *told, entry)
+
+
+def renamed_card(folder: Path, card: str, repo_id: str) -> str | None:
+    """The card of a model for this repository, where it was written for another and nobody has changed it since."""
+    written_for = re.search(r'^name, revision = ("(?:[^"\\]|\\.)*"), ', card, re.MULTILINE)
+    if written_for is None or repo_id in card:
+        return None
+    try:
+        if card != render_card(read_facts(folder, json.loads(written_for[1]))):
+            return None
+        return render_card(read_facts(folder, repo_id))
+    except ValueError:  # a file that cannot be read is told where it is needed
+        return None
 
 
 def require_name(repo_id: str) -> None:
@@ -166,6 +187,8 @@ def publish(plan: Publication, api: HfApi, options: PublishOptions) -> Published
     if plan.problems:
         raise PublishError(f"{plan.folder} cannot be published: {'; '.join(plan.problems)}")
     contents = {name: (plan.folder / name).read_bytes() for name in plan.files if plan.files[name] < 1_000_000}
+    if plan.is_card_new:
+        contents[CARD] = plan.card.encode()
     digests = {name: digests_of(contents.get(name) or plan.folder / name) for name in plan.files}
     head = _open_repository(plan, api, options)
     remote = with_retries(lambda: _remote_digests(plan, api, head), plan.repo_id) if head else {}

@@ -169,7 +169,7 @@ def _pictures(predictions: Sequence[Prediction]) -> dict[str, str]:
     """Address of a thumbnail for each path."""
     paths = list(dict.fromkeys(p.path for p in predictions if p.path))
     pictures = {}
-    with tqdm(paths, unit="clip", desc="thumbnails", disable=len(paths) < 20) as bar:
+    with tqdm(paths, unit="clip", desc="thumbnails", leave=False, disable=True if len(paths) < 20 else None) as bar:
         for path in bar:
             image = thumbnail(path)
             image.thumbnail(THUMBNAIL_SIZE)

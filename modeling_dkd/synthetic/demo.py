@@ -3,10 +3,12 @@
     dkd demo --output demo
     dkd demo --quick
 
-For each kind of shift, labelled synthetic clips are written as video files and embedded with the checkpoint in
-hub_configs/dkd-tiny. A random half of the clips, without labels, is the domain that DKD is fitted on; the other half
-is the test (inductive), with five seeds of the halving. The target that combines all kinds of shift is the default
-one. Plain zero-shot of the same embeddings stands beside DKD; every figure is written as it comes out.
+First the clips of the default target are recognised and searched as if nobody had labelled them, with a page to look
+at for each. Then it is measured. For each kind of shift, labelled synthetic clips are written as video files and
+embedded with the checkpoint in hub_configs/dkd-tiny; a random half of them, without labels, is the domain that DKD is
+fitted on, the other half is the test (inductive), with five seeds of the halving. The default target combines all
+kinds of shift; from 200 clips on, and with scikit-learn, search by text and telling clips of none of the classes are
+measured on it too. Plain zero-shot of the same embeddings stands beside DKD; every figure is written as it comes out.
 
 The checkpoint was given the fault that DKD is about on purpose (synthetic/tiny_backbone.py): part of its captions were
 guessed from the scene. So there is something to correct on unshifted clips too, and the row "source" shows how much: a
@@ -15,10 +17,15 @@ it copes with; it says nothing of the size of a gain on real videos.
 """
 
 import shutil
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -31,6 +38,7 @@ from ..evaluation.methods.peers import both_centred, zero_shot
 from ..evaluation.names import REFERENCE
 from ..evaluation.protocols import Method
 from ..evaluation.report import environment, results, summarise, write_results
+from ..evaluation.search import measure_search
 from .checkpoint import CHECKPOINT, copy_code
 from .clips import (
     ACTIONS,
@@ -40,6 +48,7 @@ from .clips import (
     class_prompts,
     generate_clips,
 )
+from .demo_recognition import DemoRecognition, recognise_and_search
 from .shift_results import ShiftResult, markdown_table, shift_result
 
 
@@ -92,12 +101,25 @@ def embed_target(encoder: ClipEncoder, target: str, folder: Path, num_clips: int
     )
 
 
-def run_demo(output: Path, targets: Sequence[str], num_clips: int) -> list[ShiftResult]:
-    """Generate, embed, fit, test, and write tables, figures and results.json.
+@dataclass(frozen=True)
+class DemoResult:
+    """What a run of the demo found.
+
+    Attributes:
+        recognised: Of the clips of the first target, recognised and searched without their labels.
+        shifts: Zero-shot and DKD on each target, in the order in which they were measured.
+    """
+
+    recognised: DemoRecognition
+    shifts: list[ShiftResult]
+
+
+def run_demo(output: Path, targets: Sequence[str], num_clips: int) -> DemoResult:
+    """Generate, embed, recognise, fit, test, and write pages, tables, figures and results.json.
 
     Args:
         output: Folder for everything; the clips of the default target and the checkpoint stay there to be tried.
-        targets: Keys of the synthetic domains.
+        targets: Keys of the synthetic domains, the default one first.
         num_clips: Clips of each target; half of them are the domain, half the test.
 
     Raises:
@@ -109,26 +131,45 @@ def run_demo(output: Path, targets: Sequence[str], num_clips: int) -> list[Shift
     copy_code(output / CHECKPOINT.name)
     encoder = ClipEncoder.load(str(CHECKPOINT), VIEWS, None, torch.float32, torch.device("cpu"))
     measurements: list[Measurement] = []
+    searches: list[dict[str, Any]] = []
     caches = []
-    with tqdm(total=len(targets) * num_clips, unit="clip") as progress:
-        for target in targets:
-            progress.set_description(f"{target}: writing and embedding clips")
-            clips = output / "clips" / target
-            shutil.rmtree(clips, ignore_errors=True)
-            embedded = embed_target(encoder, target, clips, num_clips, progress)
-            if target != DEFAULT_TARGET:
-                shutil.rmtree(clips)
+    recognised = None
+    for number, target in enumerate(targets, 1):
+        clips = output / "clips" / target
+        shutil.rmtree(clips, ignore_errors=True)
+        with _step(f"{number} of {len(targets)}, {target}", num_clips) as bar:
+            embedded = embed_target(encoder, target, clips, num_clips, bar)
             caches.append(output / "embeddings" / f"{target}.safetensors")
             write_embeddings(caches[-1], embedded)
-            progress.set_description(f"{target}: fitting and testing")
-            measurements += measure_set(target, embedded, METHODS, Plan(("induct",), NUM_SEEDS))
+            protocols = ["induct"]
+            if recognised is None:
+                recognised = recognise_and_search(embedded, clips, output)
+                if num_clips >= QUICK_CLIPS and find_spec("sklearn") is not None:
+                    protocols.append("open")
+                    searches += measure_search(target, embedded, METHODS, Plan(("full",)))
+            else:
+                shutil.rmtree(clips)
+            measurements += measure_set(target, embedded, METHODS, Plan(protocols, NUM_SEEDS))
+    assert recognised is not None
     lines = summarise(measurements)
-    found = [shift_result(x.data, measurements, x) for x in lines if x.method == "dkd"]
+    found = [shift_result(x.data, measurements, x) for x in lines if (x.method, x.protocol) == ("dkd", "induct")]
     described = environment(["dkd", "demo"], caches)
-    write_results(output / "results.json", results(measurements, lines, described))
+    write_results(output / "results.json", results(measurements, lines, described, searches))
     (output / "table.md").write_text(markdown_table(found) + "\n", encoding="utf-8")
     if find_spec("matplotlib") is not None:
         from .demo_figures import write_demo_figures
 
-        write_demo_figures(output, found, measurements)
-    return found
+        write_demo_figures(output, found, [m for m in measurements if m.row["protocol"] == "induct"])
+    return DemoResult(recognised, found)
+
+
+@contextmanager
+def _step(described: str, num_clips: int) -> Iterator[tqdm]:
+    """A bar over the clips of a step that stays as a line on a terminal, and a line with the seconds in a log."""
+    start = time.perf_counter()
+    with tqdm(total=num_clips, unit="clip", desc=described, disable=None) as bar:
+        is_hidden = bar.disable  # closing it changes that
+        yield bar
+    if is_hidden:
+        seconds = time.perf_counter() - start
+        print(f"{described}: {num_clips} clips written, embedded and measured, {seconds:.0f} s", file=sys.stderr)

@@ -42,7 +42,8 @@ class ShiftResult:
 
 def shift_result(target: str, measurements: Sequence[Measurement], line: Line) -> ShiftResult:
     """Zero-shot and DKD on one target, with the spread of their paired difference over the seeds."""
-    rows = [m.row for m in measurements if m.row["data"]["name"] == target]
+    of_line = target, line.protocol
+    rows = [m.row for m in measurements if (m.row["data"]["name"], m.row["protocol"]) == of_line]
     before, after = ([row["top1"] for row in rows if row["method"] == method] for method in (REFERENCE, "dkd"))
     gains = [b - a for a, b in zip(before, after, strict=True)]
     return ShiftResult(

@@ -9,9 +9,9 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
-from modeling_dkd import DKDCLIPModel
+from modeling_dkd import DKDCLIPConfig, DKDCLIPModel, DKDHead
 from modeling_dkd.hub.card_facts import read_facts
-from modeling_dkd.hub.measured_rows import rows_of
+from modeling_dkd.hub.measured_rows import condensed, publishable, rows_of, search_rows_of
 from modeling_dkd.hub.model_card import NOT_EVALUATED, code_span, escape_markdown, render_card, with_results
 from modeling_dkd.synthetic.clips import generate_clips
 
@@ -44,6 +44,44 @@ def test_figures_are_those_of_the_rows(facts):
     assert "`results/x.json` by `evaluate.py --model" in card
 
 
+def test_search_and_clips_of_none_of_the_classes_stand_in_tables_of_their_own(facts):
+    contents = results_file({"zero-shot": 0.5, "dkd": 0.6})
+    for row in contents["rows"]:
+        row |= {"auroc": 0.6 + 0.1 * row["seed"], "known_ece": 0.2}
+    data = contents["rows"][0]["data"]
+    contents["search"] = [
+        {"method": "dkd", "data": data, "texts": "new", "map": 0.123, "recall_at_1": 0.5, "n": 50, "queries": 3}
+    ]
+    rows, searches = rows_of(contents, "results/x.json"), search_rows_of(contents, "results/x.json")
+    card = render_card(replace(facts, rows=tuple(rows), searches=tuple(searches)))
+    assert "| ucf101 | zero-shot | 65.0 | 20.0 | 2 |" in card
+    assert "| ucf101 | new | **dkd** | 12.3 | 50.0 | 50 |" in card
+    # Top-1 among half of the classes is no figure to be compared with that of others.
+    assert not ModelCard(card).data.eval_results
+    kept = condensed(contents)
+    assert search_rows_of(kept, "results/x.json") == search_rows_of(publishable(contents), "results/x.json")
+    assert rows_of(kept, "x")[0].auroc == pytest.approx(0.65)
+    without = render_card(replace(facts, rows=tuple(rows_of(results_file(), "a")), searches=()))
+    assert "AUROC" not in without
+    assert "Search by text" not in without
+
+
+@pytest.mark.parametrize(("dim", "num_classes"), [(64, 100), (33, 100)])
+def test_the_size_of_a_domain_is_what_saving_it_takes(facts, tmp_path, dim, num_classes):
+    torch.manual_seed(0)
+    head = DKDHead(DKDCLIPConfig(projection_dim=dim)).fit(torch.randn(150, dim), torch.randn(num_classes, dim))
+    head.save_pretrained(tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    assert replace(facts, projection_dim=dim).bytes_with_100_classes == pytest.approx(file.stat().st_size, rel=0.1)
+
+
+def test_the_example_asks_for_classes_of_the_model_in_their_own_words(facts):
+    assert facts.example_labels == ["moving left", "moving right", "moving up"]
+    assert facts.example_template == "something {}"
+    others = replace(facts, prompts={"a": ["one"], "b": ["two"], "c": ["three"]})
+    assert others.example_template == replace(facts, prompts={}).example_template == "a video of a person {}."
+
+
 def test_markup_in_names_stays_text(facts):
     evil = 'a|b <script>alert(1)</script> **x** `y` [z](http://w) "quoted"\n\n# heading'
     rows = rows_of(results_file(name=evil, domain=evil, prompts=evil), "results.json")
@@ -61,7 +99,7 @@ def test_markup_in_names_stays_text(facts):
 def test_a_name_cannot_leave_the_example(facts):
     card = render_card(replace(facts, repo_id='x"\n```\nimport os'))
     assert "\n```\nimport os" not in card
-    assert card.count("```python") == 2
+    assert card.count("```python") == 3
 
 
 @pytest.mark.parametrize(
@@ -167,7 +205,7 @@ def test_the_embedded_card_is_parsed_back_to_the_figures_of_its_results():
     assert {row.method for row in rows} >= {"zero-shot", "dkd"}
     parsed = ModelCard.load(CHECKPOINT / "README.md").data.eval_results
     values = {(r.dataset_type, r.metric_name): r.metric_value for r in parsed}
-    own = [row for row in rows if row.method in ("zero-shot", "dkd")]
+    own = [row for row in rows if row.method in ("zero-shot", "dkd") and row.protocol == "induct"]
     assert values == {(row.data["name"], f"top-1, {row.method}"): row.top1 for row in own}
     for file in (CHECKPOINT / ".eval_results").glob("*.yaml"):
         entries = yaml.safe_load(file.read_text())

@@ -4,6 +4,9 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.utils import _http
 
+from modeling_dkd.hub.card_facts import read_facts
+from modeling_dkd.hub.card_update import write_card
+from modeling_dkd.hub.model_card import render_card
 from modeling_dkd.hub.publishing import PublishError, PublishOptions, describe_plan, plan_publication, publish
 
 from .local_hub import READER
@@ -267,3 +270,19 @@ def test_no_folder(tmp_path):
     with pytest.raises(PublishError, match="there is no folder"):
         plan_publication(tmp_path / "nowhere", NAME)
     assert os.listdir(tmp_path) == []
+
+
+def test_an_untouched_card_is_written_anew_for_another_repository(folder, hub, api):
+    write_card(folder, "owner/tiny")
+    before = contents_of(folder)
+    plan = plan_publication(folder, "me/x")
+    assert not plan.problems
+    assert 'name, revision = "me/x", ' in describe_plan(plan)
+    assert plan.files["README.md"] == len(plan.card.encode())
+    done = publish(plan, api, PublishOptions())
+    arrived = hub.files("me/x", done.commit)
+    assert arrived["README.md"].decode() == plan.card == render_card(read_facts(folder, "me/x"))
+    assert contents_of(folder) == before
+    # What somebody has written into it is not thrown away.
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMy own words.\n")
+    assert any("loads another repository" in problem for problem in plan_publication(folder, "me/x").problems)

@@ -1,0 +1,87 @@
+"""docs/cost.md rounds what the benchmarks measured."""
+
+import json
+import re
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "docs/cost.md").read_text()
+SECTIONS = json.loads((ROOT / "benchmarks/results.json").read_text())["sections"]
+ROWS = [row for section in SECTIONS.values() for row in section["rows"]]
+(MILLION,) = (
+    row for row in json.loads((ROOT / "docs/fit_from_shards.json").read_text())["rows"] if row["samples"] == 1_000_000
+)
+
+
+def measured(what, other=""):
+    """Ours, the other's, and how many times better ours is, of the first row that begins so."""
+    row = next(row for row in ROWS if row["what"].startswith(what) and row["other"].startswith(other))
+    return row["ours"], row["others"], row["ratio"]["median"]
+
+
+def ratio(what, other=""):
+    return measured(what, other)[2]
+
+
+def beside_peers(size):
+    """Seconds of a fit, and how many times as long TransCLIP and StatA take."""
+    rows = [measured(f"DKD fit and predict, {size} x 512", peer) for peer in ("TransCLIP", "StatA")]
+    return rows[0][0], *(row[2] for row in rows)
+
+
+def head_share():
+    ours, encoder, _ = measured("fitted head forward")
+    return ours, 100 * ours / encoder
+
+
+def shared_beside_double():
+    return measured("one EM iteration, diagonal, float64")[1] / measured("one EM iteration, shared")[0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "values"),
+    [
+        (r"D = 512 \| (\S+) ms, (\S+) %", head_share()),
+        (r"101 classes \| (\S+) s; .* as many rounds: (\S+) s", measured("DKDHead.fit")[:2]),
+        (r"100 classes \| (\S+) s and .*; TransCLIP (\S+), StatA (\S+) times as long", beside_peers("100,000")),
+        (r"at 1,000 \| (\S+) s, TransCLIP (\S+) and StatA (\S+) times as long", beside_peers("10,000")),
+        (r"times as long / (\S+) s, (\S+) and (\S+) times", beside_peers("1,000")),
+        (r"and (\S+) GiB; TransCLIP", [measured("DKD memory growth, 100,000")[0] / 1024]),
+        (r"both (\S+) times the memory", [ratio("DKD memory growth, 100,000")]),
+        (r"1,000 classes \| (\S+) minutes, (\S+) GiB", (MILLION["seconds"] / 60, MILLION["peak_bytes"] / 2**30)),
+        (r"equal likelihood \| (\S+) times", [ratio("one EM iteration, diagonal, float64")]),
+        (r"scikit-learn in float64, (\S+) times in float32", [ratio("one EM iteration, diagonal, float32")]),
+        (r"shared variances, float32 \| (\S+) times", [ratio("one EM iteration, shared")]),
+        (r"diagonal in float32, (\S+) times in float64", [shared_beside_double()]),
+        (r"training step \| (\S+) of a bare", [ratio("training step", "bare")]),
+        (r"loop's rate, (\S+) of transformers.Trainer's", [ratio("training step", "transformers")]),
+        (r"Decoding alone is (\S+) times", [ratio("decode, 25 original clips", "decord2")]),
+    ],
+)
+def test_figures_of_the_text(pattern, values):
+    found = re.search(pattern, " ".join(TEXT.split()))
+    assert found
+    assert [float(value) for value in found.groups()] == pytest.approx(list(values), rel=0.06)
+
+
+def test_the_table_of_loops():
+    """Two loops beside the same run of ours are one row."""
+    expected = []
+    for clips in ("23 original clips", "98 UCF101"):
+        expected += [measured(f"preprocess, {clips}"), measured(f"decode + preprocess, {clips}")]
+        with_workers = f"decode + preprocess, 2 workers, {clips}"
+        ours, one, better = measured(with_workers, "load_video + CLIPImageProcessor, no workers")
+        _, other, than_other = measured(with_workers, "load_video + CLIPImageProcessor, 2 workers")
+        expected.append((ours, one, other, better, than_other))
+    tiny, large = (
+        f"evaluate.py on raw clips, {size} clips x 8 frames, {m}" for size, m in ((448, "tiny"), (112, "ViT"))
+    )
+    expected += [measured(tiny), measured(large), measured(f"{large}-B/32, bfloat16")]
+    rows = re.findall(r"^\| [^|]+ \| ([\d.]+) \| ([\d. /]+) \| ([\d. /]+) \|$", TEXT, re.MULTILINE)
+    said = [[float(value) for cell in row for value in cell.split(" / ")] for row in rows]
+    assert [len(row) for row in said] == [len(row) for row in expected]
+    assert list(chain(*said)) == pytest.approx(list(chain(*expected)), rel=0.03)
