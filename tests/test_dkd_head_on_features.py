@@ -192,7 +192,7 @@ def test_few_shots_of_every_class_are_no_worse_than_none(data, shots):
 def test_a_domain_of_very_few_samples_does_little_harm(data, num_samples, loss):
     """A single sample tells where the domain's cone is, but not which axes vary in it."""
     videos, labels, texts = data
-    for seed in range(3):
+    for seed in range(3 if videos.shape[1] <= 512 else 1):  # a fit of many axes costs much
         order = torch.randperm(len(videos), generator=torch.Generator().manual_seed(seed))
         reached = dkd(videos[order[:num_samples]], texts, videos, labels)
         assert reached >= top1(videos @ texts.T, labels) - loss
@@ -210,18 +210,16 @@ def order_of_stream(kind, labels):
     return torch.cat([blocks[i] for i in torch.randperm(len(blocks), generator=generator)])
 
 
-STREAMS = [
-    ("random", 64, 64),
-    ("random", 8, 16),
-    ("correlated", 64, 64),
-    ("sorted by class", 64, 64),
-]
+KINDS = ("random", "correlated", "sorted by class")
+# Each batch costs a fit, and that of many axes much.
+BATCHES = {"whurs19_clip_rn50": 256, "whurs19_clip_vit-b-32": 64, "ucf101_val_67": 128}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "first", "batch"),
-    [(name, *stream) for name in (*WHU_RS19, "ucf101_val_67") for stream in STREAMS] + [(WHU_RS19[1], "random", 1, 1)],
+    [(name, kind, 64, batch) for name, batch in BATCHES.items() for kind in KINDS]
+    + [("whurs19_clip_vit-b-32", "random", 8, 16), ("whurs19_clip_vit-b-32", "random", 1, 1)],
 )
 def test_a_stream_helps_on_its_way_and_ends_near_a_fit_to_the_whole(name, data, fit_to_all, kind, first, batch):
     """Each batch is read with what was learned up to it."""

@@ -83,18 +83,26 @@ print(tuple(model.fit_domain(**inputs) and model(**inputs).logits_per_video.shap
 """
 
 
-def test_the_command_and_its_checkpoint_work_from_the_wheel(environment, tmp_path):
+@pytest.fixture(scope="module")
+def demo(environment, tmp_path_factory):
+    """The environment's commands, a folder in which the demo has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("demo")
     dkd, python = environment / "bin" / "dkd", environment / "bin" / "python"
-    where = run(python, "-c", "import modeling_dkd; print(modeling_dkd.__file__)", cwd=tmp_path).strip()
+    return dkd, python, folder, run(dkd, "demo", "--quick", "--clips", "20", cwd=folder)
+
+
+def test_the_command_and_its_checkpoint_work_from_the_wheel(environment, demo):
+    dkd, python, folder, shown = demo
+    where = run(python, "-c", "import modeling_dkd; print(modeling_dkd.__file__)", cwd=folder).strip()
     assert Path(where).is_relative_to(environment)
-    assert "dkd demo" in run(dkd, "--help", cwd=tmp_path)
-    assert "| combined |" in run(dkd, "demo", "--quick", "--clips", "20", cwd=tmp_path)
-    run(dkd, "recognise", "demo/clips/combined", "--classes", "turning,growing", "--output", "out.csv", cwd=tmp_path)
-    assert (tmp_path / "out.csv").read_text().count("demo/clips/combined/") == 20
-    run(dkd, "space", "--export", "exported", cwd=tmp_path)
-    assert (tmp_path / "exported" / "hub_configs" / "dkd-tiny" / "dkd_head.py").is_file()
+    assert "dkd demo" in run(dkd, "--help", cwd=folder)
+    assert "| combined |" in shown
+    run(dkd, "recognise", "demo/clips/combined", "--classes", "turning,growing", "--output", "out.csv", cwd=folder)
+    assert (folder / "out.csv").read_text().count("demo/clips/combined/") == 20
+    run(dkd, "space", "--export", "exported", cwd=folder)
+    assert (folder / "exported" / "hub_configs" / "dkd-tiny" / "dkd_head.py").is_file()
     # Where the package is not installed, the code in the folder has to do.
-    assert run(sys.executable, "-I", "-c", LOAD, cwd=tmp_path, HF_HOME=str(tmp_path / "hf")).strip() == "(2, 1)"
+    assert run(sys.executable, "-I", "-c", LOAD, cwd=folder, HF_HOME=str(folder / "hf")).strip() == "(2, 1)"
 
 
 PIPELINE = """
@@ -113,16 +121,16 @@ print(json.dumps([[clip, *found[0].values()] for clip, found in zip(clips, pipe(
 """
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-def test_exported_graphs_give_the_answers_of_the_pipeline(environment, tmp_path, runtime):
-    for library in ("onnxscript", "onnxruntime", runtime):
+def test_exported_graphs_give_the_answers_of_the_pipeline(demo):
+    for library in ("onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(library)
-    dkd, python = environment / "bin" / "dkd", environment / "bin" / "python"
-    run(dkd, "demo", "--quick", "--clips", "20", cwd=tmp_path)
-    expected = json.loads(run(python, "-c", PIPELINE, cwd=tmp_path, HF_HOME=str(tmp_path / "hf")).splitlines()[-1])
-    assert "written: graphs" in run(dkd, "export", "fitted", "--to", runtime, "graphs", cwd=tmp_path)
+    dkd, python, folder, _ = demo
+    expected = json.loads(run(python, "-c", PIPELINE, cwd=folder, HF_HOME=str(folder / "hf")).splitlines()[-1])
     clips = [clip for clip, *_ in expected]
-    found = [line.split("\t") for line in run(python, "graphs/run_graphs.py", *clips, cwd=tmp_path).splitlines()]
-    assert [line[:2] for line in found] == [[clip, label] for clip, label, _ in expected]
-    # The runner resizes frames with Pillow: a pixel may be 2 of 255 off.
-    assert [float(line[2]) for line in found] == pytest.approx([score for *_, score in expected], abs=0.01)
+    for runtime in ("onnx", "openvino"):
+        assert f"written: {runtime}" in run(dkd, "export", "fitted", "--to", runtime, runtime, cwd=folder)
+        shown = run(python, f"{runtime}/run_graphs.py", *clips, cwd=folder)
+        found = [line.split("\t") for line in shown.splitlines()]
+        assert [line[:2] for line in found] == [[clip, label] for clip, label, _ in expected]
+        # The runner resizes frames with Pillow: a pixel may be 2 of 255 off.
+        assert [float(line[2]) for line in found] == pytest.approx([score for *_, score in expected], abs=0.01)

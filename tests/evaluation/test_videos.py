@@ -286,9 +286,8 @@ def start(tmp_path, model_folder, video_folder, cache, launcher=()):
 
 @pytest.mark.slow
 def test_kill_and_sharing_leave_the_same_cache(model_folder, video_folder, tmp_path):
-    whole = start(tmp_path, model_folder, video_folder, tmp_path / "whole")
-    errors = whole.communicate(timeout=300)[1]
-    assert whole.returncode == 0, errors
+    given = (model_folder, "folder", video_folder, tmp_path / "whole", "--batch_size", "1", "--frames", "32x1x1")
+    embed_for_evaluation(options(*given))
     expected = bytes_of(tmp_path / "whole")
     killed = start(tmp_path, model_folder, video_folder, tmp_path / "killed")
     deadline = time.monotonic() + 120

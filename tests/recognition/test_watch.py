@@ -213,10 +213,10 @@ def start(encoder="Slow"):
 def test_killed_at_any_moment_no_clip_is_lost_and_none_stands_twice():
     write_clips(Path("clips"), 12)
     count = 12
-    for round_number in range(4):
+    for pause in (0, 0.4, 0.8):
         process = start()
         process.stdout.readline()
-        time.sleep(0.3 * round_number)
+        time.sleep(pause)
         for number in range(count, count + 6):
             name = list(COLOURS)[number % 3]
             write_clip(Path(f"clips/{number:02d}_{name}.avi"), name, number)
