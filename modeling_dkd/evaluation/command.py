@@ -111,7 +111,9 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("videos", "embed clips with a model instead of reading --embeddings")
     group.add_argument("--model", metavar="NAME", help="what dkd recognise takes as --model")
     group.add_argument("--revision", metavar="COMMIT", help="branch, tag or commit of the --model repository")
-    group.add_argument("--dataset", choices=DATASETS, help="how --data_dir is laid out")
+    group.add_argument(
+        "--dataset", choices=DATASETS, metavar="NAME", help=f"how --data_dir is laid out: {', '.join(DATASETS)}"
+    )
     group.add_argument("--data_dir", metavar="DIR", help="folder of the videos; csv: the CSV file; hub: the data set")
     group.add_argument(
         "--annotations",
