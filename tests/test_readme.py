@@ -54,8 +54,13 @@ def test_the_first_example_runs_as_written_and_shows_a_gain(tmp_path):
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    shown = re.findall(r"^(.*): (\d+) of (\d+) clips right$", run.stdout, re.MULTILINE)
-    assert [step for step, _, _ in shown] == ["plain zero-shot", "with the domain"]
-    before, after = ((int(right), int(total)) for _, right, total in shown)
-    said = re.search(r"prints (\d+) of (\d+) clips right, then (\d+)", (REPOSITORY / "README.md").read_text())
-    assert [*before, after[0]] == pytest.approx([int(number) for number in said.groups()], abs=3)
+    shown = re.findall(r"^(.*): (\d+) of (\d+) clips right; (\w+) -> (\w+)$", run.stdout, re.MULTILINE)
+    assert [step for step, *_ in shown] == ["plain zero-shot", "with the domain"]
+    before, after = ((int(right), int(total)) for _, right, total, *_ in shown)
+    said = re.search(
+        r"prints (\d+) of (\d+) clips right, then (\d+), and that a clip of `(\w+)` was first taken for `(\w+)`",
+        (REPOSITORY / "README.md").read_text(),
+    ).groups()
+    assert [*before, after[0]] == pytest.approx([int(number) for number in said[:3]], abs=3)
+    assert [row[-1] for row in shown] == [said[4], said[3]]
+    assert {row[-2] for row in shown} == {said[3]}
