@@ -76,7 +76,9 @@ def known_directions(
         options: Constants.
     """
     directions = text_embeds - options.common_share_of(len(fitted_texts)) * fitted_texts.mean(0)
-    variances = (directions @ second_moment * directions).sum(1) - (directions @ domain_mean).square()
+    # Of the covariance, entry by entry: the difference of two large sums would be rounding.
+    covariance = second_moment - domain_mean[:, None] * domain_mean
+    variances = (directions @ covariance * directions).sum(1)
     # Videos that do not differ along a text say nothing about it: their z is near 0.
     return directions / (variances.clamp_min(0) + ROUNDING_VARIANCE).sqrt()[:, None]
 

@@ -46,17 +46,14 @@ def exported(fitted, request, tmp_path_factory):
 
 
 def assert_same(found, expected, model):
-    named = {
-        "logits_per_video": expected.logits_per_video / model.head.logit_scale,
-        "moved_video_embeds": expected.video_embeds,
-        "moved_text_embeds": expected.text_embeds,
-        "strength": expected.strength,
-        "known": expected.known,
-    }
-    found = found | {"logits_per_video": found["logits_per_video"] / float(model.head.logit_scale.detach())}
+    """Equal in the units of export_folder.py: logits as cosines, `known` as deviations."""
+    units = {"logits_per_video": float(model.head.logit_scale.detach()), "known": float(model.head.known_slope)}
+    assert units["known"] > 1
     assert {"logits_per_video", "moved_video_embeds", "strength", "known"} <= found.keys()
-    for name in found.keys() & named.keys():
-        np.testing.assert_allclose(found[name], named[name].detach().numpy(), rtol=0, atol=1e-5, err_msg=name)
+    wanted = {f"moved_{name}": getattr(expected, name) for name in ("video_embeds", "text_embeds")} | dict(expected)
+    for name in found.keys() & wanted.keys():
+        unit, value = units.get(name, 1.0), wanted[name].detach().numpy()
+        np.testing.assert_allclose(found[name] / unit, value / unit, rtol=0, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("num_videos", [1, 2, 5])
