@@ -13,6 +13,7 @@ from tests.torchvision_operators import declare_missing_operators
 
 declare_missing_operators()  # before transformers imports torchvision, if it is there
 
+from modeling_dkd.interop import run_graphs  # noqa: E402, F401, before a test imports a runtime that it silences
 from modeling_dkd.synthetic.checkpoint import CHECKPOINT, copy_code  # noqa: E402
 
 

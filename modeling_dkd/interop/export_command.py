@@ -51,7 +51,9 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"--frames is {args.frames}; give at least 1")
     if args.folder.exists() and (not args.folder.is_dir() or any(args.folder.iterdir())):
         raise ValueError(f"{args.folder} is there already; give a new folder")
-    # Before the model is loaded: they are what is missing, if anything is.
+    # Before the model is loaded: they are what is missing, if anything is. And after run_graphs, which silences them.
+    from . import run_graphs  # noqa: F401, I001
+
     import onnx  # noqa: F401
     import onnxruntime  # noqa: F401
     import onnxscript  # noqa: F401

@@ -14,6 +14,7 @@ refuse what it is given, so this file does: with the sentences of the model that
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+
+# Both runtimes would tell their makers of each run over the network; OpenVINO goes without what cannot be imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 ABOUT = "graphs.json"
 TEXTS = "class_texts.safetensors"

@@ -1,5 +1,6 @@
 """`dkd export`: what the graphs give in onnxruntime and OpenVINO, beside PyTorch."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -114,8 +115,13 @@ def test_the_folder_runs_without_pytorch_and_this_package(exported, tmp_path):
     code += "assert not {'torch', 'transformers', 'modeling_dkd'} & set(sys.modules)\nsys.exit(code)"
     paths = [str(tmp_path / name) for name in ("0.mp4", "broken.mp4", "1.mp4")]
     command = [sys.executable, "-I", "-c", code, str(folder / "run_graphs.py"), *paths]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = os.environ | {"HOME": str(home)}
+    environment.pop("ORT_DISABLE_TELEMETRY")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stderr
+    assert not list(home.iterdir())  # where the runtimes keep what they would tell their makers
     assert "broken.mp4" in done.stderr
     assert "Traceback" not in done.stderr
     lines = [line.split("\t") for line in done.stdout.splitlines()]
