@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## make .venv with the tested versions
 
-demo: $(READY)  ## synthetic clips recognised, searched, measured: zero-shot beside DKD, minutes on two cores
+demo: $(READY)  ## synthetic clips recognised, searched, measured: zero-shot beside DKD, 3 minutes on two cores
 	$(BIN)/python -m modeling_dkd.synthetic.checkpoint
 	$(BIN)/dkd demo --output demo
 
@@ -62,7 +62,7 @@ space: $(READY)  ## try it on clips of your own: a page at http://127.0.0.1:7860
 # the files, so that fixtures of a file are made once.
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test: $(READY)  ## the fast tests, under 3 minutes on two cores
+test: $(READY)  ## the fast tests, 3 minutes on two cores
 	$(PYTEST) -m "not slow"
 
 test-slow: $(READY)  ## the others: processes, the browser, the wheel, real data in full

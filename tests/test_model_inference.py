@@ -115,6 +115,7 @@ def assert_same(actual, expected):
         torch.testing.assert_close(actual[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: name + text)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("kind", TRACEABLE)
 def test_inference_compiles_as_one_graph(kind):
@@ -145,6 +146,7 @@ def test_a_fitted_model_compiles_as_one_graph(fitted):
     assert_same(torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs), expected)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_fitted_model_exports(fitted):
     model, inputs = fitted
