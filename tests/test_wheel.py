@@ -1,5 +1,6 @@
 """What people install: the wheel, built from the source distribution, in an environment without the repository."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -122,8 +123,8 @@ print(json.dumps([[clip, *found[0].values()] for clip, found in zip(clips, pipe(
 
 
 def test_exported_graphs_give_the_answers_of_the_pipeline(demo):
-    for library in ("onnxscript", "onnxruntime", "openvino"):
-        pytest.importorskip(library)
+    if not all(map(importlib.util.find_spec, ("onnxscript", "onnxruntime", "openvino"))):
+        pytest.skip("needs the extra export")
     dkd, python, folder, _ = demo
     expected = json.loads(run(python, "-c", PIPELINE, cwd=folder, HF_HOME=str(folder / "hf")).splitlines()[-1])
     clips = [clip for clip, *_ in expected]
