@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -211,19 +212,23 @@ def _unclaimed(
 
     while not all(map(is_done, names)):
         num_done = len(done)
-        workers = min(num_workers, len(names) - num_done)
-        loader: DataLoader = DataLoader(
-            _ClipBatches(batches, load_clip),
-            batch_size=None,
-            sampler=claims.free(names, is_done),
-            num_workers=workers,
-            worker_init_fn=prepare_worker,
-            multiprocessing_context=worker_context(workers),
-        )
-        for batch in loader:
-            yield batch
-            done.add(names[batch.number])
-            claims.release(names[batch.number])
+        free = claims.free(names, is_done)
+        first = next(free, None)
+        # No worker starts for nothing, while others hold all that is left.
+        if first is not None:
+            workers = min(num_workers, len(names) - num_done)
+            loader: DataLoader = DataLoader(
+                _ClipBatches(batches, load_clip),
+                batch_size=None,
+                sampler=chain([first], free),
+                num_workers=workers,
+                worker_init_fn=prepare_worker,
+                multiprocessing_context=worker_context(workers),
+            )
+            for batch in loader:
+                yield batch
+                done.add(names[batch.number])
+                claims.release(names[batch.number])
         there = shards.written()
         if not seen <= there:  # another process has merged shards
             known = shards.known()

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from modeling_dkd.data.video_index import folder_index
+from modeling_dkd.embedding import clip_embedding
 from modeling_dkd.embedding.batch_claims import BatchClaims
 from modeling_dkd.embedding.clip_embedding import embed_clips, embed_texts
 from modeling_dkd.embedding.clip_shards import ClipShards, clip_identity
@@ -398,8 +399,10 @@ def test_clips_that_another_run_could_not_read_are_told_of(tmp_path):
     assert list(first.damaged) == list(second.damaged) == [index.records[2].name]
 
 
-def test_a_batch_that_another_machine_holds_is_waited_for(tmp_path):
-    """It appears while this run waits, and is not embedded again."""
+def test_a_batch_that_another_machine_holds_is_waited_for(tmp_path, monkeypatch):
+    """It appears while this run waits, which starts no workers for it, and is not embedded again."""
+    loaders, loader = [], clip_embedding.DataLoader
+    monkeypatch.setattr(clip_embedding, "DataLoader", lambda *a, **k: loaders.append(a) or loader(*a, **k))
     index = make_folder(tmp_path / "videos", 8)
     run(index, tmp_path / "other")
     shards = ClipShards(tmp_path / "shards")
@@ -407,6 +410,8 @@ def test_a_batch_that_another_machine_holds_is_waited_for(tmp_path):
     assert (tmp_path / "other" / name).exists()
     (tmp_path / f"shards/{name}.claim").write_text("another-machine 1 x")
     threading.Timer(0.5, lambda: os.link(tmp_path / "other" / name, tmp_path / "shards" / name)).start()
+    loaders.clear()
     _, done = run(index, tmp_path / "shards")
+    assert len(loaders) == 1
     assert done.num_embedded == 4
     assert len(ClipShards(tmp_path / "shards").known()) == 8
