@@ -58,17 +58,12 @@ class BatchClaims:
     def take(self, name: str) -> bool:
         """Claim a batch; False where another holds it."""
         path = self._path(name)
-        if self._create(path):
-            return True
-        if not self._is_lost(path):
-            return False
-        taken = path.with_name(f"{path.name}.unfinished-{uuid.uuid4().hex}")
-        try:
-            os.rename(path, taken)  # one of those who find it lost
-        except OSError:
-            return False
-        taken.unlink(missing_ok=True)
-        return self._create(path)
+        return self._create(path) or (self._remove_if_lost(path) and self._create(path))
+
+    def remove_lost(self) -> None:
+        """Remove the claims of those who are gone, also on batches that they finished before they gave them back."""
+        for path in self.folder.glob("*.claim"):
+            self._remove_if_lost(path)
 
     def release(self, name: str) -> None:
         """Give a claim back: the batch is done, or cannot be."""
@@ -91,6 +86,18 @@ class BatchClaims:
         with suppress(OSError):
             if path.read_text(encoding="utf-8") == self.owner:  # it may have been taken over
                 path.unlink()
+
+    def _remove_if_lost(self, path: Path) -> bool:
+        """Take a claim away from a holder that is gone; True for one of those who find it lost."""
+        if not self._is_lost(path):
+            return False
+        taken = path.with_name(f"{path.name}.unfinished-{uuid.uuid4().hex}")
+        try:
+            os.rename(path, taken)
+        except OSError:
+            return False
+        taken.unlink(missing_ok=True)
+        return True
 
     def _is_lost(self, path: Path) -> bool:
         """Whether the holder of a claim is gone."""

@@ -143,8 +143,10 @@ def embed_clips(
     ]
     planned = [batch for batch in batches if batch]
     shard_ids = [[identities[record.name] for record in batch] for batch in planned]
+    claims = BatchClaims(shards.folder)
     if accelerator.is_main_process:
         remove_unfinished(shards.folder)
+        claims.remove_lost()
     # Every process must have made the same plan before the first shard of this run changes what is known.
     accelerator.wait_for_everyone()
     # Its own share first, then what other processes, which may be lost, have not done.
@@ -156,7 +158,7 @@ def embed_clips(
     damaged: dict[str, str] = {}
     num_embedded = 0
     with (
-        BatchClaims(shards.folder) as claims,
+        claims,
         _Progress(clips_of, shards, accelerator.is_main_process and progress_bar) as progress,
     ):
         for batch in _unclaimed(planned, shard_ids, shards, claims, load_clip, num_workers):

@@ -52,8 +52,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what killed runs left: half-written files and claims that nobody has touched for ten minutes."""
-    for path in (*folder.glob("*.unfinished-*"), *folder.glob("*.claim")):
+    """Delete the half-written files of killed runs: those that nobody has touched for ten minutes."""
+    for path in folder.glob("*.unfinished-*"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > 600:
                 path.unlink()

@@ -391,6 +391,20 @@ def test_a_lost_claim_is_taken_over_and_a_live_one_is_not(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.claim"]
 
 
+def test_a_killed_run_leaves_no_claim_on_what_it_finished(tmp_path):
+    """Killed after writing the shard, before giving the claim back: done, so nobody takes it over; yet it goes."""
+    index = make_folder(tmp_path / "videos", 8)
+    run(index, tmp_path / "shards")
+    name = next((tmp_path / "shards").glob("*.safetensors")).name
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f"shards/{name}.claim").write_text(f"{socket.gethostname()} {gone.pid} x")
+    alive = tmp_path / "shards/other.safetensors.claim"
+    alive.write_text("another-machine 1 x")
+    run(index, tmp_path / "shards")
+    assert list((tmp_path / "shards").glob("*.claim")) == [alive]
+
+
 def test_clips_that_another_run_could_not_read_are_told_of(tmp_path):
     index = make_folder(tmp_path / "videos", 8)
     Path(index.records[2].path).write_bytes(bytes([255]) * 10)
