@@ -4,15 +4,19 @@ import os
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import modeling_dkd
 from modeling_dkd.cli import COMMANDS, EXTRAS, main
+from modeling_dkd.evaluation import command as evaluation_command
 from modeling_dkd.evaluation import names
 from modeling_dkd.evaluation.methods import ablations, peers
+from modeling_dkd.recognition import recognise_command
 from modeling_dkd.synthetic.checkpoint import CHECKPOINT
+from modeling_dkd.training import command as training_command
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,6 +89,24 @@ def test_a_reader_that_has_gone_is_met_with_silence(arguments):
     os.close(write_end)
     assert done.returncode == 141
     assert not done.stderr
+
+
+def raise_broken_pipe(*_, **options):
+    raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize(
+    ("works", "command"),
+    [
+        ("recognition.recognise_command._run", partial(recognise_command.main, [])),
+        ("evaluation.evaluate_sets.run", partial(evaluation_command.main, ["--embeddings", "clips.npz"])),
+        ("training.loop.train", partial(training_command._run, None, False, [])),
+    ],
+)
+def test_no_command_calls_a_reader_that_has_gone_an_error(monkeypatch, works, command):
+    monkeypatch.setattr(f"modeling_dkd.{works}", raise_broken_pipe)
+    with pytest.raises(BrokenPipeError):
+        command()
 
 
 def test_names_of_the_parser_are_those_of_the_code():

@@ -243,6 +243,8 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         run(args, ["evaluate.py", *argv])
+    except BrokenPipeError:  # the console script ends without a word
+        raise
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

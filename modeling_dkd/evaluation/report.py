@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.whole_files import whole_file
 from .measurement import Measurement
 from .names import REFERENCE
 
@@ -164,12 +165,8 @@ def write_results(path: str | os.PathLike, contents: dict[str, Any]) -> None:
     """Write JSON in one go: a reader sees the old file or the whole new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
+    with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps(contents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def environment(command: Sequence[str], inputs: Iterable[Path]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ update_folder(Path("runs/dkd-tiny"), read_results(Path("results.json")))     # e
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard
 
 from ..data.plain_files import read_text
+from ..data.whole_files import whole_file
 from .card_facts import read_facts
 from .eval_results import ENTRIES_FOLDER, merge_entry_files, merged_eval_results
 from .measured_rows import (
@@ -183,12 +183,8 @@ def write_texts(folder: Path, changes: Mapping[str, str | None]) -> None:
             path.unlink(missing_ok=True)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-        try:
+        with whole_file(path) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
 
 def as_json(contents: Mapping[str, Any]) -> str:

@@ -4,10 +4,20 @@ import os
 import re
 from collections.abc import Sequence
 
-from ..data.class_names import spelling_key
+from ..data.class_names import name_key, spelling_key
 from ..data.counting import counted
 from ..data.plain_files import read_table, read_text
 from .clip_listing import Clip, shown
+
+
+SEPARATOR = re.compile(r"[,;\t]")
+# Number and name of a line such as "1 ApplyEyeMakeup".
+NUMBERED = re.compile(r"(\d{1,6})[.:)]?\s+(.+)")
+# What the first line of a list holds that was taken from a table, as `name_key` gives it.
+HEADINGS = {
+    *("action", "actions", "activities", "activity", "categories", "category", "class", "classes", "classid"),
+    *("classname", "classnames", "description", "descriptions", "label", "labels", "name", "names"),
+}
 
 
 def require_classes(classes: object, domain: object) -> None:
@@ -27,8 +37,8 @@ def read_classes(given: str | os.PathLike[str] | Sequence[str]) -> list[str]:
         given: A file with one class a line, names with commas between them, or a list of names.
 
     Raises:
-        ValueError: There is no class, one stands twice or in two spellings, the file cannot be read or has commas or
-            semicolons where lines should end, or a single name is no file.
+        ValueError: There is no class, one stands twice or in two spellings, the file cannot be read, is a table or has
+            commas or semicolons where lines should end, or a single name is no file.
     """
     if isinstance(given, str | os.PathLike):
         names, place = _classes_in(os.fspath(given), isinstance(given, os.PathLike))
@@ -51,14 +61,7 @@ def read_classes(given: str | os.PathLike[str] | Sequence[str]) -> list[str]:
 def _classes_in(text: str, is_path: bool) -> tuple[list[str], str]:
     """Names in a file, or with commas between them, and what to call that place."""
     if os.path.isfile(text):
-        lines = read_text(text).splitlines()
-        filled = [line.strip() for line in lines if line.strip()]
-        for line in filled:
-            if line.endswith((",", ";")) or (len(filled) == 1 and re.search(r"[,;\t]", line)):
-                raise ValueError(
-                    f"{text}: the line {line[:100]!r} holds several names or a comma; write one class a line"
-                )
-        return lines, text
+        return _names_in_lines(text), text
     if os.path.isdir(text):
         raise ValueError(
             f"--classes {text} is a folder; give a file with one class a line, or names with commas between"
@@ -69,6 +72,29 @@ def _classes_in(text: str, is_path: bool) -> tuple[list[str], str]:
             "or names with commas between them"
         )
     return text.split(","), "the classes"
+
+
+def _names_in_lines(file: str) -> list[str]:
+    """The lines of a file that are names; running numbers before all of them, as official lists have, are left out."""
+    lines = [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    is_table = all(SEPARATOR.search(line) for line in lines)
+    for number, line in enumerate(lines):
+        if number == 0 and any(name_key(cell) in HEADINGS for cell in SEPARATOR.split(line)):
+            what = "is the heading of a table"
+        elif is_table or line.endswith((",", ";")):
+            what = "holds several names or a comma"
+        elif line.startswith("#"):
+            what = "is a comment"
+        else:
+            continue
+        raise ValueError(
+            f"{file}: the line {line[:100]!r} {what}; write one class a line and nothing else, and what describes the "
+            "classes into a JSON file (--descriptions)"
+        )
+    numbered = [match for match in map(NUMBERED.fullmatch, lines) if match]
+    numbers = [int(match[1]) for match in numbered]
+    is_numbered = len(lines) > 2 and numbers in (list(range(len(lines))), list(range(1, 1 + len(lines))))
+    return [match[2] for match in numbered] if is_numbered else lines
 
 
 def read_labels(file: str | os.PathLike[str], clips: Sequence[Clip], class_names: Sequence[str]) -> dict[str, int]:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..data.class_names import name_key
 from ..data.prompts import load_templates
+from ..data.whole_files import cannot_be_written
 from ..dkd_head import DKDHead
 from ..embedding.worker_processes import shared_accelerator, start_server
 from .asked import Classes, PathLike, asked, none_readable
@@ -263,6 +264,8 @@ def write_index(folder: Path, pool: ClipEmbeddings | WindowEmbeddings, head: DKD
         made = sorted(folder.parent.glob(f"*/{FACTS_FILE}"), key=os.path.getmtime)
         for old in made[:-KEPT_INDEXES]:
             shutil.rmtree(old.parent, ignore_errors=True)
+    except OSError as error:
+        raise cannot_be_written(folder, error) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

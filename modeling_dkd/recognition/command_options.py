@@ -142,6 +142,8 @@ def run_command(
     try:
         look_at(args)
         return run(args)
+    except BrokenPipeError:  # the console script ends without a word
+        raise
     except (ValueError, OSError) as error:
         if is_main_process():  # the others have the same to say
             say("error", " ".join(str(error).split()))

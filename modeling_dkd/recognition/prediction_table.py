@@ -3,11 +3,11 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.whole_files import whole_file
 from .predictions import NUM_RUNNERS_UP, Prediction
 
 
@@ -54,20 +54,13 @@ def write_table(path: Path, predictions: Sequence[Prediction]) -> None:
         OSError: The disk refuses; a table that was there before stays.
     """
     rows = [row_of(prediction) for prediction in predictions]
-    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
-    try:
+    with whole_file(path) as unfinished:
         if path.suffix.lower() == ".parquet":
             _write_parquet(unfinished, rows)
         else:
             is_csv = path.suffix.lower() == ".csv"
             text = csv_lines(rows, COLUMNS, header=True) if is_csv else json_lines(rows)
-            with unfinished.open("w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+            unfinished.write_text(text, encoding="utf-8", newline="")
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:

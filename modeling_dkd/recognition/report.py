@@ -10,6 +10,7 @@ import jinja2
 from tqdm.auto import tqdm
 
 from ..data.counting import counted
+from ..data.whole_files import whole_file
 from .clip_listing import shown
 from .predictions import Prediction, Recognition
 from .thumbnails import data_address, thumbnail
@@ -126,12 +127,9 @@ def write_report(folder: str | os.PathLike[str], found: Recognition, command: st
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
-    unfinished = page.with_name(f"{page.name}.unfinished-{os.getpid()}")
-    try:
-        unfinished.write_text(report_page(found, command, folder), encoding="utf-8")
-        os.replace(unfinished, page)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    text = report_page(found, command, folder)
+    with whole_file(page) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
     return page
 
 

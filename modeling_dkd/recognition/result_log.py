@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..data.whole_files import cannot_be_written
 from .prediction_table import COLUMNS, csv_lines, json_lines, row_of
 from .predictions import Prediction
 
@@ -80,9 +81,9 @@ class ResultLog:
                 file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
-            except OSError:
+            except OSError as error:
                 os.truncate(self.path, before)
-                raise
+                raise cannot_be_written(self.path, error) from error
         self.done |= {(row["clip"], row["modified"], row["bytes"]): not row["error"] for row in rows}
 
     def _read(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.counting import counted
+from ..data.whole_files import whole_file
 from .command_options import (
     add_class_options,
     add_model_options,
@@ -120,7 +121,7 @@ def place(match: "Match") -> str:
 def write(args: argparse.Namespace, found: list[tuple[str, "Match"]]) -> None:
     """The files that were asked for."""
     if args.output:
-        with args.output.open("w", newline="", encoding="utf-8") as stream:
+        with whole_file(args.output) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(COLUMNS)
             ranks: dict[str, int] = {}

@@ -5,6 +5,7 @@ import csv
 from pathlib import Path
 
 from ..data.counting import counted
+from ..data.whole_files import whole_file
 from .classes import require_classes
 from .command_options import (
     add_class_options,
@@ -73,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
     from .label_suggestions import suggest
 
     found = suggest(args.paths, count=args.count, labelled=args.labelled, **asked_by(args), **batches_of(args))
-    with args.output.open("w", newline="", encoding="utf-8") as stream:
+    with whole_file(args.output) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows([s.clip, "", s.guess, f"{s.confidence:.4f}"] for s in found.suggestions)

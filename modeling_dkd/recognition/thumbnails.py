@@ -11,6 +11,7 @@ import av
 import jinja2
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data.whole_files import whole_file
 from ..video_container import CONTAINERS
 from ..video_frames import VideoReadError, read_frames
 from .output_places import SHEET_ENDINGS
@@ -90,9 +91,13 @@ def write_sheet(pictures: Sequence[Picture], path: str | os.PathLike[str], headi
     """
     path = Path(path)
     if path.suffix.lower() == ".png":
-        sheet_image(pictures, heading).save(path)
+        image = sheet_image(pictures, heading)
+        with whole_file(path) as unfinished:
+            image.save(unfinished)
     elif path.suffix.lower() in SHEET_ENDINGS:
-        path.write_text(sheet_page(pictures, heading, path.parent), encoding="utf-8")
+        text = sheet_page(pictures, heading, path.parent)
+        with whole_file(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     else:
         raise ValueError(f"a sheet is a .png or a .html file, not {path.name}")
 

@@ -1,11 +1,13 @@
 """`dkd timeline`: what is seen when in long videos."""
 
 import argparse
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.counting import counted
+from ..data.whole_files import whole_file
 from .classes import require_classes
 from .command_options import (
     add_class_options,
@@ -26,6 +28,8 @@ from .output_places import folder_to_fill
 if TYPE_CHECKING:  # seconds of imports, which --help need not wait for
     from .timelines import Timeline
 
+# Bytes, of the 255 that a name may have: an ending comes behind it, and perhaps a number.
+LONGEST_STEM = 230
 FORMATS = ("csv", "json", "vtt", "srt", "png", "html")
 DESCRIPTION = """\
 What is seen when in long videos: windows of a few seconds are embedded once, the domain is fitted to them, and where
@@ -149,6 +153,8 @@ def penalty(text: str) -> float:
 
 def free_stem(stem: str, taken: set[str]) -> str:
     """A name for the files of a video that no other video of the run has, whatever the case of letters."""
+    if len(os.fsencode(stem)) > LONGEST_STEM:
+        stem = os.fsencode(stem)[:LONGEST_STEM].decode(errors="ignore")
     name, number = stem, 1
     while name.casefold() in taken:
         number += 1
@@ -164,7 +170,9 @@ def write(found: "Timeline", path: Path) -> None:
     if path.suffix == ".png":
         from .timeline_figure import timeline_figure
 
-        timeline_figure(found).savefig(path, dpi=120)
+        figure = timeline_figure(found)
+        with whole_file(path) as unfinished:
+            figure.savefig(unfinished, dpi=120)
         return
     if path.suffix == ".html":
         from .timeline_player import player_page
@@ -174,7 +182,8 @@ def write(found: "Timeline", path: Path) -> None:
         text = {".vtt": timeline_files.webvtt, ".srt": timeline_files.srt}[path.suffix](found.segments)
     else:
         text = {".csv": timeline_files.csv_text, ".json": timeline_files.json_text}[path.suffix](found)
-    path.write_text(text, encoding="utf-8", newline="\n")
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
 
 
 def summary(found: "Timeline") -> str:

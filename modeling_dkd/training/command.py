@@ -98,6 +98,8 @@ def _run(config: "TrainingConfig", resume: bool, argv: list[str]) -> int:
         # torch raises it wherever the run happens to be when the signal of the dead process comes.
         reason = str(error).strip().splitlines()[0]
         return _fail(f"a decoding process died ({reason}); out of memory? Lower data.num_workers, then --resume")
+    except BrokenPipeError:  # the console script ends without a word
+        raise
     except (ValueError, OSError) as error:
         return _fail(error)
     return 0

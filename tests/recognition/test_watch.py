@@ -147,7 +147,7 @@ def test_a_disk_that_refuses_leaves_whole_rows(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=r"log\.csv cannot be written: No space left on device; make room"):
             log.add([(Prediction("b.mp4"), 1, 1)])
         assert path.read_bytes() == before
         assert len(log.done) == 1
