@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from ..data.whole_files import cannot_be_written
+
 
 HEARTBEAT = 10.0  # seconds between two touches
 PATIENCE = 120.0  # of a claim that is not touched; storages show changes of others after up to a minute
@@ -75,10 +77,15 @@ class BatchClaims:
     def _create(self, path: Path) -> bool:
         try:
             with open(path, "x", encoding="utf-8") as file:
+                self.held.add(path)
                 file.write(self.owner)
         except FileExistsError:
             return False
-        self.held.add(path)
+        except OSError as error:
+            if path in self.held:  # an empty claim would be waited for
+                self.held.remove(path)
+                path.unlink(missing_ok=True)
+            raise cannot_be_written(path, error) from error
         return True
 
     def _release(self, path: Path) -> None:

@@ -16,8 +16,6 @@ ARRAYS = {
     "class_id": "in a file of class texts: the label that each of them stands for (K,); other clips are left out",
     "text_rows": "class text that each label stands for: labels become text_rows[labels]; read only where it is named",
 }
-# The option of evaluate.py that says the same for all files.
-FLAGS = {"video_embeds": "--video_key", "labels": "--label_key", "text_embeds": "--text_key"}
 # What arrays of a file are called, behind its path: FILE:video_embeds=image_f,text_embeds=text_avg
 ARRAYS_OF_FILE = re.compile(r":(\w+=[^,=+]+(?:,\w+=[^,=+]+)*)$")
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..embedding_inputs import check_class_names
-from .cache_arrays import ARRAYS, FLAGS
+from .cache_arrays import ARRAYS
 from .tensor_files import write_tensors
 
 
@@ -226,10 +226,7 @@ class _ArrayFile:
         own = self.named.get(name, name)
         if own not in self.arrays:
             held = ", ".join(sorted(self.arrays)) or "nothing"
-            flag = f"{FLAGS[name]} NAME or " if name in FLAGS else ""
-            raise ValueError(
-                f"no array {own!r}; it holds {held}: say which are the {name} with {flag}FILE:{name}=NAME"
-            )
+            raise ValueError(f"no array {own!r}; it holds {held}: say which are the {name} with FILE:{name}=NAME")
         array = self.arrays[own]
         if array.dtype.kind not in "iuf":
             raise ValueError(f"array {own!r} has dtype {array.dtype} and holds no numbers: name another")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..embedding.cache_arrays import Source, split_pair
-from ..embedding.embedding_cache import FLAGS, EmbeddingSet, array_names, read_embeddings, read_with_texts
+from ..embedding.embedding_cache import EmbeddingSet, array_names, read_embeddings, read_with_texts
 from .names import DEFAULT_PROTOCOLS
 from .videos import embed_for_evaluation
 
@@ -99,7 +99,6 @@ def _load_domain(args: argparse.Namespace) -> EmbeddingSet | None:
 def _read(clips: Source, texts: Source | None, args: argparse.Namespace) -> EmbeddingSet:
     """What --video_key, --label_key and --text_key say holds where a file says nothing itself."""
     options = {"video_embeds": args.video_key, "labels": args.label_key, "text_embeds": args.text_key}
-    assert options.keys() == FLAGS.keys()
     general = {name: own for name, own in options.items() if own is not None}
     if texts is None:
         return read_embeddings(clips.path, **(general | clips.arrays))

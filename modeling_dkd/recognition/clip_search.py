@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -244,9 +244,9 @@ def write_index(folder: Path, pool: ClipEmbeddings | WindowEmbeddings, head: DKD
     Raises:
         OSError: The disk refuses.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+    unfinished = folder.with_name(f".unfinished-{uuid.uuid4().hex}")
     try:
+        unfinished.mkdir(parents=True)
         shape = (len(pool.rows), head.config.projection_dim)
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
         # Written as a file, not through a map of it, which a full disk would end the process in.

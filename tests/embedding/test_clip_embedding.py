@@ -3,6 +3,7 @@ import importlib
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -389,6 +390,20 @@ def test_a_lost_claim_is_taken_over_and_a_live_one_is_not(tmp_path):
         (tmp_path / "d.claim").write_text("torn")
         assert not second.take("d")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.claim"]
+
+
+def test_a_claim_that_the_disk_refuses_is_told_and_keeps_nobody_waiting(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with BatchClaims(tmp_path) as claims:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # as on a full disk: files are made, and stay empty
+        try:
+            with pytest.raises(OSError, match=r"a\.claim cannot be written: File too large"):
+                claims.take("a")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert not list(tmp_path.iterdir())
+        assert claims.take("a")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_run_leaves_no_claim_on_what_it_finished(tmp_path):

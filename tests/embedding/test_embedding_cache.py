@@ -144,9 +144,9 @@ def test_labels_can_be_numbers_of_another_list(tmp_path):
     [
         (
             {"video_embeds": "nowhere"},
-            "no array 'nowhere'; it holds .*: say which are the video_embeds with --video_key",
+            "no array 'nowhere'; it holds .*: say which are the video_embeds with FILE:video_embeds=NAME",
         ),
-        ({"text_embeds": "x"}, "no array 'x'; .* with --text_key NAME or FILE:text_embeds=NAME"),
+        ({"text_embeds": "x"}, "no array 'x'; .* with FILE:text_embeds=NAME"),
         ({"class_names": "x"}, "no array 'x'; it holds .*: say which are the class_names with FILE:class_names=NAME"),
         ({"labels": "flags"}, "'flags' has dtype bool and holds no numbers"),
         ({"labels": "video_embeds"}, "has dtype float.*: labels must be whole numbers"),

@@ -177,7 +177,7 @@ def test_the_logit_scale_may_be_given_where_the_file_does_not_tell_it(cache, tmp
             ["--embeddings", "{cache}:images=image_f"],
             "'images' is nothing that a file can hold: choose from video_emb",
         ),
-        (["--embeddings", "{cache}", "--video_key", "x"], "with --video_key NAME or FILE:video_embeds=NAME"),
+        (["--embeddings", "{cache}", "--video_key", "x"], "with FILE:video_embeds=NAME"),
         (["--embeddings", "{cache}+absent.npz:text_embeds=x"], "absent.npz: no such file"),
         (["--embeddings", "{cache}", "--format", "html"], "invalid choice: 'html'"),
         (["--embeddings", "{cache}", "--method", "absent.py:f"], "there is no Python file absent.py"),

@@ -1,4 +1,5 @@
 import io
+import os
 import re
 import time
 from pathlib import Path
@@ -98,6 +99,16 @@ def test_an_index_that_cannot_be_read_is_made_again(clips, tmp_path):
         assert search("blue", [clips], COLOURS, OWN, **options) == before
         (file,) = (tmp_path / "cache").rglob(name)
         assert len(file.read_bytes()) == len(whole)
+    assert not list((tmp_path / "cache").rglob(".unfinished-*"))
+
+
+def test_an_index_that_the_disk_refuses_is_named_and_leaves_nothing(clips, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(OSError, match=r" cannot be written: No space left on device; make room"):
+        search_index([clips], COLOURS, OWN, cache_dir=tmp_path / "cache", num_workers=0)
     assert not list((tmp_path / "cache").rglob(".unfinished-*"))
 
 
