@@ -7,7 +7,10 @@ a clean server instead, which has imported what they need, once for all of them.
 
 import multiprocessing
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
@@ -48,30 +51,44 @@ def worker_context(num_workers: int) -> BaseContext | None:
         num_workers: Workers of the DataLoader.
 
     Returns:
-        A clean server, or fresh processes on systems without one; None without workers, as DataLoader wants it.
+        A clean server, which runs from now on, or fresh processes on systems without one; None without workers, as
+        DataLoader wants it.
     """
     if not num_workers:
         return None
     if not _can_fork():
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver  # which not every system can import
+
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(NEEDED_BY_WORKERS))
+    with interrupts_wait():  # for ever in the server and its workers: Ctrl-C, which all get, is for their parent
+        forkserver.ensure_running()
     return context
 
 
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Ctrl-C comes once the block is done; processes that are started in it never get one."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def start_server(num_workers: int) -> None:
-    """Let the server import what workers need, for seconds, while the caller does other things; it returns at once.
+    """Let a server import what workers need, for seconds, while the caller does other things; it returns at once.
 
     It imports nothing slow here, so that a command can call it before its own imports.
 
     Args:
         num_workers: Workers that a DataLoader will have; without any there is nothing to start.
     """
-    if num_workers and _can_fork():
-        from multiprocessing import forkserver  # which not every system can import
-
-        worker_context(num_workers)
-        forkserver.ensure_running()
+    worker_context(num_workers)
 
 
 def _can_fork() -> bool:

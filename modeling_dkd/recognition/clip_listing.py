@@ -77,6 +77,11 @@ def shown(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def printable(text: str) -> str:
+    """A text in one line of a terminal, whatever a file name holds."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def _clips_of(given: str, passed_over: list[Path]) -> Iterator[Clip]:
     """Clips of one path; files of a folder that are no videos go to `passed_over`."""
     if "\0" in given:

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.prompts import TEMPLATE_SETS
 from ..one_line_parser import OneLineParser
 from .classes import read_classes
-from .clip_listing import list_clips
+from .clip_listing import list_clips, printable
 
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -184,11 +184,6 @@ def tell(damaged: Mapping[str, str], notes: Sequence[str] = ()) -> int:
     for note in notes:
         say("note", note)
     return 1 if damaged else 0
-
-
-def printable(text: str) -> str:
-    """A text in one line of a terminal, whatever a file name holds."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def positive(text: str) -> int:

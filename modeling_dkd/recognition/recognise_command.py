@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.counting import counted
-from ..embedding.worker_processes import start_server
+from ..embedding.worker_processes import interrupts_wait, start_server
 from .classes import require_classes
+from .clip_listing import printable
 from .command_options import (
     add_class_options,
     add_model_options,
@@ -22,7 +23,6 @@ from .command_options import (
     command_parser,
     is_main_process,
     positive,
-    printable,
     run_command,
     tell,
 )
@@ -146,7 +146,8 @@ def _run(args: argparse.Namespace, command: str) -> int:
 
 def _recognised(args: argparse.Namespace) -> "Recognition":
     """What the options ask for."""
-    from .clip_recognition import DomainUse, recognise, recognise_embeddings
+    with interrupts_wait():  # numpy does not bear to be interrupted while it is imported
+        from .clip_recognition import DomainUse, recognise, recognise_embeddings
 
     use = DomainUse(
         args.domain, not args.no_adapt, args.update, args.save_domain, args.labelled, args.reject_below, args.min_clips

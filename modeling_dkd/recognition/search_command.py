@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..data.counting import counted
 from ..data.whole_files import whole_file
+from ..embedding.worker_processes import interrupts_wait
+from .clip_listing import printable
 from .command_options import (
     add_class_options,
     add_model_options,
@@ -19,7 +21,6 @@ from .command_options import (
     command_parser,
     duration,
     positive,
-    printable,
     run_command,
     tell,
 )
@@ -83,7 +84,8 @@ def _run(args: argparse.Namespace) -> int:
         file_to_write("--output", args.output, (".csv",))
     if args.sheet is not None:
         file_to_write("--sheet", args.sheet, SHEET_ENDINGS)
-    from .clip_search import search_index
+    with interrupts_wait():  # numpy does not bear to be interrupted while it is imported
+        from .clip_search import search_index
 
     index = search_index(
         args.paths, domain=args.domain, window=args.window, stride=args.stride, **asked_by(args), **batches_of(args)

@@ -2,13 +2,16 @@
 
 import argparse
 import os
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.counting import counted
 from ..data.whole_files import whole_file
+from ..embedding.worker_processes import interrupts_wait
 from .classes import require_classes
+from .clip_listing import printable
 from .command_options import (
     add_class_options,
     add_model_options,
@@ -17,7 +20,6 @@ from .command_options import (
     asked_by,
     command_parser,
     duration,
-    printable,
     run_command,
     share,
     tell,
@@ -98,7 +100,8 @@ def _run(args: argparse.Namespace) -> int:
     require_classes(args.classes, args.domain)
     formats, notes = chosen_formats(args.formats)
     folder_to_fill("--output", args.output)
-    from .timelines import timeline
+    with interrupts_wait():  # numpy does not bear to be interrupted while it is imported
+        from .timelines import timeline
 
     found = timeline(
         args.paths,
@@ -171,7 +174,8 @@ def write(found: "Timeline", path: Path) -> None:
         from .timeline_figure import timeline_figure
 
         figure = timeline_figure(found)
-        with whole_file(path) as unfinished:
+        with whole_file(path) as unfinished, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of a name, which then has a box in it
             figure.savefig(unfinished, dpi=120)
         return
     if path.suffix == ".html":

@@ -3,7 +3,9 @@
 import argparse
 import time
 
+from ..embedding.worker_processes import interrupts_wait
 from .classes import require_classes
+from .clip_listing import printable
 from .command_options import (
     add_class_options,
     add_model_options,
@@ -12,7 +14,6 @@ from .command_options import (
     asked_by,
     batches_of,
     command_parser,
-    printable,
     run_command,
 )
 
@@ -80,8 +81,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     require_classes(args.classes, args.domain)
-    from .clip_recognition import DomainUse
-    from .folder_watch import Waiting, watch
+    with interrupts_wait():  # numpy does not bear to be interrupted while it is imported
+        from .clip_recognition import DomainUse
+        from .folder_watch import Waiting, watch
 
     use = DomainUse(args.domain, not args.no_adapt, False, args.save_domain, None, args.reject_below)
     waiting = Waiting(args.interval, args.settle, args.patience, args.once)

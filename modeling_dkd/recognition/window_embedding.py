@@ -24,7 +24,7 @@ from ..embedding.tensor_files import write_tensors
 from ..frame_sampling import ArrayOfFloat
 from ..video_frames import VideoReadError, VideoWindow, read_windows
 from .clip_cache import ClipCache, reason
-from .clip_listing import Clip
+from .clip_listing import Clip, printable
 from .encoder import Encoder
 
 
@@ -103,7 +103,9 @@ def _embed_parts(clip: Clip, encoder: Encoder, parts: Path, window: float, strid
         embeds.clear()
         times.clear()
 
-    bar = tqdm(desc=clip.name[-40:], unit="frame", unit_scale=True, file=sys.stderr, leave=False, mininterval=0.5)
+    bar = tqdm(
+        desc=printable(clip.name)[-40:], unit="frame", unit_scale=True, file=sys.stderr, leave=False, mininterval=0.5
+    )
     with bar:
         batch: list[Tensor] = []
         try:

@@ -24,7 +24,7 @@ from modeling_dkd.embedding.batch_claims import BatchClaims
 from modeling_dkd.embedding.clip_embedding import embed_clips, embed_texts
 from modeling_dkd.embedding.clip_shards import ClipShards, clip_identity
 from modeling_dkd.embedding.tensor_files import remove_unfinished, sort_metadata
-from modeling_dkd.embedding.worker_processes import NEEDED_BY_WORKERS, start_server, worker_context
+from modeling_dkd.embedding.worker_processes import NEEDED_BY_WORKERS, interrupts_wait, start_server, worker_context
 from modeling_dkd.video_frames import VideoReadError
 
 
@@ -444,3 +444,43 @@ def test_a_batch_that_another_machine_holds_is_waited_for(tmp_path, monkeypatch)
     assert len(loaders) == 1
     assert done.num_embedded == 4
     assert len(ClipShards(tmp_path / "shards").known()) == 8
+
+
+def test_ctrl_c_comes_when_what_it_would_break_is_done():
+    done = []
+
+    def work():
+        with interrupts_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done
+
+
+CTRL_C = """
+import time
+from modeling_dkd.embedding.worker_processes import start_server
+start_server(1)
+print("started", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+"""
+
+
+def test_ctrl_c_while_the_server_imports_is_for_its_parent_alone():
+    process = subprocess.Popen(
+        [sys.executable, "-c", CTRL_C],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "started\n"
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "")

@@ -220,6 +220,15 @@ def test_mistakes_are_one_line(arguments, message, video, tmp_path, capsys):
     assert len(said.splitlines()) == 1
 
 
+def test_a_name_of_any_signs_is_charted_and_stays_in_its_line(tmp_path, capsys):
+    video = tmp_path / "語\nby night.mp4"
+    write_long_video(video, [("red", 3.0)])
+    options = ["--classes", "red,green", "--model", OWN, "--cache-dir", str(tmp_path / "cache"), "--formats", "png"]
+    assert main(["timeline", str(video), *options, "--output", str(tmp_path / "times")]) == 0
+    assert (tmp_path / "times" / "語\nby night.png").stat().st_size > 1000
+    assert r"語\nby night.mp4: 0" in capsys.readouterr().err
+
+
 def test_a_chart_without_its_library_is_refused_where_it_is_asked_for(video, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("modeling_dkd.recognition.timeline_command.find_spec", lambda _: None)
     command = ["timeline", str(video), "--model", OWN, "--classes", "red,green", "--output", str(tmp_path / "out")]
