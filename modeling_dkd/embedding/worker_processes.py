@@ -58,10 +58,11 @@ def worker_context(num_workers: int) -> BaseContext | None:
         return None
     if not _can_fork():
         return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver  # which not every system can import
+    from multiprocessing import forkserver, resource_tracker  # which not every system can import
 
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(NEEDED_BY_WORKERS))
+    resource_tracker.ensure_running()  # before the block: its start lets interrupts through again
     with interrupts_wait():  # for ever in the server and its workers: Ctrl-C, which all get, is for their parent
         forkserver.ensure_running()
     return context

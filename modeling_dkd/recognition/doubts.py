@@ -120,8 +120,13 @@ def doubts_about(
         )
     if all(p.is_rejected for p in found):
         highest = max(p.known or 0.0 for p in found)
-        doubts.append(
-            f"all of {clips} rejected, where the highest known is {highest:.2f} and --reject-below {reject_below:g}; "
-            "give a lower one, or ask for the classes that the clips show"
-        )
+        doubts.append(all_rejected_doubt(clips, highest, reject_below))
     return doubts
+
+
+def all_rejected_doubt(clips: str, highest: float, reject_below: float) -> str:
+    """A line where nothing gets a label: of how many clips, and the highest `known` of them."""
+    return (
+        f"all of {clips} rejected, where the highest known is {highest:.2f} and --reject-below {reject_below:g}; "
+        "give a lower one, or ask for the classes that they show"
+    )

@@ -176,7 +176,8 @@ def summary(found: "Recognition") -> str:
             mean = sum(p.confidence or 0 for p in read if p.label == name) / count
             lines.append(f"  {printable(name):<{width}}  {count:>6}  mean confidence {mean:.2f}")
     absent = sum(not count for count in counts.values())
-    lines += [f"  no clip of the other {absent}" if absent > 1 else "  no clip of the other one"] if absent else []
+    others = "a class" if absent == len(counts) else "the other one" if absent == 1 else f"the other {absent}"
+    lines += [f"  no clip of {others}"] if absent else []
     differ = f"{counted(changed, 'label')} {'differs' if changed == 1 else 'differ'} from plain zero-shot"
     lines.append(f"{differ}, {counted(rejected, 'clip')} rejected, {len(damaged)} could not be read")
     lines += [f"  {printable(p.clip)}: {printable(p.error)}" for p in damaged[:10]]

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.counting import counted
 from ..dkd_head import DKDHead, DKDHeadOutput
 from ..frame_sampling import ArrayOfFloat
 from ..video_frames import VideoReadError
 from .asked import Classes, PathLike, asked, none_readable
 from .clip_cache import ClipCache, default_cache_folder, reason
 from .clip_listing import Clip, list_clips
-from .doubts import same_text_doubts, small_domain_doubts, without_log_of_same_texts
+from .doubts import all_rejected_doubt, same_text_doubts, small_domain_doubts, without_log_of_same_texts
 from .encoder import Encoder, Model
 from .segments import Segment, join_windows
 from .switching_chain import (
@@ -176,6 +177,9 @@ def timeline(
         smoothed(of_video, own, (chain, sure), names, [names[label] for label in plainly], (window, stride))
         for of_video, own, plainly in zip(windows, posteriors, best, strict=True)
     ]
+    if all(label is None for of_video in timelines for label in of_video.window_labels):
+        highest = 0.0 if output.known is None else float(output.known.max())
+        notes.append(all_rejected_doubt(counted(len(video_embeds), "window"), highest, reject_below))
     return TimelineRun(timelines, head, encoder.name, damaged, notes)
 
 

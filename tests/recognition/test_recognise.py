@@ -188,7 +188,9 @@ def test_clips_of_none_of_the_classes_get_no_label(capsys):
     capsys.readouterr()
     assert run("clips", "--domain", "domain", "--classes", "blue,green", "--reject-below", "0.5") == 1
     assert not any(row["label"] for row in rows())
-    assert "all of 6 clips rejected" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "all of 6 clips rejected" in said.err
+    assert "  no clip of a class\n" in said.out
 
 
 @pytest.mark.parametrize(

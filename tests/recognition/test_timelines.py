@@ -142,6 +142,17 @@ def test_what_is_none_of_the_classes_is_a_gap(tmp_path):
     assert set(labels()) == set(labels(reject_below=0.0)) == {"red", "green"}
 
 
+def test_where_all_is_a_gap_it_is_said_with_what_to_do(tmp_path):
+    path = write_long_video(tmp_path / "long.mp4", [("blue", 20)])
+    options = {"adapt": False, "cache_dir": tmp_path / "cache"}
+    run = timeline([path], ["red", "green"], OWN, reject_below=0.9, **options)
+    assert [segment.label for segment in run.timelines[0].segments] == [None]
+    assert next(note for note in run.notes if "give a lower one" in note).startswith(
+        "all of 10 windows rejected, where"
+    )
+    assert not timeline([path], ["red", "blue"], OWN, reject_below=0.5, **options).notes
+
+
 def test_what_is_known_makes_gaps():
     logits = torch.tensor([[9.0, 0.0], [9.0, 0.0], [9.0, 0.0]])
     output = DKDHeadOutput(logits_per_video=logits, known=torch.tensor([0.9, 0.3, 1.0]))
