@@ -9,8 +9,6 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
@@ -63,22 +61,13 @@ def worker_context(num_workers: int) -> BaseContext | None:
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(NEEDED_BY_WORKERS))
     resource_tracker.ensure_running()  # before the block: its start lets interrupts through again
-    with interrupts_wait():  # for ever in the server and its workers: Ctrl-C, which all get, is for their parent
-        forkserver.ensure_running()
-    return context
-
-
-@contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """Ctrl-C comes once the block is done; processes that are started in it never get one."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
+    # The server and its workers inherit what is blocked: Ctrl-C, which a terminal sends to all, is for their parent.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
 
 
 def start_server(num_workers: int) -> None:

@@ -2,8 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +154,23 @@ def run_command(
     except KeyboardInterrupt:
         say("error", f"interrupted; {kept}")
         return 130
+
+
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """While libraries are imported Ctrl-C ends the process there and then; numpy does not bear to be interrupted."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _is_main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def look_at(args: argparse.Namespace) -> None:

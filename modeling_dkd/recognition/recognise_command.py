@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.counting import counted
-from ..embedding.worker_processes import interrupts_wait, start_server
+from ..embedding.worker_processes import start_server
 from .classes import require_classes
 from .clip_listing import printable
 from .command_options import (
@@ -21,6 +21,7 @@ from .command_options import (
     asked_by,
     batches_of,
     command_parser,
+    ended_at_once,
     is_main_process,
     positive,
     run_command,
@@ -146,7 +147,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
 
 def _recognised(args: argparse.Namespace) -> "Recognition":
     """What the options ask for."""
-    with interrupts_wait():  # numpy does not bear to be interrupted while it is imported
+    with ended_at_once():
         from .clip_recognition import DomainUse, recognise, recognise_embeddings
 
     use = DomainUse(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ..data.counting import counted
 from ..data.whole_files import whole_file
-from ..embedding.worker_processes import interrupts_wait
 from .clip_listing import printable
 from .command_options import (
     add_class_options,
@@ -20,6 +19,7 @@ from .command_options import (
     batches_of,
     command_parser,
     duration,
+    ended_at_once,
     positive,
     run_command,
     tell,
@@ -84,7 +84,7 @@ def _run(args: argparse.Namespace) -> int:
         file_to_write("--output", args.output, (".csv",))
     if args.sheet is not None:
         file_to_write("--sheet", args.sheet, SHEET_ENDINGS)
-    with interrupts_wait():  # numpy does not bear to be interrupted while it is imported
+    with ended_at_once():
         from .clip_search import search_index
 
     index = search_index(

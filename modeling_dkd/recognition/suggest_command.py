@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ..data.counting import counted
 from ..data.whole_files import whole_file
-from ..embedding.worker_processes import interrupts_wait
 from .classes import require_classes
 from .command_options import (
     add_class_options,
@@ -16,6 +15,7 @@ from .command_options import (
     asked_by,
     batches_of,
     command_parser,
+    ended_at_once,
     positive,
     run_command,
     tell,
@@ -72,7 +72,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.output} is there, perhaps with labels in it; name another or add --overwrite")
     if args.sheet is not None:
         file_to_write("--sheet", args.sheet, SHEET_ENDINGS)
-    with interrupts_wait():  # numpy does not bear to be interrupted while it is imported
+    with ended_at_once():
         from .label_suggestions import suggest
 
     found = suggest(args.paths, count=args.count, labelled=args.labelled, **asked_by(args), **batches_of(args))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ..data.counting import counted
 from ..data.whole_files import whole_file
-from ..embedding.worker_processes import interrupts_wait
 from .classes import require_classes
 from .clip_listing import printable
 from .command_options import (
@@ -20,6 +19,7 @@ from .command_options import (
     asked_by,
     command_parser,
     duration,
+    ended_at_once,
     run_command,
     share,
     tell,
@@ -100,7 +100,7 @@ def _run(args: argparse.Namespace) -> int:
     require_classes(args.classes, args.domain)
     formats, notes = chosen_formats(args.formats)
     folder_to_fill("--output", args.output)
-    with interrupts_wait():  # numpy does not bear to be interrupted while it is imported
+    with ended_at_once():
         from .timelines import timeline
 
     found = timeline(

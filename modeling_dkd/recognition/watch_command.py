@@ -3,7 +3,6 @@
 import argparse
 import time
 
-from ..embedding.worker_processes import interrupts_wait
 from .classes import require_classes
 from .clip_listing import printable
 from .command_options import (
@@ -14,6 +13,7 @@ from .command_options import (
     asked_by,
     batches_of,
     command_parser,
+    ended_at_once,
     run_command,
 )
 
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     require_classes(args.classes, args.domain)
-    with interrupts_wait():  # numpy does not bear to be interrupted while it is imported
+    with ended_at_once():
         from .clip_recognition import DomainUse
         from .folder_watch import Waiting, watch
 

@@ -24,7 +24,7 @@ from modeling_dkd.embedding.batch_claims import BatchClaims
 from modeling_dkd.embedding.clip_embedding import embed_clips, embed_texts
 from modeling_dkd.embedding.clip_shards import ClipShards, clip_identity
 from modeling_dkd.embedding.tensor_files import remove_unfinished, sort_metadata
-from modeling_dkd.embedding.worker_processes import NEEDED_BY_WORKERS, interrupts_wait, start_server, worker_context
+from modeling_dkd.embedding.worker_processes import NEEDED_BY_WORKERS, start_server, worker_context
 from modeling_dkd.video_frames import VideoReadError
 
 
@@ -444,19 +444,6 @@ def test_a_batch_that_another_machine_holds_is_waited_for(tmp_path, monkeypatch)
     assert len(loaders) == 1
     assert done.num_embedded == 4
     assert len(ClipShards(tmp_path / "shards").known()) == 8
-
-
-def test_ctrl_c_comes_when_what_it_would_break_is_done():
-    done = []
-
-    def work():
-        with interrupts_wait():
-            os.kill(os.getpid(), signal.SIGINT)
-            done.append(True)
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert done
 
 
 CTRL_C = """

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from modeling_dkd.cli import main
 from modeling_dkd.domain_file import DOMAIN_FILE
 from modeling_dkd.embedding.embedding_cache import read_embeddings
 from modeling_dkd.recognition import DomainUse, recognise, recognise_embeddings
+from modeling_dkd.recognition.command_options import ended_at_once
 from modeling_dkd.recognition.prediction_table import COLUMNS
 from modeling_dkd.recognition.saved_domain import load_domain
 
@@ -274,6 +276,18 @@ def test_a_word_is_said_when_labels_are_worth_little(capsys, caplog, arguments, 
     run("clips", "--classes", "red,green,blue")
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
     assert ["the domain is only 18 clips for 3 classes, too few to trust" in note for note in notes] == [True]
+
+
+def test_ctrl_c_ends_imports_at_once_and_what_was_set_before_comes_back():
+    with ended_at_once():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as behind nohup
+    try:
+        with ended_at_once():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_files_that_are_no_videos_are_told_of(capsys):

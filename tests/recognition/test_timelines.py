@@ -148,7 +148,7 @@ def test_where_all_is_a_gap_it_is_said_with_what_to_do(tmp_path):
     run = timeline([path], ["red", "green"], OWN, reject_below=0.9, **options)
     assert [segment.label for segment in run.timelines[0].segments] == [None]
     assert next(note for note in run.notes if "give a lower one" in note).startswith(
-        "all of 10 windows rejected, where"
+        "all of 9 windows rejected, where"
     )
     assert not timeline([path], ["red", "blue"], OWN, reject_below=0.5, **options).notes
 
