@@ -17,10 +17,11 @@ from datasets import (
     load_dataset,
 )
 from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 
 from .video_files import require_inside
 from .video_index import PARTS, VideoIndex, VideoRecord, require_distinct, video_features
+from .webdataset_index import archives_below, webdataset_index
 
 
 def hub_dataset(
@@ -87,14 +88,20 @@ def hub_dataset(
 def hub_index(name: str, store: str | Path, revision: str | None = None) -> VideoIndex:
     """Index of a Hub data set: its splits train and test, or all of its clips when it has no such pair.
 
+    Of a data set in tar archives (WebDataset's form) these are fetched and then read where they lie.
+
     Args:
         name: As in `hub_dataset`.
         store: Folder for clips that come as bytes inside other files; each is written once, named by its contents.
         revision: Branch, tag or commit of the repository.
 
     Raises:
-        ValueError: As in `hub_dataset`; or a row names a file outside of the data set and of the caches.
+        ValueError: As in `hub_dataset` and `webdataset_index`; or a row names a file outside of the data set and of
+            the caches.
     """
+    folder = _folder_of_archives(name, revision)
+    if folder is not None:
+        return webdataset_index(folder, Path(name).name)
     try:
         available = get_dataset_split_names(name, revision=revision)
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
@@ -117,6 +124,17 @@ def hub_index(name: str, store: str | Path, revision: str | None = None) -> Vide
     require_distinct(class_names, name)
     records.sort(key=lambda record: record.name)
     return VideoIndex(Path(name).name, "1" if divided else "all", tuple(class_names), tuple(records), root=str(name))
+
+
+def _folder_of_archives(name: str, revision: str | None) -> Path | None:
+    """Folder with the tar archives of a data set, fetched if need be; None where it has none, or cannot be found."""
+    folder = Path(name)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns="*.tar"))
+        except (OSError, ValueError):  # whoever reads the data set next says why
+            return None
+    return folder if archives_below(folder) else None
 
 
 def _label_column(name: str, columns: Features | dict[str, Any]) -> str:

@@ -8,12 +8,12 @@ are compared without case.
 """
 
 import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from .class_names import name_key
+from .tar_members import tar_members
 from .video_files import VideoRecord, endings, files_below, is_video, require_inside
 from .video_index import PARTS, VideoIndex, sorted_by_name
 
@@ -124,24 +124,10 @@ def _files_and_members(root: Path) -> Iterator[_Found]:
     for path in files_below(root):
         if path.suffix.lower() == ".tar":
             require_inside([root], [str(path)], str(root))
-            yield from _members(path)
+            for member in tar_members(path):
+                yield _Found(path / member.name, path, member.offset, member.size)
         else:
             yield _Found(path, path)
-
-
-def _members(archive: Path) -> Iterator[_Found]:
-    """Plain files in a tar archive: their bytes are read where they are, and nothing is written under their names."""
-    length = archive.stat().st_size
-    try:
-        with tarfile.open(archive, "r:") as members:
-            for member in members:
-                if not member.isreg() or member.issparse() or not member.size:
-                    continue
-                if member.offset_data + member.size > length:
-                    raise tarfile.ReadError(f"it ends within {member.name[:100]}")
-                yield _Found(archive / member.name.lstrip("/"), archive, member.offset_data, member.size)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"cannot read the archive {archive}: {error}; fetch it again, or take it away") from error
 
 
 def _compressed(named: dict[str, list[_Found]]) -> str:

@@ -1,7 +1,3 @@
-import io
-import json
-import tarfile
-
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value, Video
 
@@ -45,28 +41,6 @@ def test_an_index_takes_train_and_test(data_dir, tmp_path):
         ("train", 1),
     ]
     assert len({record.name for record in index.records}) == 4
-
-
-def test_archives_of_webdataset_are_a_data_set(tmp_path):
-    for part in ("train", "test"):
-        path = tmp_path / "shards" / f"{part}-000.tar"
-        path.parent.mkdir(exist_ok=True)
-        with tarfile.open(path, "w") as archive:
-            for i, name in enumerate(("run", "jump")):
-                clip = f"clip {i} of {part}".encode()
-                for ending, content in (("mp4", clip), ("json", json.dumps({"label": name}).encode())):
-                    member = tarfile.TarInfo(f"{i:04d}.{ending}")
-                    member.size = len(content)
-                    archive.addfile(member, io.BytesIO(content))
-    index = hub_index(str(tmp_path / "shards"), tmp_path / "store")
-    assert (index.split, index.class_names) == ("1", ("jump", "run"))
-    found = [(record.split, record.label, open_bytes(record.path)) for record in index.records]
-    assert found == [
-        ("test", 1, b"clip 0 of test"),
-        ("test", 0, b"clip 1 of test"),
-        ("train", 1, b"clip 0 of train"),
-        ("train", 0, b"clip 1 of train"),
-    ]
 
 
 def test_clips_inside_a_table_are_written_once(tmp_path):
