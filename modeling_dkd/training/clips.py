@@ -84,6 +84,17 @@ def domain_clips(index: VideoIndex, config: TrainingConfig) -> VideoIndex:
     return replace(training, records=tuple(training.records[i] for i in sorted(drawn.tolist())), missing=())
 
 
+def require_classes_without_flip(options: AugmentationOptions, class_names: Sequence[str]) -> None:
+    """Refuse classes that are not to be mirrored and are not there.
+
+    Raises:
+        ValueError: The message names the first of them.
+    """
+    unknown = sorted(set(options.classes_without_flip) - set(class_names))
+    if unknown:
+        raise ValueError(f"augmentation.classes_without_flip names {unknown[0]!r}, which is no class of this set")
+
+
 class TrainingClips(Dataset):
     """(epoch, position) -> frames (T, 3, H, W) float32 or the reason why there are none, and the clip's record."""
 
@@ -96,9 +107,7 @@ class TrainingClips(Dataset):
         options: AugmentationOptions,
         seed: int,
     ) -> None:
-        unknown = sorted(set(options.classes_without_flip) - set(class_names))
-        if unknown:
-            raise ValueError(f"augmentation.classes_without_flip names {unknown[0]!r}, which is no class of this set")
+        require_classes_without_flip(options, class_names)
         self.records = records
         self.images = processor.image_processor
         self.num_frames = num_frames

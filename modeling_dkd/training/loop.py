@@ -45,7 +45,14 @@ from .parameters import (
     merged_state,
     optimizer_groups,
 )
-from .processes import Stopped, StopRequest, only_run_in, start_processes, take_sharding_request
+from .processes import (
+    Stopped,
+    StopRequest,
+    only_run_in,
+    require_free_output,
+    start_processes,
+    take_sharding_request,
+)
 from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, gather_clips, refuse_damaged
 from .repository import describe_repository, save_best, save_repository
 from .sharding import gathered, shard
@@ -128,13 +135,7 @@ def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> 
 def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, sharded: bool = False) -> Run:
     """Everything that the first step needs; `sharded` shares out the trained weights between the processes."""
     output = Path(config.run.output_dir)
-    unfinished = (output / "checkpoints").is_dir()
-    if unfinished and not resume:
-        raise ValueError(
-            f"{output} holds an unfinished run; go on with it with --resume, or give another run.output_dir"
-        )
-    if not unfinished and (output / "results.json").exists():
-        raise ValueError(f"{output} holds a finished run; give another run.output_dir")
+    require_free_output(output, resume)
     # Clips: which there are, and how they are read.
     index = open_index(config.data)
     for note in index.notes:
