@@ -19,6 +19,7 @@ from datasets import (
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import constants, snapshot_download
 
+from .clip_table import ClipRows
 from .video_files import require_inside
 from .video_index import PARTS, VideoIndex, VideoRecord, require_distinct, video_features
 from .webdataset_index import archives_below, webdataset_index
@@ -108,7 +109,7 @@ def hub_index(name: str, store: str | Path, revision: str | None = None) -> Vide
         raise ValueError(f"cannot load the data set {name}: {error}") from error
     divided = set(PARTS) <= set(available)
     places = [name] if os.path.isdir(name) else [constants.HF_HUB_CACHE, config.HF_CACHE_HOME]
-    records: list[VideoRecord] = []
+    records = ClipRows()
     class_names: list[str] = []
     for split in PARTS if divided else available:
         dataset = hub_dataset(name, split, revision=revision)
@@ -122,8 +123,8 @@ def hub_index(name: str, store: str | Path, revision: str | None = None) -> Vide
             part = split if divided else ""
             records.append(VideoRecord(path, f"{split}/{row['name']}", label, row["group"], part))
     require_distinct(class_names, name)
-    records.sort(key=lambda record: record.name)
-    return VideoIndex(Path(name).name, "1" if divided else "all", tuple(class_names), tuple(records), root=str(name))
+    table = records.table().sorted_by_name()
+    return VideoIndex(Path(name).name, "1" if divided else "all", tuple(class_names), table, root=str(name))
 
 
 def _folder_of_archives(name: str, revision: str | None) -> Path | None:

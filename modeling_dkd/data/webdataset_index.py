@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from .clip_table import ClipRows
 from .tar_members import TarMember, tar_members
 from .video_files import VideoRecord, files_below, is_video, require_inside
-from .video_index import PART_FOLDERS, PARTS, VideoIndex, require_distinct, sorted_by_name
+from .video_index import PART_FOLDERS, PARTS, VideoIndex, require_distinct
 
 
 MOST_BYTES_OF_A_LABEL = 2**20
@@ -60,21 +61,20 @@ def webdataset_index(root: str | Path, dataset: str = "") -> VideoIndex:
     label = {name: i for i, name in enumerate(class_names)}
     part_of = {archive: _part(archive, root) for archive in archives}
     val = "unused" if "test" in part_of.values() else "test"
-    records = []
+    rows = ClipRows()
     for archive, member, class_name in clips:
         part = val if part_of[archive] == "val" else part_of[archive]
         name = f"{archive.relative_to(root).with_suffix('').as_posix()}/{member.name}"
         number = -1 if class_name is None else label[class_name]
-        records.append(VideoRecord(str(archive.absolute()), name, number, "", part, 0.0, 0.0, *member[1:]))
+        rows.append(VideoRecord(str(archive.absolute()), name, number, "", part, 0.0, 0.0, *member[1:]))
+    records = rows.table().sorted_by_name()
     unlabelled = [record.name for record in records if record.label < 0 and record.split != "unused"]
     if unlabelled:
         raise ValueError(
             f"{root}: {len(unlabelled)} of {len(records)} clips have no label, the first is {unlabelled[0]}"
         )
-    split = "1" if {record.split for record in records} >= set(PARTS) else "all"
-    return VideoIndex(
-        dataset or root.resolve().name, split, tuple(class_names), sorted_by_name(records), root=str(root)
-    )
+    split = "1" if records.splits >= set(PARTS) else "all"
+    return VideoIndex(dataset or root.resolve().name, split, tuple(class_names), records, root=str(root))
 
 
 def _clips(archive: Path) -> Iterator[_Clip]:

@@ -81,7 +81,7 @@ def domain_clips(index: VideoIndex, config: TrainingConfig) -> VideoIndex:
     if not 0 < wanted < len(training.records):
         return training
     drawn = torch.randperm(len(training.records), generator=seeded_generator(config.run.seed, wanted))[:wanted]
-    return replace(training, records=tuple(training.records[i] for i in sorted(drawn.tolist())), missing=())
+    return replace(training, records=training.records[drawn.sort().values.numpy()], missing=training.missing[:0])
 
 
 def require_classes_without_flip(options: AugmentationOptions, class_names: Sequence[str]) -> None:

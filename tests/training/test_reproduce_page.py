@@ -115,7 +115,10 @@ def test_every_command_can_be_checked_without_network_and_data(tmp_path, monkeyp
             "evaluate --model a/b --dataset folder --data_dir x --logit_scale 9",
             "--logit_scale belongs to --embeddings",
         ),
-        ("evaluate --model a/b --dataset folder --data_dir done", "no videos in done"),
+        (
+            "evaluate --model a/b --dataset folder --data_dir done",
+            "no videos with a known video ending (there are .json (1)) in done",
+        ),
         ("evaluate", "nothing to evaluate: give --embeddings FILE"),
         ("interpolate a b/c/d --share 0.5 --output new", "no model folder b/c/d; give one, or a repository"),
     ],
