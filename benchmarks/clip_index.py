@@ -11,7 +11,6 @@ after the imports is told.
 import argparse
 import io
 import json
-import pickle
 import platform
 import random
 import resource
@@ -23,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def measure_layout(root: Path, layout: str) -> list[dict[str, Any]]:
     index = step("reading the index", lambda: named_index(dataset, root / place))
     step("half of the classes", lambda: index.restrict_classes(index.class_names[::2]))
     training = index.part("train").records
-    handed = step("handing the clips to a worker", lambda: pickle.loads(pickle.dumps(training)))
+    handed = step("handing the clips to a worker", lambda: ForkingPickler.loads(ForkingPickler.dumps(training)))
     assert len(handed) == len(training)
     step("the order of an epoch", lambda: epoch_batches(len(training), 32, 0, 0))
 

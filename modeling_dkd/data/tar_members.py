@@ -30,7 +30,7 @@ def tar_members(archive: Path) -> Iterator[TarMember]:
         length = archive.stat().st_size
         with tarfile.open(archive, "r:") as members:
             for member in members:
-                members.members = []  # tarfile would keep every one of them
+                members.members = []  # type: ignore[attr-defined] # tarfile would keep every one of them
                 if not member.isreg() or member.issparse() or not member.size:
                     continue
                 if member.offset_data + member.size > length:

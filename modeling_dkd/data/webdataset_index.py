@@ -79,7 +79,9 @@ def webdataset_index(root: str | Path, dataset: str = "") -> VideoIndex:
 
 def _clips(archive: Path) -> Iterator[_Clip]:
     """The clips of an archive in its order; the files of a sample stand beside each other."""
-    key, videos, label = "", [], None
+    key = ""
+    videos: list[TarMember] = []
+    label: str | None = None
     for member in tar_members(archive):
         folder, _, file = member.name.rpartition("/")
         if file.startswith("."):

@@ -49,5 +49,7 @@ def _data(config: TrainingConfig) -> str:
         return f"{data.dataset} in {data.data_dir}: {counts[0]} training and {counts[1]} test clips"
     lists = f", lists in {planned_place(data.annotations)}" if data.annotations else ""
     if data.dataset == "hub":
-        return f"{data.dataset}: {data.data_dir}"
+        return (
+            f"{data.data_dir}, {f'{data.clips_per_epoch} clips streamed an epoch' if data.clips_per_epoch else 'kept'}"
+        )
     return f"{data.dataset} in {planned_place(data.data_dir)}{lists}"
