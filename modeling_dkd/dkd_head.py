@@ -39,25 +39,12 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedConfig
 from transformers.utils import ModelOutput
 
-from .class_mixture import (
-    AllReduce,
-    ClassMixture,
-    DomainStatistics,
-    OlderSamples,
-    TextPrior,
-    Videos,
-    debias_texts,
-    fit_class_mixture,
-    gather_statistics,
-    maximise,
-    spread_samples,
-    sum_logits,
-    sum_second_moments,
-)
+from .class_mixture import ClassMixture, fit_class_mixture, gather_statistics, maximise
 from .configuration_dkd import DKDCLIPConfig
 from .domain_card import write_domain_card
 from .domain_file import FORMAT_VERSION, StoredDomain, check_tensors, no_domain, read_domain, write_domain
 from .domain_hub import HubOptions, domain_path, send_domain
+from .domain_statistics import AllReduce, DomainStatistics, OlderSamples, Videos, spread_samples, sum_second_moments
 from .embedding_inputs import (
     SAME_CLASS_COSINE,
     PooledShards,
@@ -75,6 +62,7 @@ from .precision import full_precision, has_values, where_float64_is
 from .recent_samples import RECENT_SAMPLES, RecentSamples
 from .svgd import Kernel, svgd
 from .text_frame import TextFrame, common_norm, filled, place_fitted_texts, place_new_texts, without_axis
+from .text_prior import TextPrior, debias_texts, sum_logits
 from .text_trust import Debias, TrustChoice, TrustedFit, fit_best_trust
 from .withheld_classes import without_small_classes
 

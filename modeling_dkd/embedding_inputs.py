@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers.utils import logging
 
-from .class_mixture import Videos
+from .domain_statistics import Videos
 from .precision import has_values
 
 

@@ -32,7 +32,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .class_mixture import ROUNDING_VARIANCE, AllReduce
+from .class_covariance import ROUNDING_VARIANCE
+from .domain_statistics import AllReduce
 from .mixture_options import MixtureOptions
 
 

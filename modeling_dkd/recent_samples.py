@@ -11,15 +11,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from .class_mixture import (
-    ClassMixture,
-    DomainStatistics,
-    OlderSamples,
-    TextPrior,
-    gather_statistics,
-    sum_second_moments,
-)
+from .class_mixture import ClassMixture, gather_statistics
+from .domain_statistics import DomainStatistics, OlderSamples, sum_second_moments
 from .mixture_options import MixtureOptions
+from .text_prior import TextPrior
 
 
 # The last samples of a stream that are kept, and by which share a domain grows until they are all looked at again; in

@@ -27,13 +27,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .class_mixture import (
-    AllReduce,
-    ClassMixture,
-    TextPrior,
-    text_scale,
-)
+from .class_mixture import ClassMixture
+from .domain_statistics import AllReduce
 from .mixture_options import MixtureOptions
+from .text_prior import TextPrior, text_scale
 
 
 # Squared length that counts as none.

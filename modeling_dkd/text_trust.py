@@ -25,21 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .class_mixture import (
-    AllReduce,
-    ClassMixture,
-    DomainStatistics,
-    TextPrior,
-    Videos,
-    debias_texts,
-    fit_class_mixture,
-    gather_statistics,
-    maximise,
-    spread_samples,
-    sum_logits,
-    text_only_mixture,
-)
+from .class_mixture import ClassMixture, fit_class_mixture, gather_statistics, maximise, text_only_mixture
+from .domain_statistics import AllReduce, DomainStatistics, Videos, spread_samples
 from .mixture_options import MixtureOptions
+from .text_prior import TextPrior, debias_texts, sum_logits
 
 
 # From texts (K, D), `sum_logits` of the domain and the options to the debiased texts.

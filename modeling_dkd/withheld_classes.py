@@ -18,15 +18,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .class_mixture import (
-    ClassMixture,
-    DomainStatistics,
-    TextPrior,
-    gather_statistics,
-    maximise,
-    spread_samples,
-    sum_second_moments,
-)
+from .class_mixture import ClassMixture, gather_statistics, maximise
+from .domain_statistics import DomainStatistics, spread_samples, sum_second_moments
+from .text_prior import TextPrior
 from .text_trust import TrustedFit
 
 

@@ -7,21 +7,20 @@ import torch
 from scipy.optimize import brentq
 from torch.nn.functional import normalize
 
-from modeling_dkd import class_mixture
+from modeling_dkd import class_mixture, domain_statistics
+from modeling_dkd.class_covariance import ROUNDING_VARIANCE
 from modeling_dkd.class_mixture import (
     LAST_ROUNDS,
-    DomainStatistics,
     _anchor_weights,
     _first_look,
-    debias_texts,
     fit_class_mixture,
     gather_statistics,
     maximise,
-    sum_logits,
-    sum_second_moments,
     text_only_mixture,
 )
+from modeling_dkd.domain_statistics import DomainStatistics, sum_second_moments
 from modeling_dkd.mixture_options import MixtureOptions
+from modeling_dkd.text_prior import debias_texts, sum_logits
 from tests.toy_domain import toy_domain
 
 
@@ -130,7 +129,7 @@ def naive_maximise(mixture, prior, videos, labels, assigned, expected):
     trust = num_seen / (num_seen + dim)
     trust = trust * (labelled + (1 - labelled) * OPTIONS.unlabelled_covariance_share)
     covariance = trust * covariance + (1 - trust) * held
-    covariance += class_mixture.ROUNDING_VARIANCE * torch.eye(dim)
+    covariance += ROUNDING_VARIANCE * torch.eye(dim)
     prior_counts, log_frequency = expected.sum(0), mixture.log_frequency.double()
     unlabelled_temperature = OPTIONS.temperature + dimension * (len(counts) + OPTIONS.shared_classes) / num_samples
     labelled_temperature = max(1, (OPTIONS.labelled_samples * len(counts) / num_seen) ** 2)
@@ -260,7 +259,7 @@ def test_statistics_of_shards_add_up(labelled_domain, monkeypatch):
     ]
     logit_sums = sum_logits(videos, texts, SCALE, OPTIONS)
     summed = sum_logits(videos[:25], texts, SCALE, OPTIONS) + sum_logits(videos[25:], texts, SCALE, OPTIONS)
-    monkeypatch.setattr(class_mixture, "CHUNK_SIZE", 7)
+    monkeypatch.setattr(domain_statistics, "CHUNK_SIZE", 7)
     chunked = gather_statistics(mixture, prior, videos, labels, SCALE, OPTIONS)
     assert isinstance(parts[0] + parts[1], DomainStatistics)
     for name, value in vars(whole).items():
@@ -430,24 +429,6 @@ def test_with_labels_the_temperature_falls_with_the_square_of_the_samples(per_cl
     assert float(mixture.temperature) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("num_samples", [100, 2000])
-def test_the_effective_dimension_is_corrected_for_the_number_of_samples(num_samples):
-    """Ten axes with variance 1 and 100 with 0.01: 11^2 / 10.01, but for the prior; the samples' own ratio is less."""
-    videos = torch.randn(num_samples, 110, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    videos[:, 10:] *= 0.1
-    statistics = DomainStatistics(torch.tensor(float(num_samples)).double(), torch.zeros(()), *torch.zeros(3, 1))
-    dimension = class_mixture._effective_dimension(statistics, videos.T @ videos / num_samples, OPTIONS)
-    expected = (num_samples * 11**2 / 10.01 + 110) / (num_samples + 1)
-    assert float(dimension) == pytest.approx(expected, rel=0.04)
-
-
-@pytest.mark.parametrize("samples", [torch.zeros(4, 5), torch.eye(5)[:1], torch.eye(5)])
-def test_the_effective_dimension_is_at_most_that_of_the_space(samples):
-    """No spread, one sample and orthogonal ones: nothing says that some axes vary more than others."""
-    statistics = DomainStatistics(torch.tensor(float(len(samples))).double(), torch.zeros(()), *torch.zeros(3, 1))
-    assert float(class_mixture._effective_dimension(statistics, samples.T @ samples / len(samples), OPTIONS)) == 5
-
-
 @pytest.mark.parametrize("num_videos", [1, 2, 4])
 def test_fewer_samples_than_classes(num_videos):
     videos, texts, _ = toy_domain(num_videos)
@@ -466,7 +447,7 @@ def test_one_class():
     own, (num_videos, dim) = videos.var(0, correction=0), videos.shape
     held = 1 - OPTIONS.unlabelled_covariance_share * num_videos / (num_videos + dim)
     equal = 1 - (1 - OPTIONS.equal_variance_share) * num_videos / (num_videos + 1)
-    expected = own + held * equal * (own.mean() - own) + class_mixture.ROUNDING_VARIANCE
+    expected = own + held * equal * (own.mean() - own) + ROUNDING_VARIANCE
     torch.testing.assert_close(mixture.variances, expected, rtol=1e-4, atol=1e-6)
     assert float(prior.scale) == 1
     assert float(mixture.log_frequency) == pytest.approx(0, abs=1e-5)
@@ -545,13 +526,13 @@ def test_the_first_rounds_of_a_large_domain_look_at_a_sample(monkeypatch):
     videos, texts, labels = toy_domain(3000)
     prior, whole, *_ = fit(videos, texts)
     looked_at = []
-    chunk_statistics = class_mixture._chunk_statistics
+    chunk_statistics = class_mixture.chunk_statistics
 
     def counting(by_text, by_both, chunk, *rest):
         looked_at.append(len(chunk))
         return chunk_statistics(by_text, by_both, chunk, *rest)
 
-    monkeypatch.setattr(class_mixture, "_chunk_statistics", counting)
+    monkeypatch.setattr(class_mixture, "chunk_statistics", counting)
     monkeypatch.setattr(class_mixture, "FIRST_LOOK", 500)
     _, sampled, statistics, moments = fit(videos, texts)
     assert looked_at == (OPTIONS.num_rounds - LAST_ROUNDS) * [500] + LAST_ROUNDS * [3000]

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from modeling_dkd import DKDCLIPConfig, embedding_inputs
-from modeling_dkd.class_mixture import TextPrior, debias_texts, sum_logits
 from modeling_dkd.dkd_head import BUFFER_AXES, DKDHead, DKDHeadOutput
 from modeling_dkd.mixture_options import MixtureOptions
 from modeling_dkd.svgd import kernel_and_slope
 from modeling_dkd.text_frame import filled, without_axis
+from modeling_dkd.text_prior import TextPrior, debias_texts, sum_logits
 from tests.fitted_heads import (
     BIAS,
     DIM,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modeling_dkd import DKDCLIPConfig, DKDHead, class_mixture, dkd_head, embedding_inputs
+from modeling_dkd import DKDCLIPConfig, DKDHead, dkd_head, domain_statistics, embedding_inputs
 from modeling_dkd.mixture_options import MixtureOptions
 from tests.toy_domain import toy_domain
 
@@ -45,7 +45,7 @@ def test_shards_give_the_domain_of_the_whole(labels, monkeypatch):
     shards = Passes(VIDEOS.split([70, 1, 40, 39]))
     # In pieces that end neither with a shard nor with each other.
     monkeypatch.setattr(embedding_inputs, "NUMBERS_AT_ONCE", 16 * 24)
-    monkeypatch.setattr(class_mixture, "CHUNK_SIZE", 7)
+    monkeypatch.setattr(domain_statistics, "CHUNK_SIZE", 7)
     assert_same_domain(fit(shards, labels=labels), whole, rtol=1e-5, atol=1e-5)
     # Once a round, and once to count, for the texts' bias, second moments, trust and confidence each.
     assert shards.count == MixtureOptions().num_rounds + 5

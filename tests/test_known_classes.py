@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modeling_dkd import DKDCLIPConfig, DKDHead
-from modeling_dkd.class_mixture import ROUNDING_VARIANCE
+from modeling_dkd.class_covariance import ROUNDING_VARIANCE
 from modeling_dkd.known_classes import KnownModel, fit_known, known_directions
 from modeling_dkd.mixture_options import MixtureOptions
 from tests.toy_domain import toy_domain

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from modeling_dkd import text_frame
-from modeling_dkd.class_mixture import debias_texts, fit_class_mixture, sum_logits
+from modeling_dkd.class_mixture import fit_class_mixture
 from modeling_dkd.mixture_options import MixtureOptions
 from modeling_dkd.text_frame import (
     TextFrame,
@@ -15,6 +15,7 @@ from modeling_dkd.text_frame import (
     place_new_texts,
     without_axis,
 )
+from modeling_dkd.text_prior import debias_texts, sum_logits
 from tests.toy_domain import toy_domain
 
 
