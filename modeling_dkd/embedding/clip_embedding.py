@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -142,20 +142,7 @@ def embed_clips(
     known = shards.known()
     identities = clip_identities(wanted)
     num_known = sum(identity in known for identity in identities.values())
-    # The records themselves are made batch by batch, by those who decode them.
-    planned: list[array[int]] = []
-    shard_ids: list[list[str]] = []
-    last = -1
-    for position, record in enumerate(records):
-        identity = identities.get(record.name)
-        if identity is None or identity in known:
-            continue
-        if position // batch_size != last:
-            planned.append(array("q"))
-            shard_ids.append([])
-            last = position // batch_size
-        planned[-1].append(position)
-        shard_ids[-1].append(identity)
+    planned, shard_ids = _plan(records, identities, known, batch_size)
     claims = BatchClaims(shards.folder)
     if accelerator.is_main_process:
         remove_unfinished(shards.folder)
@@ -183,7 +170,7 @@ def embed_clips(
                 num_embedded += len(read)
             progress.refresh(len(batch.damaged), is_lost=not batch.positions)
         accelerator.wait_for_everyone()
-        progress.refresh(0, is_lost=False)
+        progress.refresh(0, is_lost=False, is_last=True)
     every = gather_object([(num_embedded, damaged)])
     damaged = {name: reason for _, part in every for name, reason in part.items()}
     # What another machine could not read it alone can tell: looked at again here.
@@ -205,6 +192,29 @@ def embed_clips(
         {name: remark for name, remark in remarks.items() if remark},
         identities,
     )
+
+
+def _plan(
+    records: Iterable[VideoRecord], identities: Mapping[str, str], known: Container[str], batch_size: int
+) -> tuple[list["array[int]"], list[list[str]]]:
+    """Positions and identities of the clips of each batch that holds any which are wanted and not known.
+
+    The records themselves are made batch by batch, by those who decode them.
+    """
+    positions: list[array[int]] = []
+    shard_ids: list[list[str]] = []
+    last = -1
+    for position, record in enumerate(records):
+        identity = identities.get(record.name)
+        if identity is None or identity in known:
+            continue
+        if position // batch_size != last:
+            positions.append(array("q"))
+            shard_ids.append([])
+            last = position // batch_size
+        positions[-1].append(position)
+        shard_ids[-1].append(identity)
+    return positions, shard_ids
 
 
 def _unclaimed(
@@ -294,6 +304,7 @@ class _Progress:
         total = sum(clips_of.values())
         self.bar = tqdm(total=total, unit="clip", desc="embedding clips", disable=not shown or not total)
         self.failed = self.lost = 0
+        self.shown_at = -math.inf
 
     def __enter__(self) -> "_Progress":
         return self
@@ -301,13 +312,15 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def refresh(self, newly_failed: int, is_lost: bool) -> None:
+    def refresh(self, newly_failed: int, is_lost: bool, is_last: bool = False) -> None:
         """Count the shards; a batch counts with its damaged clips, or is lost, without a shard, if all of it is."""
-        if not self.shown:
-            return
-        done = sum(self.clips_of.get(name, 0) for name in self.shards.written())
         self.failed += newly_failed
         self.lost += newly_failed if is_lost else 0
+        # Not after each batch: looking through a folder of many shards takes time.
+        if not self.shown or (time.monotonic() - self.shown_at < 1 and not is_last):
+            return
+        self.shown_at = time.monotonic()
+        done = sum(self.clips_of.get(name, 0) for name in self.shards.written())
         self.bar.set_postfix(damaged=self.failed, refresh=False) if self.failed else None
         self.bar.update(done + self.lost - self.bar.n)
 

@@ -123,6 +123,7 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     from ..embedding.worker_processes import start_server
 
     start_server(args.num_workers)
+    from ..data.clip_table import ClipTable
     from ..embedding.clip_embedding import embed_clips
     from ..embedding.clip_shards import ClipShards
     from ..embedding.encoder_sources import load_source
@@ -136,7 +137,7 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     shards = ClipShards(folder / "shards")
     run = embed_clips(
         index.records,
-        [record for _, part in parts for record in part.records],
+        ClipTable.of(record for _, part in parts for record in part.records),
         encoder.reader,
         encoder.embed_clips,
         shards,
