@@ -18,6 +18,7 @@ import shutil
 import string
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ class VideoClassifier(nn.Module):
 class Frames(Dataset):
     """Position -> pixel values at the segment centres and the label; they are always the same, so decoded once."""
 
-    def __init__(self, title: str, records: tuple[VideoRecord, ...], reader: ClipReader) -> None:
+    def __init__(self, title: str, records: Sequence[VideoRecord], reader: ClipReader) -> None:
         self.records = records
         self.reader = reader
         self.decoded = [reader(record.path)[0] for record in tqdm(records, desc=title, unit="clip", leave=False)]

@@ -145,8 +145,8 @@ def replaced_generated_clips(domain_name: str, num_clips: int, seed: int = 1) ->
 def few_of_each_group(index: VideoIndex, count: int) -> VideoIndex:
     """The first `count` clips of each group: more of the same actors in the same scene tell little more."""
     groups = [record.group for record in index.records]
-    kept = [record for i, record in enumerate(index.records) if groups[:i].count(record.group) < count]
-    return replace(index, records=tuple(kept))
+    kept = [i for i, group in enumerate(groups) if groups[:i].count(group) < count]
+    return replace(index, records=index.records[np.array(kept)])
 
 
 def embed_real(index: VideoIndex, encoder: Encoder, templates: Sequence[str]) -> Pair:

@@ -1,5 +1,6 @@
 """Small data sets in the shape in which the owners of the large ones publish theirs: lists, folders and archives."""
 
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -52,6 +53,33 @@ def as_archives(root: Path, compressed: bool = False) -> Path:
                 tar.add(file, arcname=f"./{file.name}")
                 file.unlink()
     return root
+
+
+def webdataset(root: Path, archives=("train-0", "train-1", "train-2", "test-0"), clips_each: int = 4) -> Path:
+    """<part>-<number>.tar, each with samples of two files: <key>.mp4 and <key>.json with the label."""
+    number = 0
+    for archive in archives:
+        members = {}
+        for _ in range(clips_each):
+            name = list(COLOURS)[number % len(COLOURS)]
+            clip = write_video(root / "clip.mp4", [COLOURS[name]] * 6, number)
+            members[f"{number:05d}.mp4"] = clip.read_bytes()
+            members[f"{number:05d}.json"] = json.dumps({"label": name, "seconds": 0.6}).encode()
+            clip.unlink()
+            number += 1
+        tar_of(root / f"{archive}.tar", members)
+    return root
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    """A tar archive with these files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
 
 
 def ssv2(root: Path) -> Path:

@@ -8,14 +8,16 @@ are compared without case.
 """
 
 import os
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..file_suffixes import VIDEO_SUFFIXES
 from .class_names import name_key
-from .video_files import VideoRecord, endings, files_below, is_video, require_inside
-from .video_index import PARTS, VideoIndex, sorted_by_name
+from .clip_table import ClipRows
+from .tar_members import tar_members
+from .video_files import VideoRecord, endings, files_below, require_inside
+from .video_index import PARTS, VideoIndex
 
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -44,19 +46,29 @@ class ListedClip(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A file, or the bytes of a member of an archive; `place` is the path to show, a member's behind its archive's."""
+    """A file, or the bytes of a member of an archive; texts, for there may be a million and a Path takes much more."""
 
-    place: Path
-    path: Path
+    path: str
+    member: str = ""
     offset: int = 0
     size: int = 0
+
+    @property
+    def place(self) -> Path:
+        """The path to show, a member's behind its archive's."""
+        return Path(self.path, self.member)
+
+    @property
+    def stem_and_ending(self) -> tuple[str, str]:
+        """The file's name in small letters, divided before its ending."""
+        return os.path.splitext(os.path.basename(self.member or self.path).lower())
 
 
 def listed_index(
     dataset: str,
     root: Path,
     class_names: Sequence[str],
-    clips: Sequence[ListedClip],
+    clips: Iterable[ListedClip],
     split: str | None = None,
     notes: Sequence[str] = (),
 ) -> VideoIndex:
@@ -76,16 +88,17 @@ def listed_index(
     """
     if not root.is_dir():
         raise ValueError(f"no such folder: {root}")
-    named: dict[str, list[_Found]] = {}
+    named: dict[str, tuple[_Found, ...]] = {}
     for found in _files_and_members(root):
-        named.setdefault(found.place.stem.lower(), []).append(found)
+        stem = found.stem_and_ending[0]
+        named[stem] = (*named.get(stem, ()), found)
     label = {name: i for i, name in enumerate(class_names)}
-    records: list[VideoRecord] = []
-    missing: list[VideoRecord] = []
+    there, absent = ClipRows(), ClipRows()
     no_videos: list[Path] = []
+    example = ""
     for clip in clips:
-        files = next((named[stem.lower()] for stem in clip.stems if stem.lower() in named), [])
-        chosen = _nearest(clip.name, [file for file in files if is_video(file.place)])
+        files = next((named[stem.lower()] for stem in clip.stems if stem.lower() in named), ())
+        chosen = _nearest(clip.name, [file for file in files if file.stem_and_ending[1] in VIDEO_SUFFIXES])
         record = VideoRecord(
             os.path.abspath(chosen.path if chosen else root / clip.name),
             clip.name,
@@ -96,23 +109,25 @@ def listed_index(
             clip.end,
             *(chosen[2:] if chosen else ()),
         )
-        (records if chosen else missing).append(record)
+        (there if chosen else absent).append(record)
         no_videos += [] if chosen else [file.place for file in files]
+        example = example or f", such as {clip.name}"
+    records, missing = there.table(), absent.table()
     hint = f"; of their names, {len(no_videos)} files are there that are no videos: {endings(no_videos)}"
     hint = (hint if no_videos else "") + (_compressed(named) if missing else "")
     if not records:
-        there = [file.place for files in named.values() for file in files]
-        held = hint or (f"; it holds files with the endings {endings(there)}" if there else "; it holds no file")
-        example = f", such as {clips[0].name}" if clips else ""
-        raise ValueError(f"{root} holds none of the {len(clips)} {dataset} clips{example}{held}")
-    require_inside([root], dict.fromkeys(record.path for record in records), str(root))
-    divided = {clip.split for clip in clips} >= set(PARTS)
+        held = hint or (
+            f"; it holds files with the endings {endings(_places(named))}" if named else "; it holds no file"
+        )
+        raise ValueError(f"{root} holds none of the {len(missing)} {dataset} clips{example}{held}")
+    require_inside([root], records.distinct_paths, str(root))
+    divided = records.splits | missing.splits >= set(PARTS)
     return VideoIndex(
         dataset,
         split or ("1" if divided else "all"),
         tuple(class_names),
-        sorted_by_name(records),
-        tuple(missing),
+        records.sorted_by_name(),
+        missing,
         root=str(root),
         notes=tuple(notes),
         hint=hint,
@@ -123,31 +138,22 @@ def _files_and_members(root: Path) -> Iterator[_Found]:
     """Files below a folder, and the files in archives among them."""
     for path in files_below(root):
         if path.suffix.lower() == ".tar":
-            require_inside([root], [str(path)], str(root))
-            yield from _members(path)
+            archive = str(path)
+            require_inside([root], [archive], str(root))
+            for member in tar_members(path):
+                yield _Found(archive, *member)
         else:
-            yield _Found(path, path)
+            yield _Found(str(path))
 
 
-def _members(archive: Path) -> Iterator[_Found]:
-    """Plain files in a tar archive: their bytes are read where they are, and nothing is written under their names."""
-    length = archive.stat().st_size
-    try:
-        with tarfile.open(archive, "r:") as members:
-            for member in members:
-                if not member.isreg() or member.issparse() or not member.size:
-                    continue
-                if member.offset_data + member.size > length:
-                    raise tarfile.ReadError(f"it ends within {member.name[:100]}")
-                yield _Found(archive / member.name.lstrip("/"), archive, member.offset_data, member.size)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"cannot read the archive {archive}: {error}; fetch it again, or take it away") from error
+def _places(named: dict[str, tuple[_Found, ...]]) -> Iterator[Path]:
+    """Where everything was found."""
+    return (file.place for files in named.values() for file in files)
 
 
-def _compressed(named: dict[str, list[_Found]]) -> str:
+def _compressed(named: dict[str, tuple[_Found, ...]]) -> str:
     """What to say of archives in which missing clips may lie, but in whose middle nothing can be read."""
-    places = (file.place.name for files in named.values() for file in files)
-    packed = [name for name in places if name.lower().endswith(COMPRESSED)]
+    packed = [place.name for place in _places(named) if place.name.lower().endswith(COMPRESSED)]
     if not packed:
         return ""
     return (
@@ -158,6 +164,8 @@ def _compressed(named: dict[str, list[_Found]]) -> str:
 
 def _nearest(name: str, files: Sequence[_Found]) -> _Found | None:
     """Of the files of a clip the one in a folder of replacements, with the official ending and class, the highest."""
+    if len(files) < 2:
+        return files[0] if files else None
 
     def distance(file: _Found) -> tuple[bool, bool, bool, bool, int]:
         official, folders = Path(name), file.place.parts[:-1]
@@ -170,7 +178,7 @@ def _nearest(name: str, files: Sequence[_Found]) -> _Found | None:
         )
 
     ordered = sorted(files, key=distance)
-    if len(ordered) > 1 and distance(ordered[0]) == distance(ordered[1]):
+    if distance(ordered[0]) == distance(ordered[1]):
         first, second = ordered[0].place, ordered[1].place
         raise ValueError(f"{name} is there twice, as {first} and as {second}; give the folder of one of them")
-    return ordered[0] if ordered else None
+    return ordered[0]

@@ -8,13 +8,14 @@ films vanish, so other numbers are a note and no error. Validation clips are the
 test list of Kinetics is left out beside them, and is the test where no validation list is there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .counting import counted
 from .listed_clips import ListedClip, listed_index
-from .plain_files import read_json, read_table
+from .plain_files import open_table, read_json, read_table
 from .video_index import PART_FOLDERS, VideoIndex, require_distinct
 
 
@@ -48,10 +49,12 @@ def kinetics_index(dataset: str, data_dir: str | Path, annotations: str | Path |
     files = next((lists for place in found if (lists := _tables(place))), [])
     if not files:
         raise _no_lists(dataset, "CSV files with the columns youtube_id, time_start and time_end", found)
-    rows: list[tuple[str, ListedClip]] = []
+    parts: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+    class_names: set[str] = set()
     for file in files:
-        rows += [(file.name, clip) for clip in _kinetics_clips(file)]
-    parts = {part: {name for name, clip in rows if clip.split == part} for part in ("train", "val", "test")}
+        for clip in _kinetics_clips(file):
+            parts[clip.split].add(file.name)
+            class_names.add(clip.class_name)
     for part, names in parts.items():
         if len(names) > 1:
             raise ValueError(
@@ -59,8 +62,9 @@ def kinetics_index(dataset: str, data_dir: str | Path, annotations: str | Path |
                 f"one data set in a folder, or name one with --annotations"
             )
     as_part = {"train": "train", "val": "test", "test": "unused" if parts["val"] else "test"}
-    clips = [clip._replace(split=as_part[clip.split]) for _, clip in rows]
-    return _index(dataset, Path(data_dir), sorted({clip.class_name for clip in clips}), clips)
+    # Read again, for a list of a million clips is best not held.
+    clips = (clip._replace(split=as_part[clip.split]) for file in files for clip in _kinetics_clips(file))
+    return _index(dataset, Path(data_dir), sorted(class_names), clips)
 
 
 def ssv2_index(data_dir: str | Path, annotations: str | Path | None = None) -> VideoIndex:
@@ -206,23 +210,25 @@ def msrvtt_index(data_dir: str | Path, annotations: str | Path | None = None) ->
 
 
 def _index(
-    dataset: str, root: Path, class_names: Sequence[str], clips: Sequence[ListedClip], notes: Sequence[str] = ()
+    dataset: str, root: Path, class_names: Sequence[str], clips: Iterable[ListedClip], notes: Sequence[str] = ()
 ) -> VideoIndex:
     """The index, with a note where the lists hold something else than the owners publish."""
     require_distinct(class_names, f"the lists of {dataset}")
-    held = (len(class_names), *(sum(clip.split == part for clip in clips) for part in ("train", "test")))
-    if held != PUBLISHED[dataset]:
-        told = "{} classes with {} training and {} test clips".format
-        notes = [*notes, f"the lists of {dataset} name {told(*held)}; published are {told(*PUBLISHED[dataset])}"]
-    return listed_index(dataset, root, class_names, clips, notes=notes)
+    index = listed_index(dataset, root, class_names, clips, notes=notes)
+    parts = (index.part(name) for name in ("train", "test"))
+    held = (len(class_names), *(len(part.records) + len(part.missing) for part in parts))
+    if held == PUBLISHED[dataset]:
+        return index
+    told = "{} classes with {} training and {} test clips".format
+    note = f"the lists of {dataset} name {told(*held)}; published are {told(*PUBLISHED[dataset])}"
+    return replace(index, notes=(*index.notes, note))
 
 
-def _kinetics_clips(file: Path) -> list[ListedClip]:
+def _kinetics_clips(file: Path) -> Iterator[ListedClip]:
     """Clips of one CSV, with "train", "val" or "test" as their part; lines without a label are left out."""
     words = file.stem.lower().replace("-", "_").split("_")
     of_file = next((word for word in words if word in PART_FOLDERS), "")
-    clips = []
-    for line, row in read_table(file)[1]:
+    for line, row in open_table(file)[1]:
         name = " ".join(row.get("label", "").split())
         written = row.get("split", "").strip().lower() or of_file
         part = PART_FOLDERS.get(written)
@@ -237,14 +243,13 @@ def _kinetics_clips(file: Path) -> list[ListedClip]:
             )
         if name:
             stem = f"{video}_{start:06d}_{end:06d}"
-            clips.append(ListedClip(f"{name}/{stem}.mp4", name, part, (stem, f"{video}_{start}_{end}"), video))
-    return clips
+            yield ListedClip(f"{name}/{stem}.mp4", name, part, (stem, f"{video}_{start}_{end}"), video)
 
 
 def _tables(place: Path) -> list[Path]:
     """The CSV files of Kinetics in a folder, or the file itself."""
     files = [place] if place.is_file() else sorted(place.glob("*.csv"))
-    return [file for file in files if set(read_table(file)[0]) >= KINETICS_COLUMNS]
+    return [file for file in files if set(open_table(file)[0]) >= KINETICS_COLUMNS]
 
 
 def _places(data_dir: str | Path, annotations: str | Path | None) -> list[Path]:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,30 @@ def read_table(path: str | os.PathLike) -> tuple[list[str], list[tuple[int, dict
     Raises:
         ValueError: It cannot be read or is no CSV.
     """
+    columns, rows = open_table(path)
+    return columns, list(rows)
+
+
+def open_table(path: str | os.PathLike) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
+    """As `read_table`, but each row is read when it is asked for, and found to be none of a CSV only then."""
     text = read_text(path)
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         columns = [name.strip().lower() for name in next(reader, [])]
-        padding = [""] * len(columns)
-        rows = [(reader.line_num, dict(zip(columns, row + padding, strict=False))) for row in reader if row]
     except csv.Error as error:
         raise ValueError(f"cannot read the CSV {path}: {error}") from error
-    return columns, rows
+
+    def rows() -> Iterator[tuple[int, dict[str, str]]]:
+        padding = [""] * len(columns)
+        try:
+            for row in reader:
+                if row:
+                    yield reader.line_num, dict(zip(columns, row + padding, strict=False))
+        except csv.Error as error:
+            raise ValueError(f"cannot read the CSV {path}: {error}") from error
+
+    return columns, rows()
 
 
 def read_json(path: str | os.PathLike) -> Any:

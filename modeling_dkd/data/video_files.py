@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,8 +51,8 @@ def visible(folder: Path, folders: bool) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def files_below(folder: Path, above: tuple[str, ...] = ()) -> list[Path]:
-    """All visible files below a folder, sorted.
+def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """All visible files below a folder, those of each folder sorted and before those of its sub-folders.
 
     Raises:
         ValueError: A link leads back to a folder that it lies in.
@@ -60,10 +60,9 @@ def files_below(folder: Path, above: tuple[str, ...] = ()) -> list[Path]:
     here = os.path.realpath(folder)
     if here in above:
         raise ValueError(f"{folder} is a link to a folder that it lies in; remove it")
-    files = visible(folder, folders=False)
+    yield from visible(folder, folders=False)
     for sub_folder in visible(folder, folders=True):
-        files += files_below(sub_folder, (*above, here))
-    return files
+        yield from files_below(sub_folder, (*above, here))
 
 
 def endings(files: Iterable[Path]) -> str:
@@ -72,11 +71,12 @@ def endings(files: Iterable[Path]) -> str:
     return ", ".join(f"{ending} ({count})" for ending, count in counts[:5]) + (" ..." if len(counts) > 5 else "")
 
 
-def same_files(paths: Sequence[str]) -> list[tuple[int, int]]:
+def same_files(paths: Iterable[str]) -> list[tuple[int, int]]:
     """Positions (first, again) of paths that lead to one file, by another spelling or by a link."""
-    resolved = [os.path.realpath(path) for path in paths]
-    first = {path: position for position, path in reversed(list(enumerate(resolved)))}
-    return [(first[path], position) for position, path in enumerate(resolved) if first[path] != position]
+    first: dict[str, int] = {}
+    targets = enumerate(target for _, target in _resolved(paths))
+    pairs = ((first.setdefault(target, position), position) for position, target in targets)
+    return [(one, again) for one, again in pairs if one != again]
 
 
 def require_inside(roots: Sequence[str | Path], paths: Iterable[str], place: str) -> None:
@@ -91,12 +91,23 @@ def require_inside(roots: Sequence[str | Path], paths: Iterable[str], place: str
     for folder in map(Path, tuple(allowed)):
         blobs = (p.parent.parent / "blobs" for p in (folder, *folder.parents) if p.parent.name == "snapshots")
         allowed += map(str, blobs)
-    for path in paths:
-        try:
-            target = os.path.realpath(path)
-        except ValueError as error:  # a null byte
-            raise ValueError(f"{place}: {path[:200]!r} is no path ({error})") from error
+    for path, target in _resolved(paths, place):
         if not any(target == part or target.startswith(part.rstrip(os.sep) + os.sep) for part in allowed):
             raise ValueError(
                 f"{place}: {path[:200]} leads to {target[:200]}, out of the folder {roots[0]}; keep the clips in it"
             )
+
+
+def _resolved(paths: Iterable[str], place: str = "") -> Iterator[tuple[str, str]]:
+    """Paths and where they lead to, as `os.path.realpath` says; each folder is looked up once."""
+    folders: dict[str, str] = {}
+    for path in paths:
+        if "\0" in path:
+            raise ValueError(f"{place}: {path[:200]!r} is no path (embedded null byte)")
+        folder, name = os.path.split(path)
+        if name in ("", ".", "..") or os.path.islink(path):
+            yield path, os.path.realpath(path)
+            continue
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        yield path, os.path.join(folders[folder], name)

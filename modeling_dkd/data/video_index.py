@@ -9,15 +9,16 @@ Paths are plain file system paths, never URLs: HMDB51 names hold `#`, `;` and `&
 """
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value, Video
 
 from .class_names import spelling_key
+from .clip_table import ClipRows, ClipTable
 from .official_splits import half_class_split
-from .plain_files import read_table
+from .plain_files import open_table
 from .video_files import VideoRecord, as_meant, endings, files_below, is_video, require_inside, same_files, visible
 
 
@@ -47,8 +48,8 @@ class VideoIndex:
     dataset: str
     split: str
     class_names: tuple[str, ...]
-    records: tuple[VideoRecord, ...]
-    missing: tuple[VideoRecord, ...] = ()
+    records: ClipTable
+    missing: ClipTable = field(default_factory=ClipTable.of)
     ignored: tuple[str, ...] = ()
     root: str = ""
     notes: tuple[str, ...] = ()
@@ -78,10 +79,7 @@ class VideoIndex:
         """The clips of "train", "test" or "unused" alone; "all" keeps every clip."""
         if split == "all":
             return self
-        chosen, missing = (
-            tuple(clip for clip in clips if clip.split == split) for clips in (self.records, self.missing)
-        )
-        return replace(self, records=chosen, missing=missing)
+        return replace(self, records=self.records.of_split(split), missing=self.missing.of_split(split))
 
     def restrict_classes(self, class_names: Sequence[str]) -> "VideoIndex":
         """The clips of some classes, relabelled in the order in which this index lists those classes.
@@ -96,10 +94,7 @@ class VideoIndex:
             )
         kept = [i for i, name in enumerate(self.class_names) if name in set(class_names)]
         new_label = {old: new for new, old in enumerate(kept)}
-        records, missing = (
-            tuple(clip._replace(label=new_label[clip.label]) for clip in clips if clip.label in new_label)
-            for clips in (self.records, self.missing)
-        )
+        records, missing = (clips.relabelled(new_label) for clips in (self.records, self.missing))
         return replace(self, class_names=tuple(self.class_names[i] for i in kept), records=records, missing=missing)
 
     def half_classes(self, seed: int) -> "VideoIndex":
@@ -113,10 +108,11 @@ class VideoIndex:
 
     def to_dataset(self) -> Dataset:
         """`datasets.Dataset` with one row a clip; the video column holds the path and is not decoded."""
-        columns: dict[str, list] = {"video": [record.path for record in self.records]}
-        for position, name in enumerate(VideoRecord._fields):
-            columns[name] = [record[position] for record in self.records]
-        return Dataset.from_dict(columns, features=self.features())
+        columns: dict[str, list] = {name: [] for name in VideoRecord._fields}
+        for record in self.records:
+            for name, value in zip(columns, record, strict=True):
+                columns[name].append(value)
+        return Dataset.from_dict({"video": columns["path"]} | columns, features=self.features())
 
     def to_iterable_dataset(self, num_shards: int = 1) -> IterableDataset:
         """The same rows as a stream, in `num_shards` parts that loader workers can share."""
@@ -155,7 +151,7 @@ def folder_index(data_dir: str | Path) -> VideoIndex:
     root = Path(data_dir)
     if not root.is_dir():
         raise ValueError(f"no such folder: {root}")
-    files = {folder: files_below(folder) for folder in visible(root, folders=True)}
+    files = {folder: list(files_below(folder)) for folder in visible(root, folders=True)}
     loose = visible(root, folders=False)
     part_of, notes = _parts(root, {folder: found for folder, found in files.items() if any(map(is_video, found))})
     found = [
@@ -193,7 +189,13 @@ def folder_index(data_dir: str | Path) -> VideoIndex:
     records = [record for record in records if record.name not in again]
     split = "1" if {record.split for record in records} >= set(PARTS) else "all"
     return VideoIndex(
-        root.resolve().name, split, tuple(class_names), sorted_by_name(records), (), ignored, str(root), tuple(notes)
+        root.resolve().name,
+        split,
+        tuple(class_names),
+        ClipTable.of(records).sorted_by_name(),
+        ignored=ignored,
+        root=str(root),
+        notes=tuple(notes),
     )
 
 
@@ -210,29 +212,28 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
     """
     csv_file = Path(csv_file)
     root = Path(data_dir) if data_dir is not None else csv_file.parent
-    rows = _read_csv(csv_file)
-    class_names = sorted({row["label"] for row in rows})
+    class_names = sorted({row["label"] for row in _csv_rows(csv_file)})
     require_distinct(class_names, str(csv_file))
     label = {name: i for i, name in enumerate(class_names)}
-    records: list[VideoRecord] = []
-    missing: list[VideoRecord] = []
-    for row in rows:
+    there, absent = ClipRows(), ClipRows()
+    for row in _csv_rows(csv_file):
         path = os.path.abspath(root / as_meant(row["path"], root))
-        require_inside([root], [path], str(csv_file))
         record = VideoRecord(path, row["path"], label[row["label"]], row["group"], row["split"])
-        (records if os.path.isfile(path) else missing).append(record)
-    for first, again in same_files([record.path for record in records]):
+        (there if os.path.isfile(path) else absent).append(record)
+    records, missing = there.table(), absent.table()
+    require_inside([root], (clip.path for clips in (records, missing) for clip in clips), str(csv_file))
+    for first, again in same_files(record.path for record in records):
         names = f"{records[first].name} and as {records[again].name}"
         raise ValueError(f"{csv_file}: lists one file twice, as {names}; keep one of the lines")
-    siblings = [file for clip in missing for file in _same_stem(Path(clip.path))]
+    siblings = _of_their_stems(Path(clip.path) for clip in missing)
     hint = f"; of their names, {len(siblings)} files are there with another ending: {endings(siblings)}"
-    split = "1" if {record.split for record in (*records, *missing)} >= set(PARTS) else "all"
+    split = "1" if records.splits | missing.splits >= set(PARTS) else "all"
     index = VideoIndex(
         csv_file.stem,
         split,
         tuple(class_names),
-        sorted_by_name(records),
-        tuple(missing),
+        records.sorted_by_name(),
+        missing,
         root=str(root),
         hint=hint if siblings else "",
     )
@@ -292,23 +293,23 @@ def _repeated(records: Sequence[VideoRecord], place: str) -> set[str]:
     return again
 
 
-def _same_stem(path: Path) -> list[Path]:
-    """Files beside one that is not there which differ from it in the ending alone."""
-    there = visible(path.parent, folders=False) if path.parent.is_dir() else []
-    return [file for file in there if file.stem == path.stem]
+def _of_their_stems(paths: Iterable[Path]) -> list[Path]:
+    """Files beside those that are not there which differ from one of them in the ending alone."""
+    stems: dict[Path, set[str]] = {}
+    for path in paths:
+        stems.setdefault(path.parent, set()).add(path.stem)
+    there = (file for folder in stems if folder.is_dir() for file in visible(folder, folders=False))
+    return [file for file in there if file.stem in stems[file.parent]]
 
 
-def _read_csv(csv_file: Path) -> list[dict[str, str]]:
+def _csv_rows(csv_file: Path) -> Iterator[dict[str, str]]:
     """Rows of the CSV with their values stripped and checked, and all four columns."""
-    columns, rows = read_table(csv_file)
+    columns, rows = open_table(csv_file)
     absent = {"path", "label"} - set(columns)
     if absent:
         raise ValueError(
             f"{csv_file} has no column {sorted(absent)[0]!r}; its columns are {', '.join(columns) or 'none'}"
         )
-    if not rows:
-        raise ValueError(f"{csv_file} lists no clips")
-    checked = []
     seen = set()
     for line, values in rows:
         row = {column: values.get(column, "").strip() for column in ("path", "label", "group", "split")}
@@ -322,10 +323,6 @@ def _read_csv(csv_file: Path) -> list[dict[str, str]]:
         if row["path"] in seen:
             raise ValueError(f"{csv_file}, line {line}: lists {row['path'][:200]!r} twice")
         seen.add(row["path"])
-        checked.append(row)
-    return checked
-
-
-def sorted_by_name(records: Iterable[VideoRecord]) -> tuple[VideoRecord, ...]:
-    """Records by name: the order of everything that is computed from them."""
-    return tuple(sorted(records, key=lambda record: record.name))
+        yield row
+    if not seen:
+        raise ValueError(f"{csv_file} lists no clips")

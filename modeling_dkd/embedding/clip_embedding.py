@@ -8,7 +8,8 @@ several, share the work of a folder by claims in it (batch_claims.py).
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from tqdm.auto import tqdm
 from ..data.video_files import VideoRecord
 from ..video_frames import VideoReadError
 from .batch_claims import BatchClaims
-from .clip_shards import ClipShards, clip_identity
+from .clip_shards import ClipShards, clip_identities
 from .tensor_files import remove_unfinished
 from .worker_processes import prepare_worker, worker_context
 
@@ -72,11 +73,15 @@ class _LoadedBatch(NamedTuple):
 
 
 class _ClipBatches(Dataset):
-    """Batch number -> loaded batch."""
+    """Batch number -> loaded batch; `batches` are positions in `records`."""
 
     def __init__(
-        self, batches: Sequence[Sequence[VideoRecord]], load_clip: Callable[[VideoRecord], tuple[Tensor, str]]
+        self,
+        records: Sequence[VideoRecord],
+        batches: Sequence[Sequence[int]],
+        load_clip: Callable[[VideoRecord], tuple[Tensor, str]],
     ) -> None:
+        self.records = records
         self.batches = batches
         self.load_clip = load_clip
 
@@ -88,7 +93,7 @@ class _ClipBatches(Dataset):
         clips: list[Tensor] = []
         remarks: list[str] = []
         damaged: dict[str, str] = {}
-        for position, record in enumerate(self.batches[number]):
+        for position, record in enumerate(self.records[i] for i in self.batches[number]):
             try:
                 frames, remark = self.load_clip(record)
                 clips.append(frames)
@@ -135,14 +140,9 @@ def embed_clips(
         ValueError: Memory does not hold half a batch.
     """
     known = shards.known()
-    identities = {record.name: clip_identity(record) for record in wanted}
-    pending = {name for name, identity in identities.items() if identity not in known}
-    batches = [
-        [record for record in records[start : start + batch_size] if record.name in pending]
-        for start in range(0, len(records), batch_size)
-    ]
-    planned = [batch for batch in batches if batch]
-    shard_ids = [[identities[record.name] for record in batch] for batch in planned]
+    identities = clip_identities(wanted)
+    num_known = sum(identity in known for identity in identities.values())
+    planned, shard_ids = _plan(records, identities, known, batch_size)
     claims = BatchClaims(shards.folder)
     if accelerator.is_main_process:
         remove_unfinished(shards.folder)
@@ -161,7 +161,7 @@ def embed_clips(
         claims,
         _Progress(clips_of, shards, accelerator.is_main_process and progress_bar) as progress,
     ):
-        for batch in _unclaimed(planned, shard_ids, shards, claims, load_clip, num_workers):
+        for batch in _unclaimed(records, planned, shard_ids, shards, claims, load_clip, num_workers):
             damaged.update(batch.damaged)
             if batch.positions:
                 ids = shard_ids[batch.number]
@@ -170,32 +170,56 @@ def embed_clips(
                 num_embedded += len(read)
             progress.refresh(len(batch.damaged), is_lost=not batch.positions)
         accelerator.wait_for_everyone()
-        progress.refresh(0, is_lost=False)
+        progress.refresh(0, is_lost=False, is_last=True)
     every = gather_object([(num_embedded, damaged)])
     damaged = {name: reason for _, part in every for name, reason in part.items()}
     # What another machine could not read it alone can tell: looked at again here.
-    now_known = shards.known()
-    for record in wanted:
-        if identities[record.name] not in now_known and record.name not in damaged:
-            try:
-                frames, remark = load_clip(record)
-                identity = identities[record.name]
-                shards.write([identity], [(identity, remark)], embed_batch([frames]))
-            except (VideoReadError, OSError) as error:
-                damaged[record.name] = str(error)
-    now_known = shards.known()
-    remarks = {name: now_known[identity].remark for name, identity in identities.items() if identity in now_known}
+    known = shards.known() if planned else known
+    lacking = [r for r in wanted if identities[r.name] not in known and r.name not in damaged]
+    for record in lacking:
+        try:
+            frames, remark = load_clip(record)
+            identity = identities[record.name]
+            shards.write([identity], [(identity, remark)], embed_batch([frames]))
+        except (VideoReadError, OSError) as error:
+            damaged[record.name] = str(error)
+    known = shards.known() if lacking else known
+    remarks = {name: known[identity].remark for name, identity in identities.items() if identity in known}
     return EmbeddingRun(
         sum(count for count, _ in every),
-        len(wanted) - len(pending),
+        num_known,
         dict(sorted(damaged.items())),
         {name: remark for name, remark in remarks.items() if remark},
         identities,
     )
 
 
+def _plan(
+    records: Iterable[VideoRecord], identities: Mapping[str, str], known: Container[str], batch_size: int
+) -> tuple[list["array[int]"], list[list[str]]]:
+    """Positions and identities of the clips of each batch that holds any which are wanted and not known.
+
+    The records themselves are made batch by batch, by those who decode them.
+    """
+    positions: list[array[int]] = []
+    shard_ids: list[list[str]] = []
+    last = -1
+    for position, record in enumerate(records):
+        identity = identities.get(record.name)
+        if identity is None or identity in known:
+            continue
+        if position // batch_size != last:
+            positions.append(array("q"))
+            shard_ids.append([])
+            last = position // batch_size
+        positions[-1].append(position)
+        shard_ids[-1].append(identity)
+    return positions, shard_ids
+
+
 def _unclaimed(
-    batches: Sequence[Sequence[VideoRecord]],
+    records: Sequence[VideoRecord],
+    batches: Sequence[Sequence[int]],
     shard_ids: Sequence[Sequence[str]],
     shards: ClipShards,
     claims: BatchClaims,
@@ -220,7 +244,7 @@ def _unclaimed(
         if first is not None:
             workers = min(num_workers, len(names) - num_done)
             loader: DataLoader = DataLoader(
-                _ClipBatches(batches, load_clip),
+                _ClipBatches(records, batches, load_clip),
                 batch_size=None,
                 sampler=chain([first], free),
                 num_workers=workers,
@@ -280,6 +304,7 @@ class _Progress:
         total = sum(clips_of.values())
         self.bar = tqdm(total=total, unit="clip", desc="embedding clips", disable=not shown or not total)
         self.failed = self.lost = 0
+        self.shown_at = -math.inf
 
     def __enter__(self) -> "_Progress":
         return self
@@ -287,13 +312,15 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def refresh(self, newly_failed: int, is_lost: bool) -> None:
+    def refresh(self, newly_failed: int, is_lost: bool, is_last: bool = False) -> None:
         """Count the shards; a batch counts with its damaged clips, or is lost, without a shard, if all of it is."""
-        if not self.shown:
-            return
-        done = sum(self.clips_of.get(name, 0) for name in self.shards.written())
         self.failed += newly_failed
         self.lost += newly_failed if is_lost else 0
+        # Not after each batch: looking through a folder of many shards takes time.
+        if not self.shown or (time.monotonic() - self.shown_at < 1 and not is_last):
+            return
+        self.shown_at = time.monotonic()
+        done = sum(self.clips_of.get(name, 0) for name in self.shards.written())
         self.bar.set_postfix(damaged=self.failed, refresh=False) if self.failed else None
         self.bar.update(done + self.lost - self.bar.n)
 

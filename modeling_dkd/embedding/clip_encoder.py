@@ -107,10 +107,8 @@ class ClipEncoder:
                 another number of frames.
         """
         is_open_clip = name_or_folder.startswith(OPEN_CLIP)
-        if not (is_open_clip or Path(name_or_folder).is_dir() or is_repository_name(name_or_folder)):
-            raise ValueError(
-                f"no model folder {name_or_folder}; give one, or a repository such as openai/clip-vit-base-patch16"
-            )
+        if not is_open_clip:
+            require_model_name(name_or_folder)
         options: dict[str, Any] = {"revision": revision} if revision else {}
         try:
             config = None if is_open_clip else AutoConfig.from_pretrained(name_or_folder, **options)
@@ -185,6 +183,18 @@ class ClipEncoder:
         limit = self.processor.max_text_length or tokenizer.model_max_length
         lengths = [len(ids) for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
         return sum(length > limit for length in lengths)
+
+
+def require_model_name(name_or_folder: str) -> None:
+    """Refuse what is neither a folder nor can be a repository.
+
+    Raises:
+        ValueError: The message names it.
+    """
+    if not (Path(name_or_folder).is_dir() or is_repository_name(name_or_folder)):
+        raise ValueError(
+            f"no model folder {name_or_folder}; give one, or a repository such as openai/clip-vit-base-patch16"
+        )
 
 
 def is_repository_name(name: str) -> bool:

@@ -8,7 +8,8 @@ its clips alone.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from ..data.video_files import VideoRecord
 from .tensor_files import write_tensors
 
 
-def clip_identity(record: VideoRecord) -> str:
+def clip_identity(record: VideoRecord, look: Callable[[str], os.stat_result] = os.stat) -> str:
     """Name, size and time of last change: a file that is replaced or edited counts as another clip.
 
     So do other seconds of it, or other bytes of an archive.
@@ -29,13 +30,19 @@ def clip_identity(record: VideoRecord) -> str:
     A file that cannot be looked at keeps its name with size -1; reading it will say what is wrong.
     """
     try:
-        status = os.stat(record.path)
+        status = look(record.path)
     except OSError:
         return f"{record.name}|-1|-1"
     whole = f"{record.name}|{status.st_size}|{status.st_mtime_ns}"
     if not (record.end or record.size):
         return whole
     return f"{whole}|{record.start}|{record.end}|{record.offset}|{record.size}"
+
+
+def clip_identities(records: Iterable[VideoRecord]) -> dict[str, str]:
+    """Identities of clips by their names; an archive is looked at once, not for each of its clips."""
+    look = lru_cache(2**12)(os.stat)
+    return {record.name: clip_identity(record, look) for record in records}
 
 
 class ShardRow(NamedTuple):

@@ -233,15 +233,23 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         help="add these rows to the model card of a folder, or of a Hub repository (one commit), in the places of "
         "older rows of the same measurement; other rows stay",
     )
+    group.add_argument(
+        "--dry-run", action="store_true", help="check options and names and tell what would be done, without a network"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run evaluate.py; 0 when done, 2 with one line on standard error when the user has to change something."""
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser().parse_args(argv)
-    from .evaluate_sets import run  # seconds of imports, which --help need not wait for
-
     try:
+        if args.dry_run:
+            from .dry_run import show_evaluation_plan
+
+            show_evaluation_plan(args)
+            return 0
+        from .evaluate_sets import run  # seconds of imports, which --help need not wait for
+
         run(args, ["evaluate.py", *argv])
     except BrokenPipeError:  # the console script ends without a word
         raise

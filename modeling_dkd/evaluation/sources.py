@@ -40,14 +40,9 @@ def load_sources(args: argparse.Namespace) -> Sources | None:
     Raises:
         ValueError: Nothing to evaluate, options that exclude each other, or files that do not fit together.
     """
-    if args.embeddings and args.model:
-        raise ValueError("--embeddings reads what is embedded and --model embeds videos: leave one out")
+    check_sources(args)
     if args.model:
         return _load_videos(args)
-    if args.embeddings is None:
-        raise ValueError(
-            "nothing to evaluate: give --embeddings FILE, or --model and --dataset; see dkd evaluate --help"
-        )
     sets: dict[str, EmbeddingSet] = {}
     files: dict[Path, None] = {}
     for given in args.embeddings:
@@ -69,12 +64,28 @@ def load_sources(args: argparse.Namespace) -> Sources | None:
     return Sources(sets, domain, [*files, *([Source.parse(args.domain).path] if args.domain else [])])
 
 
-def _load_videos(args: argparse.Namespace) -> Sources | None:
+def check_sources(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together, before anything is loaded.
+
+    Raises:
+        ValueError: Nothing to evaluate, or options that exclude or lack each other.
+    """
+    if args.embeddings and args.model:
+        raise ValueError("--embeddings reads what is embedded and --model embeds videos: leave one out")
+    if not args.model and args.embeddings is None:
+        raise ValueError(
+            "nothing to evaluate: give --embeddings FILE, or --model and --dataset; see dkd evaluate --help"
+        )
+    if not args.model:
+        return
     for name in OF_EMBEDDINGS:
         if getattr(args, name) is not None:
             raise ValueError(f"--{name} belongs to --embeddings, not to --model")
     if args.protocols and not args.transductive:
         raise ValueError("--protocols takes the domain from the test clips: add --transductive, or leave it out")
+
+
+def _load_videos(args: argparse.Namespace) -> Sources | None:
     embedded = embed_for_evaluation(args)
     if embedded is None:
         return None

@@ -65,7 +65,7 @@ def embed_for_evaluation(args: argparse.Namespace) -> VideoSets | None:
         ValueError: Anything the user has to change: clips missing or damaged without --allow_missing, no such model,
             folder, split lists or templates.
     """
-    _check_options(args)
+    check_video_options(args)
     accelerator = shared_accelerator()
     try:
         return _embed(args, accelerator)
@@ -101,7 +101,7 @@ def chance_notes(measurements: Sequence[Measurement]) -> list[str]:
     return notes
 
 
-def _check_options(args: argparse.Namespace) -> None:
+def check_video_options(args: argparse.Namespace) -> None:
     """Refuse options that do not go together, before anything is loaded."""
     for name in ("dataset", "data_dir"):
         if getattr(args, name) is None:
@@ -123,6 +123,7 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     from ..embedding.worker_processes import start_server
 
     start_server(args.num_workers)
+    from ..data.clip_table import ClipTable
     from ..embedding.clip_embedding import embed_clips
     from ..embedding.clip_shards import ClipShards
     from ..embedding.encoder_sources import load_source
@@ -136,7 +137,7 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     shards = ClipShards(folder / "shards")
     run = embed_clips(
         index.records,
-        [record for _, part in parts for record in part.records],
+        ClipTable.of(record for _, part in parts for record in part.records),
         encoder.reader,
         encoder.embed_clips,
         shards,
@@ -162,6 +163,12 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     for file, embedding_set in zip(files, sets, strict=True):
         write_embeddings(file, embedding_set)
     return VideoSets(asked.dataset, sets[0], None if args.transductive else sets[1], files)
+
+
+def asked_parts(args: argparse.Namespace) -> list[tuple[str, "VideoIndex"]]:
+    """The parts that are tested and learned from, with the clips of the classes asked."""
+    index = _index(args)
+    return _parts(args, _asked(args, index), index.split)
 
 
 def _parts(args: argparse.Namespace, asked: "VideoIndex", split: str) -> list[tuple[str, "VideoIndex"]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, Dataset
 
+from ..data.hub_videos import streamed_index
 from ..data.named_index import named_index
 from ..data.video_index import VideoIndex, VideoRecord
 from ..embedding.clip_frames import read_clip_frames
@@ -55,15 +56,23 @@ class ClipBatch:
         return self.pixel_values, self.labels, self.weights
 
 
-def open_index(options: DataOptions) -> VideoIndex:
+def open_index(options: DataOptions, num_kept: int = 0) -> VideoIndex:
     """The data set's clips, with train and test parts, restricted to the wanted classes.
+
+    Args:
+        options: Which clips.
+        num_kept: Of training clips that are streamed, how many are kept.
 
     Raises:
         ValueError: No such folder or lists, clips missing without `allow_missing`, or a part without clips.
     """
     if options.data_dir is None:
         raise ValueError("where are the videos? give their folder with --set data.data_dir=DIR")
-    index = named_index(options.dataset, options.data_dir, options.annotations, options.split, Path("runs/hub_clips"))
+    store = Path("runs/hub_clips")
+    if options.clips_per_epoch:
+        index = streamed_index(options.data_dir, store, num_kept)
+    else:
+        index = named_index(options.dataset, options.data_dir, options.annotations, options.split, store)
     if options.classes:
         index = index.restrict_classes(options.classes)
     for part in ("train", "test"):
@@ -81,7 +90,18 @@ def domain_clips(index: VideoIndex, config: TrainingConfig) -> VideoIndex:
     if not 0 < wanted < len(training.records):
         return training
     drawn = torch.randperm(len(training.records), generator=seeded_generator(config.run.seed, wanted))[:wanted]
-    return replace(training, records=tuple(training.records[i] for i in sorted(drawn.tolist())), missing=())
+    return replace(training, records=training.records[drawn.sort().values.numpy()], missing=training.missing[:0])
+
+
+def require_classes_without_flip(options: AugmentationOptions, class_names: Sequence[str]) -> None:
+    """Refuse classes that are not to be mirrored and are not there.
+
+    Raises:
+        ValueError: The message names the first of them.
+    """
+    unknown = sorted(set(options.classes_without_flip) - set(class_names))
+    if unknown:
+        raise ValueError(f"augmentation.classes_without_flip names {unknown[0]!r}, which is no class of this set")
 
 
 class TrainingClips(Dataset):
@@ -96,14 +116,13 @@ class TrainingClips(Dataset):
         options: AugmentationOptions,
         seed: int,
     ) -> None:
-        unknown = sorted(set(options.classes_without_flip) - set(class_names))
-        if unknown:
-            raise ValueError(f"augmentation.classes_without_flip names {unknown[0]!r}, which is no class of this set")
+        require_classes_without_flip(options, class_names)
         self.records = records
         self.images = processor.image_processor
         self.num_frames = num_frames
         self.options = options
         self.seed = seed
+        self.class_names = tuple(class_names)
         self.no_flip = {k for k, name in enumerate(class_names) if name in options.classes_without_flip}
 
     def __len__(self) -> int:
@@ -111,8 +130,10 @@ class TrainingClips(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor | str, VideoRecord]:
         epoch, position = key
-        record = self.records[position]
-        generator = seeded_generator(self.seed, epoch, position)
+        return self.sample(self.records[position], seeded_generator(self.seed, epoch, position))
+
+    def sample(self, record: VideoRecord, generator: torch.Generator) -> tuple[Tensor | str, VideoRecord]:
+        """The frames of a clip, changed as the generator draws."""
         try:
             frames = read_clip_frames(record, self.num_frames, generator=generator).pixels
         except (VideoReadError, OSError) as error:

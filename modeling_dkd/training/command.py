@@ -48,6 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the newest complete checkpoint, or begin where there is none"
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check options and names and tell what would be done, without a network"
+    )
     return parser
 
 
@@ -63,6 +66,12 @@ def main(argv: list[str] | None = None) -> int:
         from .processes import end_processes
 
         config = load_config(args.config, args.overrides)
+        if args.dry_run:
+            from .dry_run import show_training_plan
+
+            if os.environ.get("RANK", "0") == "0":
+                show_training_plan(config, args.resume)
+            return 0
     except ValueError as error:
         return _fail(error)
     code = _run(config, args.resume, argv)

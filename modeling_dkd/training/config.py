@@ -70,6 +70,8 @@ class DataOptions:
         num_frames: Frames a clip while training and validating.
         test_views: "FRAMESxCROPSxCLIPS" of the test at the end.
         num_workers: Decoding processes of each training process; 0 decodes in the process itself.
+        clips_per_epoch: Of `dataset: hub`, stream the training clips, so many an epoch, and keep none but those that
+            the domain is fitted to (`domain.num_clips`); 0: all are kept on disk.
     """
 
     dataset: Dataset
@@ -82,8 +84,13 @@ class DataOptions:
     num_frames: int = 8
     test_views: str = "8x1x1"
     num_workers: int = 2
+    clips_per_epoch: int = 0
 
     def __post_init__(self) -> None:
+        _require(self.clips_per_epoch >= 0, "data.clips_per_epoch", self.clips_per_epoch, "at least 0")
+        streamed = self.dataset == "hub" and not self.classes
+        expected = "0 but for the whole of a data set of the Hub"
+        _require(streamed or not self.clips_per_epoch, "data.clips_per_epoch", self.clips_per_epoch, expected)
         _require(self.num_frames >= 1, "data.num_frames", self.num_frames, "at least 1")
         _require(self.num_workers >= 0, "data.num_workers", self.num_workers, "at least 0")
         _require(self.split in (1, 2, 3), "data.split", self.split, "1, 2 or 3")
@@ -248,6 +255,9 @@ class TrainingConfig:
         if self.recipe.epochs == 0:
             layers = self.model.temporal_layers
             _require(layers == 0, "model.temporal_layers", layers, "0 with recipe.epochs=0, which trains nothing")
+        if self.data.clips_per_epoch:
+            kept = self.domain.num_clips
+            _require(kept > 0, "domain.num_clips", kept, "above 0 with data.clips_per_epoch: so many clips are kept")
         if self.recipe.train_text_encoder:
             # A fitted class has its own place in the head, through which no gradient reaches its text.
             _require(

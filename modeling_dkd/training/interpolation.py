@@ -62,6 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("tuned", metavar="TUNED", help="repository or folder of the fine-tuned weights")
     parser.add_argument("--share", type=float, required=True, metavar="NUMBER", help="of TUNED, from 0 to 1")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the model")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check options and names and tell what would be done, without a network"
+    )
     return parser
 
 
@@ -72,6 +75,14 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError(f"--share is {args.share:g}, but must be from 0 to 1")
     if args.output.exists():
         raise ValueError(f"{args.output} is there already; give a new folder")
+    if args.dry_run:
+        from ..embedding.planned_loading import planned_model, show_plan
+
+        plan = {"start": planned_model(args.start), "tuned": planned_model(args.tuned)}
+        show_plan(
+            "dkd interpolate", plan | {"written": f"{args.output}, {args.share:g} of the way to the tuned weights"}
+        )
+        return 0
     import torch
 
     from ..embedding.clip_encoder import ClipEncoder

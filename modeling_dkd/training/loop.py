@@ -4,7 +4,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
+from ..data.hub_videos import hub_stream
 from ..data.prompts import class_prompts, load_templates
 from ..data.video_index import VideoIndex, VideoRecord
 from ..embedding.clip_encoder import ClipEncoder
@@ -45,11 +46,19 @@ from .parameters import (
     merged_state,
     optimizer_groups,
 )
-from .processes import Stopped, StopRequest, only_run_in, start_processes, take_sharding_request
+from .processes import (
+    Stopped,
+    StopRequest,
+    only_run_in,
+    require_free_output,
+    start_processes,
+    take_sharding_request,
+)
 from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, gather_clips, refuse_damaged
 from .repository import describe_repository, save_best, save_repository
 from .sharding import gathered, shard
 from .step_bar import StepBar
+from .streamed_clips import streamed_batches
 from .zero import follow_weights, is_zero, start_engine
 
 
@@ -128,23 +137,17 @@ def train(config: TrainingConfig, resume: bool, command: Sequence[str] = ()) -> 
 def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, sharded: bool = False) -> Run:
     """Everything that the first step needs; `sharded` shares out the trained weights between the processes."""
     output = Path(config.run.output_dir)
-    unfinished = (output / "checkpoints").is_dir()
-    if unfinished and not resume:
-        raise ValueError(
-            f"{output} holds an unfinished run; go on with it with --resume, or give another run.output_dir"
-        )
-    if not unfinished and (output / "results.json").exists():
-        raise ValueError(f"{output} holds a finished run; give another run.output_dir")
+    require_free_output(output, resume)
     # Clips: which there are, and how they are read.
-    index = open_index(config.data)
+    index = open_index(config.data, config.domain.num_clips)
     for note in index.notes:
         accelerator.print(f"note: {note}")
     train_records = index.part("train").records
     effective = config.recipe.batch_size * config.recipe.accumulation_steps * accelerator.num_processes
-    if config.recipe.epochs and len(train_records) < effective:
+    num_clips = config.data.clips_per_epoch or len(train_records)
+    if config.recipe.epochs and num_clips < effective:
         raise ValueError(
-            f"{len(train_records)} training clips do not fill one effective batch of {effective}; "
-            "lower recipe.batch_size"
+            f"{num_clips} training clips do not fill one effective batch of {effective}; lower recipe.batch_size"
         )
     # Model: the same weights in every process.
     torch.manual_seed(config.run.seed)
@@ -194,7 +197,7 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, shar
         average,
         checkpoints,
         clips,
-        len(train_records) // effective,
+        num_clips // effective,
         max(math.log(MAX_LOGIT_SCALE), encoder.model.head.log_logit_scale.item()),
     )
 
@@ -260,8 +263,10 @@ def describe(run: Run, progress: Progress) -> None:
     effective = recipe.batch_size * recipe.accumulation_steps * accelerator.num_processes
     shared = ", trained weights shared out" if isinstance(run.wrapped, FSDPModule) else ""
     shared += ", AdamW's state shared out" if is_zero(run.optimizer) else ""
+    streamed = run.config.data.clips_per_epoch
+    clips = f"{streamed} streamed" if streamed else len(run.clips)
     accelerator.print(
-        f"{run.index.dataset}: {len(run.clips)} training clips, {len(run.index.part('test').records)} test clips, "
+        f"{run.index.dataset}: {clips} training clips, {len(run.index.part('test').records)} test clips, "
         f"{len(run.index.class_names)} classes\n"
         f"{run.config.model.backbone}: {trained:,} of {total:,} parameters are trained ({recipe.trainable})\n"
         f"effective batch {effective} = {recipe.batch_size} clips x {recipe.accumulation_steps} passes x "
@@ -274,14 +279,12 @@ def describe(run: Run, progress: Progress) -> None:
 def train_epoch(run: Run, progress: Progress, epoch: int, stop: StopRequest) -> None:
     """The rest of one epoch, checkpointed from time to time and at its end."""
     recipe, accelerator, head = run.config.recipe, run.accelerator, run.encoder.model.head
-    share = accelerator.process_index, accelerator.num_processes
-    batches = epoch_batches(len(run.clips), recipe.batch_size, epoch, run.config.run.seed, *share)
-    batches = batches[progress.batch : run.steps_per_epoch * recipe.accumulation_steps]
+    batches = rest_of_epoch(run, epoch, progress.batch)
     bar = StepBar(accelerator, run.optimizer, progress.step, run.steps_per_epoch * recipe.epochs)
     totals, saved_at = torch.zeros(4, device=accelerator.device), time.monotonic()
     names: list[str] = []
     run.wrapped.train()
-    for batch in training_loader(run.clips, batches, run.config.data.num_workers):
+    for batch in batches:
         with accelerator.accumulate(run.wrapped):
             loss, counts = batch_loss(run, batch.to(accelerator.device), progress)
             set_learning_rate(run, progress.step)
@@ -320,6 +323,19 @@ def train_epoch(run: Run, progress: Progress, epoch: int, stop: StopRequest) -> 
     run.checkpoints.save(progress)
     if run.accelerator.reduce(torch.tensor(float(bool(stop)), device=accelerator.device), "sum"):
         raise stopped(run, progress, stop, saved=True)
+
+
+def rest_of_epoch(run: Run, epoch: int, done: int) -> Iterator[ClipBatch]:
+    """The batches of this process that an epoch still has after `done` of them."""
+    data, size, seed = run.config.data, run.config.recipe.batch_size, run.config.run.seed
+    share = run.accelerator.process_index, run.accelerator.num_processes
+    last = run.steps_per_epoch * run.config.recipe.accumulation_steps
+    if data.clips_per_epoch:
+        place = str(data.data_dir)
+        stream = hub_stream(place, "train")
+        return streamed_batches(stream, place, run.clips, size, epoch, share, done, last, data.num_workers)
+    batches = epoch_batches(len(run.clips), size, epoch, seed, *share)
+    return training_loader(run.clips, batches[done:last], data.num_workers)
 
 
 def batch_loss(run: Run, batch: ClipBatch, progress: Progress) -> tuple[Tensor, Tensor]:

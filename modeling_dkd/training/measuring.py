@@ -100,6 +100,7 @@ def test_rows(
     methods: dict[str, Method] = {title: zero_shot, "dkd" if share == 0 else f"{title}/dkd": with_domain}
     measured = list(measure_set(index.dataset, test_set, methods, Plan((), 1), domain_set))
     which = "a random" if len(domain.records) < len(index.part("train").records) else "the"
+    which = "the first" if config.data.clips_per_epoch else which
     how = "with their labels" if config.domain.use_labels else "without labels"
     for row in (m.row for m in measured):
         row["data"]["domain"] = f"{which} {len(domain_embedded.positions)} training clips {how} (inductive)"

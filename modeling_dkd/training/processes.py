@@ -49,7 +49,7 @@ def start_processes(config: TrainingConfig) -> Accelerator:
     Raises:
         ValueError: Fewer run than were asked for, they run in a way that is not supported, or a tracker is unknown.
     """
-    _check_trackers(config.run.trackers)
+    check_trackers(config.run.trackers)
     if config.recipe.mixed_precision == "fp16" and not torch.accelerator.is_available():
         # accelerate would train in float32 without a word
         raise ValueError("recipe.mixed_precision=fp16 needs a GPU; on a CPU set it to bf16 or no")
@@ -153,7 +153,7 @@ def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "false").lower() in ("1", "true", "yes")
 
 
-def _check_trackers(names: tuple[str, ...]) -> None:
+def check_trackers(names: tuple[str, ...]) -> None:
     """Refuse a tracker that accelerate would pass over in silence."""
     known = sorted(LOGGER_TYPE_TO_CLASS)
     available = [str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()]
@@ -162,6 +162,21 @@ def _check_trackers(names: tuple[str, ...]) -> None:
             raise ValueError(f"run.trackers names {name!r}; known are {', '.join(known)}")
         if name not in available:
             raise ValueError(f"the tracker {name!r} is not installed: pip install {name}")
+
+
+def require_free_output(folder: Path, resume: bool) -> None:
+    """Refuse to begin anew where a run has been.
+
+    Raises:
+        ValueError: The folder holds an unfinished run that is not to be resumed, or a finished one.
+    """
+    unfinished = (folder / "checkpoints").is_dir()
+    if unfinished and not resume:
+        raise ValueError(
+            f"{folder} holds an unfinished run; go on with it with --resume, or give another run.output_dir"
+        )
+    if not unfinished and (folder / "results.json").exists():
+        raise ValueError(f"{folder} holds a finished run; give another run.output_dir")
 
 
 @contextmanager

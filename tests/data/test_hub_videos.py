@@ -1,11 +1,10 @@
-import io
-import json
-import tarfile
-
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value, Video
 
-from modeling_dkd.data.hub_videos import hub_dataset, hub_index
+from modeling_dkd.data.hub_videos import hub_dataset, hub_index, hub_stream, streamed_clip, streamed_index
+from modeling_dkd.data.webdataset_index import webdataset_index
+
+from ..made_up_sets import COLOURS, webdataset
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +20,9 @@ def folder_of_clips(root, data_dir):
     return root
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_folder_of_videos_gets_our_columns(data_dir, tmp_path, streaming):
+def test_a_folder_of_videos_gets_our_columns(data_dir, tmp_path):
     root = folder_of_clips(tmp_path / "clips", data_dir)
-    dataset = hub_dataset(str(root), "train", streaming=streaming)
+    dataset = hub_dataset(str(root), "train")
     assert dataset.features["label"] == ClassLabel(names=["jump", "run"])
     rows = list(dataset)
     assert [(row["path"], row["label"], row["split"]) for row in rows] == [
@@ -47,28 +45,6 @@ def test_an_index_takes_train_and_test(data_dir, tmp_path):
     assert len({record.name for record in index.records}) == 4
 
 
-def test_archives_of_webdataset_are_a_data_set(tmp_path):
-    for part in ("train", "test"):
-        path = tmp_path / "shards" / f"{part}-000.tar"
-        path.parent.mkdir(exist_ok=True)
-        with tarfile.open(path, "w") as archive:
-            for i, name in enumerate(("run", "jump")):
-                clip = f"clip {i} of {part}".encode()
-                for ending, content in (("mp4", clip), ("json", json.dumps({"label": name}).encode())):
-                    member = tarfile.TarInfo(f"{i:04d}.{ending}")
-                    member.size = len(content)
-                    archive.addfile(member, io.BytesIO(content))
-    index = hub_index(str(tmp_path / "shards"), tmp_path / "store")
-    assert (index.split, index.class_names) == ("1", ("jump", "run"))
-    found = [(record.split, record.label, open_bytes(record.path)) for record in index.records]
-    assert found == [
-        ("test", 1, b"clip 0 of test"),
-        ("test", 0, b"clip 1 of test"),
-        ("train", 1, b"clip 0 of train"),
-        ("train", 0, b"clip 1 of train"),
-    ]
-
-
 def test_clips_inside_a_table_are_written_once(tmp_path):
     columns = Features({"clip": Video(decode=False), "action": Value("string"), "group": Value("int64")})
     contents = [b"one", b"two", b"one"]
@@ -80,8 +56,32 @@ def test_clips_inside_a_table_are_written_once(tmp_path):
     assert [open_bytes(record.path) for record in index.records] == contents
     assert [(record.label, record.group) for record in index.records] == [(1, "0"), (0, "1"), (1, "2")]
     assert len(list((tmp_path / "store").iterdir())) == 2
-    with pytest.raises(ValueError, match=r"the labels of .* are texts; load it without streaming"):
-        hub_dataset(str(tmp_path / "table"), streaming=True)
+    streamed = [(row["video"]["bytes"], row["class_name"]) for row in hub_stream(str(tmp_path / "table"), "train")]
+    assert streamed == [(b"one", "b"), (b"two", "a"), (b"one", "b")]
+
+
+def test_a_stream_of_a_folder_has_the_names_of_its_classes_and_only_its_own_files(data_dir, tmp_path):
+    root = folder_of_clips(tmp_path / "clips", data_dir)
+    rows = list(hub_stream(str(root), "train"))
+    assert [row["class_name"] for row in rows] == ["jump", "run"]
+    assert streamed_clip(rows[0]["video"], str(root))["bytes"] == (root / "train/jump/b.avi").read_bytes()
+    with pytest.raises(ValueError, match="out of the folder"):
+        streamed_clip({"path": str(tmp_path / "elsewhere.avi"), "bytes": None}, str(root))
+
+
+def test_of_a_stream_the_test_part_and_some_training_clips_are_kept(tmp_path):
+    root = webdataset(tmp_path / "shards")
+    index = streamed_index(str(root), tmp_path / "store", 5)
+    assert (index.dataset, index.split, index.class_names) == ("shards", "1", tuple(sorted(COLOURS)))
+    assert [len(index.part(part).records) for part in ("train", "test")] == [5, 4]
+    assert len(list((tmp_path / "store").iterdir())) == 9
+    whole = webdataset_index(root).part("test")
+    assert [record.label for record in index.part("test").records] == [record.label for record in whole.records]
+    webdataset(tmp_path / "val", ["train-0", "val-0"])
+    index = streamed_index(str(tmp_path / "val"), tmp_path / "store", 1)
+    assert [len(index.part(part).records) for part in ("train", "test")] == [1, 4]
+    with pytest.raises(ValueError, match="cannot load the data set"):
+        streamed_index(str(webdataset(tmp_path / "no test", ["train-0"])), tmp_path / "store", 5)
 
 
 def open_bytes(path):

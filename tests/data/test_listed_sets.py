@@ -1,6 +1,5 @@
 """Each large data set as a small one of the same shape: what the index holds, and what is said of what it lacks."""
 
-import io
 import os
 import tarfile
 from pathlib import Path
@@ -25,7 +24,7 @@ from modeling_dkd.evaluation.names import DATASETS, LISTED
 from modeling_dkd.video_frames import VideoReadError, read_frames
 
 from .. import made_up_sets
-from ..made_up_sets import COLOURS, write, write_json, write_video
+from ..made_up_sets import COLOURS, tar_of, write, write_json, write_video
 
 
 def colour_of(record):
@@ -129,16 +128,6 @@ def test_a_damaged_member_is_named_with_its_archive(tmp_path):
     (record,) = kinetics_index("kinetics400", tmp_path / "k", tmp_path).records
     with pytest.raises(VideoReadError, match=rf"cannot read video '{archive}: a/v_000000_000010.mp4'"):
         read_clip_frames(record, 2)
-
-
-def tar_of(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 def test_no_name_in_an_archive_becomes_a_path(tmp_path):

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from modeling_dkd.data.video_index import folder_index
+from modeling_dkd.data.webdataset_index import webdataset_index
 from modeling_dkd.embedding import clip_embedding
 from modeling_dkd.embedding.batch_claims import BatchClaims
 from modeling_dkd.embedding.clip_embedding import embed_clips, embed_texts
@@ -26,6 +27,8 @@ from modeling_dkd.embedding.clip_shards import ClipShards, clip_identity
 from modeling_dkd.embedding.tensor_files import remove_unfinished, sort_metadata
 from modeling_dkd.embedding.worker_processes import NEEDED_BY_WORKERS, start_server, worker_context
 from modeling_dkd.video_frames import VideoReadError
+
+from ..made_up_sets import tar_of
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -367,6 +370,53 @@ def test_four_runs_share_a_folder_and_twenty_kills_change_no_byte(tmp_path):
         assert process.exitcode == 0
     shared = {name: digest for name, digest in bytes_of(tmp_path / "shared").items() if name.endswith(".safetensors")}
     assert shared == bytes_of(tmp_path / "alone")
+
+
+def load_member(record):
+    """Frames that tell the first byte of a member of an archive."""
+    time.sleep(0.02)
+    with open(record.path, "rb") as archive:
+        archive.seek(record.offset)
+        return torch.full((2, 3, 4, 4), float(archive.read(record.size)[0])), ""
+
+
+def work_on_archives(root, shards):
+    """One machine's run on archives, with two decoding processes."""
+    records = webdataset_index(root).records
+    embed_clips(records, records, load_member, embed, ClipShards(shards), Accelerator(cpu=True), 4, 2, False)
+
+
+@pytest.mark.slow
+def test_runs_share_archives_of_webdataset_and_a_killed_one_is_resumed(tmp_path):
+    """Four archives, two runs with two workers each, one killed in the middle: every clip once, the same bytes."""
+    for archive in range(4):
+        numbers = range(25 * archive, 25 * archive + 25)
+        files = {
+            f"{n:03d}.{ending}": content for n in numbers for ending, content in (("mp4", bytes([n])), ("cls", b"a"))
+        }
+        tar_of(tmp_path / f"tars/{archive}.tar", files)
+    work_on_archives(tmp_path / "tars", tmp_path / "alone")
+    context = multiprocessing.get_context("spawn")
+
+    def begin():
+        process = context.Process(target=work_on_archives, args=(tmp_path / "tars", tmp_path / "shared"))
+        process.start()
+        return process
+
+    processes = [begin(), begin()]
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "shared").glob("*.safetensors"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    processes[0].kill()
+    processes[0].join()
+    assert len(list((tmp_path / "shared").glob("*.safetensors"))) < 25
+    processes[0] = begin()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    shared = {name: digest for name, digest in bytes_of(tmp_path / "shared").items() if name.endswith(".safetensors")}
+    assert shared == bytes_of(tmp_path / "alone")
+    assert len(ClipShards(tmp_path / "shared").known()) == 100
 
 
 def test_a_lost_claim_is_taken_over_and_a_live_one_is_not(tmp_path):

@@ -1,9 +1,11 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -403,3 +405,50 @@ def test_two_processes_share_the_work_and_one_writes(tmp_path):
     together = rows()
     run("clips", "--classes", "red,green,blue", "--cache-dir", "another")
     assert rows() == together
+
+
+@pytest.mark.slow
+def test_two_machines_share_a_cache_and_a_kill_changes_no_byte(tmp_path):
+    """Runs that know nothing of each other but --cache-dir; one is killed and begun anew, both put shards together."""
+    Path("many").mkdir()
+    for number in range(140):
+        name = list(COLOURS)[number % 3]
+        write_clip(Path(f"many/{name} {number}.mp4"), name)
+    model = OWN.replace("ColourEncoder", "Slow")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def begin(output, cache="shared"):
+        command = [sys.executable, "-m", "modeling_dkd", "recognise", "many", "--classes", ",".join(COLOURS)]
+        options = [
+            "--model",
+            model,
+            "--batch-size",
+            "1",
+            "--num-workers",
+            "0",
+            "--cache-dir",
+            cache,
+            "--output",
+            output,
+        ]
+        return subprocess.Popen([*command, *options], env=environment, stdout=subprocess.PIPE, text=True)
+
+    first, second = begin("first.csv"), begin("second.csv")
+    deadline = time.monotonic() + 120
+    while len(list(Path("shared").rglob("*.safetensors"))) < 20 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    second.kill()
+    second.communicate()
+    assert first.poll() is None
+    second = begin("second.csv")
+    told = [process.communicate(timeout=180)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0]
+    embedded = [
+        int(re.search(r"140 clips recognised with slow, (\d+) of them embedded now", text)[1]) for text in told
+    ]
+    assert 0 < sum(embedded) <= 140
+    alone = begin("alone.csv", "another")
+    alone.communicate(timeout=180)
+    assert alone.returncode == 0
+    assert Path("first.csv").read_bytes() == Path("second.csv").read_bytes() == Path("alone.csv").read_bytes()
+    assert len(list(Path("shared").rglob("*.safetensors"))) < 64  # put together

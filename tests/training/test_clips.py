@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from modeling_dkd.data.video_index import folder_index
+from modeling_dkd.data.webdataset_index import webdataset_index
 from modeling_dkd.image_processing_dkd import DKDCLIPImageProcessor
 from modeling_dkd.processing_dkd import DKDCLIPProcessor
 from modeling_dkd.training.augmentation import augment
@@ -18,6 +19,8 @@ from modeling_dkd.training.clips import (
     training_loader,
 )
 from modeling_dkd.training.config import AugmentationOptions, DataOptions, RecipeOptions, load_config
+
+from ..made_up_sets import webdataset
 
 
 def test_two_processes_see_together_what_one_sees():
@@ -73,6 +76,22 @@ def test_workers_change_nothing(clips):
     shared = [batch.pixel_values for batch in training_loader(clips, batches, 2)]
     assert len(alone) == 3
     assert all(a.equal(b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_archives_come_in_shares_every_clip_once_also_after_an_interruption(tmp_path, backbone_dir):
+    """Four tar archives, two processes with two workers each; the second is stopped after one batch and resumed."""
+    index = webdataset_index(webdataset(tmp_path, ["train-0", "train-1", "train-2", "train-3"]))
+    processor = DKDCLIPProcessor.from_backbone(backbone_dir)
+    clips = TrainingClips(index.records, index.class_names, processor, 2, AugmentationOptions(), seed=0)
+    first, second = (epoch_batches(len(clips), 2, 0, 0, process, 2) for process in range(2))
+    stopped = training_loader(clips, second, 2)
+    batches = [*training_loader(clips, first, 2), next(stopped)]
+    stopped.close()
+    batches += training_loader(clips, second[1:], 2)
+    assert sorted(name for batch in batches for name in batch.names) == [record.name for record in index.records]
+    assert all(batch.weights.all() for batch in batches)
+    label = {record.name: record.label for record in index.records}
+    assert all(batch.labels.tolist() == [label[name] for name in batch.names] for batch in batches)
 
 
 def test_a_clip_that_cannot_be_read_weighs_nothing(clips, tmp_path):

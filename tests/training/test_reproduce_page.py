@@ -73,6 +73,84 @@ def test_every_command_runs_in_the_order_of_the_page(made_up, capsys):
         assert ("k400" in rows[0]["data"]["backbone"]) == pretrained
 
 
+def test_every_command_can_be_checked_without_network_and_data(tmp_path, monkeypatch, capsys):
+    """From an empty folder: what it would load, train and write is told, and nothing is there afterwards."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hub_configs").symlink_to(ROOT / "hub_configs")
+    for command in COMMANDS:
+        words = command.removeprefix("accelerate launch ").removeprefix("python ").removeprefix("dkd ")
+        name, *rest = shlex.split(words)
+        assert main([name.removesuffix(".py"), *rest, "--dry-run"]) == 0, command
+        told = capsys.readouterr()
+        assert not told.err
+        assert "dry run, nothing was loaded, trained or written" in told.out
+        assert "clip-vit-b" in told.out
+        assert [path.name for path in tmp_path.iterdir()] == ["hub_configs"], command
+    trained = next(command for command in COMMANDS if "b16-k400.yaml" in command)
+    assert main([*shlex.split(trained.removeprefix("accelerate launch ").replace(".py", "", 1)), "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"model +openai/clip-vit-base-patch16 \(no folder here", told)
+    assert re.search(r"data +kinetics400 in k400 \(not here\), lists in k400/annotations \(not here\)", told)
+    assert re.search(r"trained +all, text encoder too; 10 epochs, batches of 32 clips x 8 passes", told)
+    assert re.search(r"written +runs/clip-vit-b16-k400\n", told)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train --set data.data_dir=x recipe.epoch=3", "unknown option recipe.epoch; did you mean recipe.epochs?"),
+        ("train --set data.data_dir=x data.templates=sngle", "no template file sngle; give a file or one of single"),
+        ("train --set data.data_dir=x model.backbone=a/b/c", "no model folder a/b/c; give one, or a repository"),
+        ("train --set data.data_dir=x run.trackers=[board]", "run.trackers names 'board'; known are"),
+        ("train --set data.data_dir=x run.output_dir=done", "done holds a finished run; give another run.output_dir"),
+        ("train", "where are the videos? give their folder with --set data.data_dir=DIR"),
+        ("train --set data.data_dir=done", "no lists of kinetics400: looked for CSV files"),
+        ("train --set data.data_dir=x model.backbone=./done", "cannot load the model ./done: "),
+        ("evaluate --model a/b --data_dir x", "--model needs --dataset; see dkd evaluate --help"),
+        (
+            "evaluate --model a/b --dataset folder --data_dir x --split 2",
+            "--split belongs to ucf101 and hmdb51, not to",
+        ),
+        (
+            "evaluate --model a/b --dataset folder --data_dir x --logit_scale 9",
+            "--logit_scale belongs to --embeddings",
+        ),
+        (
+            "evaluate --model a/b --dataset folder --data_dir done",
+            "no videos with a known video ending (there are .json (1)) in done",
+        ),
+        ("evaluate", "nothing to evaluate: give --embeddings FILE"),
+        ("interpolate a b/c/d --share 0.5 --output new", "no model folder b/c/d; give one, or a repository"),
+    ],
+)
+def test_a_dry_run_says_in_a_line_what_is_wrong(command, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done/results.json").write_text("{}")
+    name, *rest = command.split()
+    config = ["--config", str(ROOT / "hub_configs/clip-vit-b16-k400.yaml")] if name == "train" else []
+    assert main([name, *config, *rest, "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_a_dry_run_counts_the_clips_that_are_here(tmp_path, capsys):
+    folder = tmp_path / "clips"
+    for part, number in (("train", 3), ("test", 2)):
+        for i in range(number):
+            write_video(folder / part / "a" / f"{i}.mp4", [(20 * i, 90, 90)] * 2, i)
+    config = ["--config", str(ROOT / "hub_configs/clip-vit-b16-k400.yaml"), "--dry-run", "--set"]
+    assert main(["train", *config, "data.dataset=folder", f"data.data_dir={folder}"]) == 0
+    assert f"folder in {folder}: 3 training and 2 test clips\n" in capsys.readouterr().out
+    assert main(["evaluate", "--model", "a/b", "--dataset", "folder", "--data_dir", str(folder), "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert f"folder in {folder}; 2 test clips, 3 train clips" in told
+    assert re.search(r"rows +zero-shot, both_centred, dkd; seeds 0 to 4", told)
+    assert main(["evaluate", "--embeddings", str(folder), "x.npz", "--baselines", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert f"{folder}, x.npz (not here)" in told
+    assert "dkd, all peers; seeds" in told
+
+
 def test_the_table_is_the_computed_one():
     assert with_table(PAGE) == PAGE
     assert "| clip-vit-b16-k400 |" in PAGE

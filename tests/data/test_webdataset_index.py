@@ -1,0 +1,79 @@
+import json
+
+import pytest
+
+from modeling_dkd.data.hub_videos import hub_index
+from modeling_dkd.data.webdataset_index import webdataset_index
+from modeling_dkd.embedding.clip_frames import read_clip_frames
+
+from ..made_up_sets import COLOURS, tar_of, webdataset
+
+
+def test_clips_are_read_where_they_lie(tmp_path):
+    root = webdataset(tmp_path / "shards")
+    index = webdataset_index(root)
+    assert (index.dataset, index.split, index.class_names) == ("shards", "1", tuple(sorted(COLOURS)))
+    assert [record.name for record in index.part("test").records] == [f"test-0/{n:05d}.mp4" for n in range(12, 16)]
+    assert len(index.part("train").records) == 12
+    for record in index.records:
+        colour = read_clip_frames(record, 2).pixels.float().mean((0, 2, 3)).tolist()
+        expected = COLOURS[index.class_names[record.label]]
+        assert colour == pytest.approx(expected, abs=25)
+    assert sorted(path.name for path in root.iterdir()) == ["test-0.tar", "train-0.tar", "train-1.tar", "train-2.tar"]
+
+
+def test_a_hub_data_set_of_archives_is_not_unpacked(tmp_path):
+    root = webdataset(tmp_path / "shards")
+    assert hub_index(str(root), tmp_path / "store") == webdataset_index(root)
+    assert not (tmp_path / "store").exists()
+
+
+def sample(key, label, ending="json"):
+    content = json.dumps({"label": label}) if ending == "json" else str(label)
+    return {f"{key}.mp4": b"clip", f"{key}.{ending}": content.encode()}
+
+
+def test_names_labels_and_parts_in_the_forms_that_are_met(tmp_path):
+    """Folders in archives, labels before the clip or as numbers, dots in a name, parts by folder, val as test."""
+    tar_of(tmp_path / "train/0.tar", {"a/1.json": b'{"label": "run"}', "a/1.clip.mp4": b"x", "a/._1.mp4": b"mac"})
+    tar_of(tmp_path / "train/1.tar", sample("a/1", "jump", "cls") | {"readme": b"no sample"})
+    tar_of(tmp_path / "VAL_0.tar", sample("9", "run") | sample("10", "jump"))
+    index = webdataset_index(tmp_path, "mine")
+    assert (index.dataset, index.class_names) == ("mine", ("jump", "run"))
+    found = [(record.name, record.label, record.split) for record in index.records]
+    assert found == [
+        ("VAL_0/10.mp4", 0, "test"),
+        ("VAL_0/9.mp4", 1, "test"),
+        ("train/0/a/1.clip.mp4", 1, "train"),
+        ("train/1/a/1.mp4", 0, "train"),
+    ]
+    tar_of(tmp_path / "test.tar", sample("9", 3, "cls"))
+    index = webdataset_index(tmp_path)
+    assert index.class_names == ("3", "jump", "run")
+    assert [record.split for record in index.records] == ["unused", "unused", "test", "train", "train"]
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a.json": b'{"label": "run"}'}, r"no clips in the 1 archives below .*"),
+        ({"a.mp4": b"x"}, r"say no class of a\.mp4 or any other clip: put a \.json with a \"label\" beside each"),
+        (sample("a", "run") | {"b.mp4": b"x"}, r"1 of 2 clips have no label, the first is train/b\.mp4"),
+        (sample("a", "run") | sample("b", "Run"), r"'Run' and 'run' are one class in two spellings"),
+        (sample("a", ["run"]), r"train\.tar: the label in a\.json is neither a text nor a whole number"),
+        ({"a.mp4": b"x", "a.json": b"[1"}, r"train\.tar: a\.json cannot be read: "),
+        ({"a.mp4": b"x", "a.json": b"[1]"}, r"train\.tar: a\.json cannot be read: "),
+        ({"a.mp4": b"x", "a.cls": b"x" * 2**20 + b"x"}, r"train\.tar: a\.cls has 1048577 bytes, too many"),
+    ],
+)
+def test_archives_that_are_not_of_this_form_are_told_of(tmp_path, members, message):
+    tar_of(tmp_path / "train.tar", members)
+    with pytest.raises(ValueError, match=message):
+        webdataset_index(tmp_path)
+
+
+def test_a_torn_archive_is_named(tmp_path):
+    archive = webdataset(tmp_path, ["train"]) / "train.tar"
+    archive.write_bytes(archive.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"cannot read the archive .*train\.tar: .*; fetch it again"):
+        webdataset_index(tmp_path)
