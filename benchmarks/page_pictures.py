@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from modeling_dkd.cli import main as dkd
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import DEFAULT_TARGET, FRAME_RATE, SIDE, describe_clips, domain_called, render_clip
 from modeling_dkd.synthetic.demo import NUM_CLIPS, VIEWS, embed_target
 from modeling_dkd.synthetic.demo_recognition import REPORT_FOLDER, SHEET_FILE, recognise_and_search

@@ -31,13 +31,13 @@ from tqdm import tqdm
 
 from modeling_dkd.dkd_head import DKDHeadOutput
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings
 from modeling_dkd.evaluation.figures import BEFORE, BETTER, confusion_figure, save_figure
 from modeling_dkd.evaluation.measurement import Plan, tasks
 from modeling_dkd.evaluation.methods.dkd import fitted_head, unfitted_head
 from modeling_dkd.evaluation.metrics import CALIBRATION_BINS, calibration_error
 from modeling_dkd.evaluation.protocols import logits_of
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import ACTIONS, DEFAULT_TARGET
 from modeling_dkd.synthetic.demo import NUM_CLIPS, VIEWS, embed_target
 from modeling_dkd.video_frames import read_frames

@@ -28,22 +28,16 @@ import copy
 import math
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import PreTrainedConfig
-from transformers.utils import ModelOutput
 
 from .class_mixture import ClassMixture, fit_class_mixture, gather_statistics, maximise
-from .configuration_dkd import DKDCLIPConfig
-from .domain_card import write_domain_card
 from .domain_file import FORMAT_VERSION, StoredDomain, check_tensors, no_domain, read_domain, write_domain
-from .domain_hub import HubOptions, domain_path, send_domain
 from .domain_statistics import AllReduce, DomainStatistics, OlderSamples, Videos, spread_samples, sum_second_moments
 from .embedding_inputs import (
     SAME_CLASS_COSINE,
@@ -65,6 +59,14 @@ from .text_frame import TextFrame, common_norm, filled, place_fitted_texts, plac
 from .text_prior import TextPrior, debias_texts, sum_logits
 from .text_trust import Debias, TrustChoice, TrustedFit, fit_best_trust
 from .withheld_classes import without_small_classes
+
+
+# transformers and huggingface_hub, whose import takes a second, are for those who make a configuration or load and
+# share a domain.
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
+    from .configuration_dkd import DKDCLIPConfig
 
 
 # How many numbers of a tensor of videos are kept ready from round to round.
@@ -116,21 +118,12 @@ NO_VIDEO = "video_embeds has no shard; give at least one video."
 MIXTURE_FIELDS = tuple(field.name for field in fields(ClassMixture))
 FRAME_FIELDS = tuple(field.name for field in fields(TextFrame))
 STATISTICS_FIELDS = tuple(field.name for field in fields(DomainStatistics))
-# Options of a configuration that are kept with a domain: all but the encoder's and what is fitted.
-ENCODER_OPTIONS = {"backbone_config", "num_temporal_layers", "num_temporal_frames"}
-OPTIONS = sorted(
-    {field.name for field in fields(DKDCLIPConfig)}
-    - {field.name for field in fields(PreTrainedConfig)}
-    - ENCODER_OPTIONS
-    - {"num_components"}
-)
 
 
-@dataclass
-class DKDHeadOutput(ModelOutput):
+class DKDHeadOutput(NamedTuple):
     """What `DKDHead` returns, float32.
 
-    Args:
+    Attributes:
         logits_per_video: Logit scale times cosine of the moved embeddings plus the bias, (B, K).
         video_embeds: Moved videos, unit norm, (B, D).
         text_embeds: Moved class texts, unit norm, (K, D).
@@ -216,7 +209,7 @@ class DKDHead(nn.Module):
 
     def __init__(
         self,
-        config: DKDCLIPConfig,
+        config: "DKDCLIPConfig",
         options: MixtureOptions | None = None,
         prior: Debias = debias_texts,
         svgd_kernel: Kernel | None = None,
@@ -457,7 +450,7 @@ class DKDHead(nn.Module):
             raise ValueError(f"class_names has {len(names)} names for {len(self.weights)} components.")
         self.write_config()
         stored = self.config.to_dict()
-        options = {name: stored[name] for name in OPTIONS}
+        options = {name: stored[name] for name in self.config.head_options()}
         shared = self if min_clips is None else without_small_classes(self, min_clips)
         write_domain(folder, StoredDomain(shared.state_dict(), options, names, self.encoder, shared.min_clips))
 
@@ -472,7 +465,7 @@ class DKDHead(nn.Module):
         commit_message: str | None = None,
         create_pr: bool = False,
         token: str | bool | None = None,
-    ) -> CommitInfo:
+    ) -> "CommitInfo":
         """Share the fitted domain as a repository of its own: the file of `save_pretrained`, a card and its picture.
 
         Args:
@@ -492,6 +485,9 @@ class DKDHead(nn.Module):
             ValueError: As `save_pretrained`, the repository is a model, or the Hub refuses.
             OSError: The Hub cannot be asked.
         """
+        from .domain_card import write_domain_card
+        from .domain_hub import HubOptions, send_domain
+
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, class_names, min_clips=min_clips)
             write_domain_card(folder, repo_id)
@@ -537,13 +533,17 @@ class DKDHead(nn.Module):
                 seen or is none of a domain, or an option is none.
             OSError: The Hub cannot be asked, and the file is not in the cache.
         """
+        from .configuration_dkd import DKDCLIPConfig
+        from .domain_hub import HubOptions, domain_path
+
         path, source = domain_path(name_or_folder, HubOptions(revision, token, cache_dir, local_files_only))
         domain = read_domain(path, source)
         tensors, stored, names = domain.tensors, domain.options, domain.class_names
-        if unknown := sorted(options.keys() - set(OPTIONS)):
-            raise ValueError(f"DKDHead has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}.")
+        known = DKDCLIPConfig.head_options()
+        if unknown := sorted(options.keys() - set(known)):
+            raise ValueError(f"DKDHead has no option {unknown[0]!r}; it has {', '.join(known)}.")
         try:
-            head = cls(DKDCLIPConfig(**{name: stored[name] for name in OPTIONS if name in stored} | options))
+            head = cls(DKDCLIPConfig(**{name: stored[name] for name in known if name in stored} | options))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{source} cannot be used: {error}") from error
         num_components = head.check_domain(tensors, source)

@@ -1,11 +1,12 @@
 """What a head is given, checked: embeddings as particles, shards of them, labels."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers.utils import logging
 
 from .domain_statistics import Videos
 from .precision import has_values
@@ -13,7 +14,7 @@ from .precision import has_values
 
 # Texts nearer than this are the same class.
 SAME_CLASS_COSINE = 0.999
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 # Numbers of a tensor that are made ready at once: more leave the processor's caches, and take memory.
 NUMBERS_AT_ONCE = 2**20
 
@@ -123,7 +124,13 @@ def tell_same_classes(texts: Tensor, class_names: Sequence[str] | None) -> None:
         return
     called = [f"class {k}" for k in range(len(texts))] if class_names is None else [repr(name) for name in class_names]
     named = ", ".join(f"{called[i]} and {called[j]}" for i, j in pairs[:5]) + (" ..." if len(pairs) > 5 else "")
-    logger.warning_once(
+    _warn_once(
         f"classes have the same text for this encoder and cannot be told apart without labels: {named}; write them "
         "differently, or leave one out"
     )
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """A stream of fits to the same classes says it once."""
+    logger.warning(message)

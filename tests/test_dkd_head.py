@@ -71,8 +71,8 @@ def test_output_contract(head, videos, texts):
     assert isinstance(output, DKDHeadOutput)
     batch_size, num_classes = len(videos), len(texts)
     shapes = [(batch_size, num_classes), (batch_size, DIM), (num_classes, DIM), (batch_size,), (batch_size,)]
-    assert [tuple(output[name].shape) for name in OUTPUTS] == shapes
-    assert all(output[name].dtype == torch.float32 for name in OUTPUTS)
+    assert [tuple(getattr(output, name).shape) for name in OUTPUTS] == shapes
+    assert all(getattr(output, name).dtype == torch.float32 for name in OUTPUTS)
     torch.testing.assert_close(output.video_embeds.norm(dim=-1), torch.ones(batch_size))
     torch.testing.assert_close(output.text_embeds.norm(dim=-1), torch.ones(num_classes))
     cosines = output.video_embeds @ output.text_embeds.T
@@ -174,7 +174,7 @@ def test_many_videos_are_moved_some_at_a_time(numbers, monkeypatch):
     pieces = FITTED(videos, TOY.texts)
     assert sizes == ([1] * 20 if numbers == 1 else [3] * 6 + [2])
     for name in OUTPUTS:
-        torch.testing.assert_close(pieces[name], whole[name], rtol=0, atol=SCALE * 1e-5)
+        torch.testing.assert_close(getattr(pieces, name), getattr(whole, name), rtol=0, atol=SCALE * 1e-5)
 
 
 @settings(max_examples=20, deadline=None)

@@ -10,9 +10,9 @@ import pytest
 
 import modeling_dkd
 from modeling_dkd.cli import COMMANDS, EXTRAS, main
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.evaluation import names
 from modeling_dkd.evaluation.methods import ablations, peers
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,6 +85,17 @@ def test_a_reader_that_has_gone_is_met_with_silence(arguments):
     os.close(write_end)
     assert done.returncode == 141
     assert not done.stderr
+
+
+def test_a_head_is_imported_with_little_more_than_torch():
+    """Transformers, huggingface_hub, av, pillow: for those who make a configuration, share a domain, read a clip."""
+    code = """
+import sys, torch
+before = set(sys.modules)
+import modeling_dkd.dkd_head
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+    assert run(code).split() == ["modeling_dkd", "safetensors"]
 
 
 def test_names_of_the_parser_are_those_of_the_code():

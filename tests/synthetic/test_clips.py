@@ -77,7 +77,7 @@ def test_processes_write_the_same_files_and_the_death_of_one_is_told(clips, tmp_
     next(written)
     for process in set(multiprocessing.active_children()) - set(others):
         process.kill()
-    with pytest.raises(OSError, match=r"a process that writes clips to .* died"):
+    with pytest.raises(OSError, match="a process that writes clips died"):
         list(written)
 
 
