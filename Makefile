@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY)  ## make .venv with the tested versions
 
-demo: $(READY)  ## synthetic clips recognised, searched, measured: zero-shot beside DKD, 3 minutes on two cores
+demo: $(READY)  ## synthetic clips recognised, searched, measured: zero-shot beside DKD, under 2 minutes on two cores
 	$(BIN)/python -m modeling_dkd.embedding.embedded_checkpoint
 	$(BIN)/dkd demo --output demo
 

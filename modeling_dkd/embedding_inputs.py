@@ -98,6 +98,20 @@ def checked_labels(labels: Tensor | None, num_videos: int, num_classes: int) -> 
     return labels
 
 
+def check_asked_labels(labels: Tensor, num_videos: int, num_classes: int) -> None:
+    """Refuse labels that name no class."""
+    if labels.shape != (num_videos,) or labels.dtype != torch.int64:
+        raise ValueError(
+            f"labels must be int64 of shape ({num_videos},), one a video, not {labels.dtype} of {tuple(labels.shape)}"
+        )
+    if not has_values(labels):
+        return
+    outside = (labels < 0) | (labels >= num_classes)
+    if outside.any():
+        index = int(outside.nonzero()[0])
+        raise ValueError(f"labels[{index}] is {int(labels[index])}, but the classes are 0 to {num_classes - 1}")
+
+
 def check_class_names(class_names: Sequence[str] | None, shape: Sequence[int]) -> None:
     """Refuse names that are not as many as the classes of texts (K, D), (K, P, D) or tokens (K, P, L)."""
     if class_names is None:
@@ -110,6 +124,22 @@ def check_class_names(class_names: Sequence[str] | None, shape: Sequence[int]) -
         is_swapped = len(shape) == 3 and count == shape[1]
         remedy = swapped if is_swapped else "; give a list with one name a class"
         raise ValueError(f"class_names has {count} entries for {shape[0]} classes{remedy}")
+
+
+def check_new_names(class_names: Sequence[str] | None, shape: Sequence[int] | None) -> None:
+    """Refuse names that do not fit the classes, texts or tokens of this shape, one to one."""
+    if class_names is None:
+        return
+    if shape is None:
+        raise ValueError("class_names need input_ids or text_embeds that say what the classes are")
+    check_class_names(class_names, shape)
+    first_index: dict[str, int] = {}
+    for index, name in enumerate(class_names):
+        if first_index.setdefault(name, index) != index:
+            raise ValueError(
+                f"class_names[{first_index[name]}] and class_names[{index}] are both {name!r}; "
+                "give each class its own name"
+            )
 
 
 def tell_same_classes(texts: Tensor, class_names: Sequence[str] | None) -> None:

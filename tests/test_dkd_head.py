@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from modeling_dkd import DKDCLIPConfig, embedding_inputs
-from modeling_dkd.dkd_head import BUFFER_AXES, DKDHead, DKDHeadOutput
+from modeling_dkd.dkd_head import DKDHead, DKDHeadOutput
+from modeling_dkd.fitted_buffers import BUFFER_AXES, UNFITTED
 from modeling_dkd.mixture_options import MixtureOptions
 from modeling_dkd.svgd import kernel_and_slope
 from modeling_dkd.text_frame import filled, without_axis
@@ -61,8 +62,8 @@ def test_room_for_a_domain_alone_changes_nothing(videos, texts):
     head = make_head(num_components=5)
     assert not head.is_fitted
     torch.testing.assert_close(head(videos, texts).logits_per_video, plain_logits(videos, texts))
-    assert head.unfitted_values().keys() == BUFFER_AXES.keys()
-    for name, value in head.unfitted_values().items():
+    assert UNFITTED.keys() == BUFFER_AXES.keys()
+    for name, value in UNFITTED.items():
         assert (head.get_buffer(name) == value).all()
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from modeling_dkd import DKDCLIPConfig
-from modeling_dkd.dkd_head import BUFFER_AXES, DKDHead
+from modeling_dkd.dkd_head import DKDHead
+from modeling_dkd.fitted_buffers import BUFFER_AXES
 from tests.fitted_heads import (
     DIM,
     FITTED,
