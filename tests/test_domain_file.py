@@ -41,7 +41,7 @@ def assert_same_head(one, other):
     assert one.config.num_components == other.config.num_components
     assert_same_state(one, other.state_dict())
     outputs = [head(TOY.videos, TOY.texts) for head in (one, other)]
-    assert all(torch.equal(outputs[0][name], outputs[1][name]) for name in outputs[0])
+    assert all(map(torch.equal, *outputs))
 
 
 def rewrite(folder, tensors=None, **metadata):
