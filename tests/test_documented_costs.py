@@ -85,3 +85,18 @@ def test_the_table_of_loops():
     said = [[float(value) for cell in row for value in cell.split(" / ")] for row in rows]
     assert [len(row) for row in said] == [len(row) for row in expected]
     assert list(chain(*said)) == pytest.approx(list(chain(*expected)), rel=0.03)
+
+
+def test_the_page_of_export_has_the_measured_runtimes():
+    text = (ROOT / "docs/export.md").read_text()
+    said = re.findall(r"^\| (ONNX|OpenVINO|PyTorch), (\w+) \| (\S+) \| (\S+) \|$", text, re.MULTILINE)
+    rows = SECTIONS["export"]["rows"]
+    timed = {row["what"].partition(",")[0]: row for row in rows if "ViT-B/32" in row["what"]}
+    assert {f"{runtime} {precision}" for runtime, precision, *_ in said} == set(timed)
+    for runtime, precision, times, cosine in said:
+        row = timed[f"{runtime} {precision}"]
+        assert float(times) == pytest.approx(row["ratio"]["median"], abs=0.006)
+        assert row["note"].endswith(f": {cosine}")
+    answers = [row for row in rows if "embedded checkpoint" in row["what"]]
+    assert len(answers) == len(timed)
+    assert all(row["note"].startswith("200 of 200 answers") for row in answers)
