@@ -12,7 +12,7 @@ class EmbeddedCheckpoint(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Bring the code beside the checkpoint's weights up to date, and put both into a wheel to be passed on."""
-        package = runpy.run_path(str(Path(self.root, "modeling_dkd", "synthetic", "checkpoint.py")))
+        package = runpy.run_path(str(Path(self.root, "modeling_dkd", "embedding", "embedded_checkpoint.py")))
         package["copy_code"](package["CHECKPOINT"])
         if version != "editable":
             for name in ("dkd-tiny", "space"):

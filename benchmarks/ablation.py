@@ -32,6 +32,7 @@ from tqdm import tqdm
 from benchmarks.ablation_page import SECTIONS, Changes, as_json, changes_of, markdown
 from modeling_dkd import DKDCLIPConfig, DKDHead, DKDHeadOutput
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, read_with_texts, write_embeddings
 from modeling_dkd.evaluation.measurement import Measurement, Plan, measure_set
 from modeling_dkd.evaluation.methods.ablations import ABLATIONS, ON_PARTS, ablation
@@ -44,7 +45,8 @@ from modeling_dkd.evaluation.report import Line, environment, paired_gain, summa
 from modeling_dkd.gaussian_mixture import fit_gaussian_mixture
 from modeling_dkd.mixture_options import MixtureOptions
 from modeling_dkd.svgd import kernel_and_slope, svgd
-from modeling_dkd.synthetic.demo import CHECKPOINT, NUM_CLIPS, VIEWS, embed_target
+from modeling_dkd.synthetic.clips import generate_clips
+from modeling_dkd.synthetic.demo import CLIP_SEED, NUM_CLIPS, VIEWS, embed_target
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -197,8 +199,9 @@ def framed_sets(features: Path, cache_dir: Path) -> dict[str, EmbeddingSet]:
         cache = cache_dir / f"dkd-tiny-{domain}-{NUM_CLIPS}.safetensors"
         if not cache.is_file():
             encoder = ClipEncoder.load(str(CHECKPOINT), VIEWS, None, torch.float32, torch.device("cpu"))
+            clips = generate_clips(cache_dir / domain, domain, NUM_CLIPS, CLIP_SEED)
             with tqdm(total=NUM_CLIPS, unit="clip", desc=domain) as progress:
-                write_embeddings(cache, embed_target(encoder, domain, cache_dir / domain, NUM_CLIPS, progress))
+                write_embeddings(cache, embed_target(encoder, domain, clips, progress))
         sets[f"generated, {domain}"] = read_embeddings(cache)
     return sets
 

@@ -23,12 +23,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from modeling_dkd.data.official_index import ucf101_index
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings, write_embeddings
 from modeling_dkd.evaluation.methods.dkd import dkd
 from modeling_dkd.evaluation.methods.peers import both_centred, zero_shot
 from modeling_dkd.evaluation.protocols import Method, Task, logits_of
 from modeling_dkd.evaluation.report import environment, paired_gain, write_results
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -30,9 +30,17 @@ from tqdm import tqdm
 
 from modeling_dkd.cli import main as dkd
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
-from modeling_dkd.synthetic.clips import DEFAULT_TARGET, FRAME_RATE, SIDE, describe_clips, domain_called, render_clip
-from modeling_dkd.synthetic.demo import NUM_CLIPS, VIEWS, embed_target
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
+from modeling_dkd.synthetic.clips import (
+    DEFAULT_TARGET,
+    FRAME_RATE,
+    SIDE,
+    describe_clips,
+    domain_called,
+    generate_clips,
+    render_clip,
+)
+from modeling_dkd.synthetic.demo import CLIP_SEED, NUM_CLIPS, VIEWS, embed_target
 from modeling_dkd.synthetic.demo_recognition import REPORT_FOLDER, SHEET_FILE, recognise_and_search
 
 
@@ -89,7 +97,8 @@ def make_pages(folder: Path) -> None:
     encoder = ClipEncoder.load(str(CHECKPOINT), VIEWS, None, torch.float32, torch.device("cpu"))
     clips = folder / "clips" / DEFAULT_TARGET
     with tqdm(total=NUM_CLIPS, unit="clip", disable=None) as bar:
-        embedded = embed_target(encoder, DEFAULT_TARGET, clips, NUM_CLIPS, bar)
+        written = generate_clips(clips, DEFAULT_TARGET, NUM_CLIPS, CLIP_SEED)
+        embedded = embed_target(encoder, DEFAULT_TARGET, written, bar)
     recognise_and_search(embedded, clips, folder)
     write_video(folder / "monday.mp4")
     actions = ",".join(dict.fromkeys(action for action, _ in STRETCHES))

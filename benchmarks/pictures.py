@@ -31,15 +31,15 @@ from tqdm import tqdm
 
 from modeling_dkd.dkd_head import DKDHeadOutput
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, read_embeddings
 from modeling_dkd.evaluation.figures import BEFORE, BETTER, confusion_figure, save_figure
 from modeling_dkd.evaluation.measurement import Plan, tasks
 from modeling_dkd.evaluation.methods.dkd import fitted_head, unfitted_head
 from modeling_dkd.evaluation.metrics import CALIBRATION_BINS, calibration_error
 from modeling_dkd.evaluation.protocols import logits_of
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
-from modeling_dkd.synthetic.clips import ACTIONS, DEFAULT_TARGET
-from modeling_dkd.synthetic.demo import NUM_CLIPS, VIEWS, embed_target
+from modeling_dkd.synthetic.clips import ACTIONS, DEFAULT_TARGET, generate_clips
+from modeling_dkd.synthetic.demo import CLIP_SEED, NUM_CLIPS, VIEWS, embed_target
 from modeling_dkd.video_frames import read_frames
 
 from . import page_pictures
@@ -154,7 +154,8 @@ def write_demo(path: Path) -> None:
     """Generate and embed the clips of the demo, and write the moving picture."""
     encoder = ClipEncoder.load(str(CHECKPOINT), VIEWS, None, torch.float32, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder, tqdm(total=NUM_CLIPS, unit="clip") as progress:
-        embedded = embed_target(encoder, DEFAULT_TARGET, Path(folder), NUM_CLIPS, progress)
+        written = generate_clips(Path(folder), DEFAULT_TARGET, NUM_CLIPS, CLIP_SEED)
+        embedded = embed_target(encoder, DEFAULT_TARGET, written, progress)
         before, after, labels, places = before_and_after(embedded)
         only_one = is_right(before, labels) != is_right(after, labels)
         shown = only_one.nonzero()[:NUM_SHOWN, 0].tolist()

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import fields
 from typing import Any
 
 import transformers
@@ -139,6 +140,12 @@ class DKDCLIPConfig(PreTrainedConfig):
             'pipeline("video-classification", model=model, processor=processor, '
             "pipeline_class=VideoClassificationPipeline), and num_frames to the processor"
         )
+
+    @classmethod
+    def head_options(cls) -> list[str]:
+        """Names of the options that are kept with a domain: all but the encoder's and what is fitted."""
+        own = {field.name for field in fields(cls)} - {field.name for field in fields(PreTrainedConfig)}
+        return sorted(own - {"backbone_config", "num_temporal_layers", "num_temporal_frames", "num_components"})
 
     def check(self) -> None:
         """Check the values against their ranges and the backbone; options may also be set after construction.

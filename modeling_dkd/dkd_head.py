@@ -28,22 +28,16 @@ import copy
 import math
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from huggingface_hub import CommitInfo
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import PreTrainedConfig
-from transformers.utils import ModelOutput
 
 from .class_mixture import ClassMixture, fit_class_mixture, gather_statistics, maximise
-from .configuration_dkd import DKDCLIPConfig
-from .domain_card import write_domain_card
 from .domain_file import FORMAT_VERSION, StoredDomain, check_tensors, no_domain, read_domain, write_domain
-from .domain_hub import HubOptions, domain_path, send_domain
 from .domain_statistics import AllReduce, DomainStatistics, OlderSamples, Videos, spread_samples, sum_second_moments
 from .embedding_inputs import (
     SAME_CLASS_COSINE,
@@ -55,7 +49,16 @@ from .embedding_inputs import (
     tell_same_classes,
 )
 from .encoder_identity import EncoderIdentity
-from .gaussian_mixture import WEIGHTS_TOLERANCE, fit_gaussian_mixture
+from .fitted_buffers import (
+    BUFFER_AXES,
+    FRAME_FIELDS,
+    MIXTURE_FIELDS,
+    STATISTICS_FIELDS,
+    UNFITTED,
+    are_shares,
+    buffer_shapes,
+)
+from .gaussian_mixture import fit_gaussian_mixture
 from .known_classes import KnownModel, fit_known, known_directions
 from .mixture_options import MixtureOptions
 from .precision import full_precision, has_values, where_float64_is
@@ -67,70 +70,23 @@ from .text_trust import Debias, TrustChoice, TrustedFit, fit_best_trust
 from .withheld_classes import without_small_classes
 
 
+# transformers and huggingface_hub, whose import takes a second, are for those who make a configuration or load and
+# share a domain.
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
+    from .configuration_dkd import DKDCLIPConfig
+
+
 # How many numbers of a tensor of videos are kept ready from round to round.
 KEPT_NUMBERS = 2**26
-# Everything that is fitted and its shape: K components, D dimensions.
-BUFFER_AXES = {
-    # The mixture: its shares of samples, the fields of ClassMixture, and whether components are classes (1, else 0).
-    "weights": "K",
-    "means": "KD",
-    "variances": "D",
-    "whitening": "DD",
-    "counts": "K",
-    "anchor_weights": "K",
-    "log_frequency": "K",
-    "domain_mean": "D",
-    "mean_direction": "D",
-    "anchor_scale": "",
-    "temperature": "",
-    "anchored": "",
-    # The class texts as given and debiased, and the fields of TextFrame.
-    "fitted_texts": "KD",
-    "text_scale": "K",
-    "text_bias": "K",
-    # How far they are trusted (text_trust.py).
-    "text_trust": "",
-    "class_strength": "K",
-    "unit_axis": "D",
-    "norm_axis": "D",
-    "text_centre": "D",
-    "text_norm": "",
-    "text_bases": "KD",
-    "text_targets": "KD",
-    # The directions of the fitted texts, and the fields of KnownModel.
-    "known_directions": "KD",
-    "known_slope": "",
-    "known_offset": "",
-    "known_floor": "",
-    # What `update` adds to.
-    "num_samples": "",
-    "num_labelled": "",
-    "prior_counts": "K",
-    "sums": "KD",
-    "second_moments": "DD",
-    "logit_sums": "3K",
-}
-
 NO_VIDEO = "video_embeds has no shard; give at least one video."
-# Named here, for torch.compile cannot look into a dataclass.
-MIXTURE_FIELDS = tuple(field.name for field in fields(ClassMixture))
-FRAME_FIELDS = tuple(field.name for field in fields(TextFrame))
-STATISTICS_FIELDS = tuple(field.name for field in fields(DomainStatistics))
-# Options of a configuration that are kept with a domain: all but the encoder's and what is fitted.
-ENCODER_OPTIONS = {"backbone_config", "num_temporal_layers", "num_temporal_frames"}
-OPTIONS = sorted(
-    {field.name for field in fields(DKDCLIPConfig)}
-    - {field.name for field in fields(PreTrainedConfig)}
-    - ENCODER_OPTIONS
-    - {"num_components"}
-)
 
 
-@dataclass
-class DKDHeadOutput(ModelOutput):
+class DKDHeadOutput(NamedTuple):
     """What `DKDHead` returns, float32.
 
-    Args:
+    Attributes:
         logits_per_video: Logit scale times cosine of the moved embeddings plus the bias, (B, K).
         video_embeds: Moved videos, unit norm, (B, D).
         text_embeds: Moved class texts, unit norm, (K, D).
@@ -216,7 +172,7 @@ class DKDHead(nn.Module):
 
     def __init__(
         self,
-        config: DKDCLIPConfig,
+        config: "DKDCLIPConfig",
         options: MixtureOptions | None = None,
         prior: Debias = debias_texts,
         svgd_kernel: Kernel | None = None,
@@ -235,23 +191,11 @@ class DKDHead(nn.Module):
         self._recent: RecentSamples | None = None
         self._make_buffers(config.num_components)
 
-    def _buffer_shapes(self, num_components: int) -> dict[str, tuple[int, ...]]:
-        """Every fitted buffer and its shape."""
-        sizes = {"K": num_components, "D": self.config.projection_dim, "3": 3}
-        return {name: tuple(sizes[axis] for axis in axes) for name, axes in BUFFER_AXES.items()}
-
-    def unfitted_values(self) -> dict[str, float]:
-        """Constant that each fitted buffer holds before `fit`."""
-        # Divisors; everything else is zero, with which nothing moves.
-        return {
-            name: float(name in {"variances", "temperature", "text_norm", "text_trust"})
-            for name in self._buffer_shapes(0)
-        }
-
     def _make_buffers(self, num_components: int) -> None:
         """Buffers of an unfitted head with room for so many components."""
-        values = self.unfitted_values() | {"format_version": float(FORMAT_VERSION)}
-        for name, shape in {**self._buffer_shapes(num_components), "format_version": ()}.items():
+        values = UNFITTED | {"format_version": float(FORMAT_VERSION)}
+        shapes = buffer_shapes(num_components, self.config.projection_dim)
+        for name, shape in {**shapes, "format_version": ()}.items():
             self.register_buffer(
                 name, torch.full(shape, values[name], dtype=torch.float32, device=self.logit_bias.device)
             )
@@ -290,10 +234,10 @@ class DKDHead(nn.Module):
         sizes = tuple(means.shape) if means is not None and means.dim() == 2 else (0, dim)
         if sizes[1] != dim:
             raise ValueError(f"{source} has embeddings of {sizes[1]} dimensions, but this head has {dim}.")
-        divisors = [name for name, value in self.unfitted_values().items() if value > 0]
+        divisors = [name for name, value in UNFITTED.items() if value > 0]
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        check_tensors(tensors, shapes | self._buffer_shapes(sizes[0]), divisors, source)
-        if has_values(tensors["weights"]) and not _are_shares(tensors["weights"]):
+        check_tensors(tensors, shapes | buffer_shapes(sizes[0], dim), divisors, source)
+        if has_values(tensors["weights"]) and not are_shares(tensors["weights"]):
             raise no_domain(source, "has weights that are no shares of a whole")
         return sizes[0]
 
@@ -457,7 +401,7 @@ class DKDHead(nn.Module):
             raise ValueError(f"class_names has {len(names)} names for {len(self.weights)} components.")
         self.write_config()
         stored = self.config.to_dict()
-        options = {name: stored[name] for name in OPTIONS}
+        options = {name: stored[name] for name in self.config.head_options()}
         shared = self if min_clips is None else without_small_classes(self, min_clips)
         write_domain(folder, StoredDomain(shared.state_dict(), options, names, self.encoder, shared.min_clips))
 
@@ -472,7 +416,7 @@ class DKDHead(nn.Module):
         commit_message: str | None = None,
         create_pr: bool = False,
         token: str | bool | None = None,
-    ) -> CommitInfo:
+    ) -> "CommitInfo":
         """Share the fitted domain as a repository of its own: the file of `save_pretrained`, a card and its picture.
 
         Args:
@@ -492,6 +436,9 @@ class DKDHead(nn.Module):
             ValueError: As `save_pretrained`, the repository is a model, or the Hub refuses.
             OSError: The Hub cannot be asked.
         """
+        from .domain_card import write_domain_card
+        from .domain_hub import HubOptions, send_domain
+
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, class_names, min_clips=min_clips)
             write_domain_card(folder, repo_id)
@@ -537,13 +484,17 @@ class DKDHead(nn.Module):
                 seen or is none of a domain, or an option is none.
             OSError: The Hub cannot be asked, and the file is not in the cache.
         """
+        from .configuration_dkd import DKDCLIPConfig
+        from .domain_hub import HubOptions, domain_path
+
         path, source = domain_path(name_or_folder, HubOptions(revision, token, cache_dir, local_files_only))
         domain = read_domain(path, source)
         tensors, stored, names = domain.tensors, domain.options, domain.class_names
-        if unknown := sorted(options.keys() - set(OPTIONS)):
-            raise ValueError(f"DKDHead has no option {unknown[0]!r}; it has {', '.join(OPTIONS)}.")
+        known = DKDCLIPConfig.head_options()
+        if unknown := sorted(options.keys() - set(known)):
+            raise ValueError(f"DKDHead has no option {unknown[0]!r}; it has {', '.join(known)}.")
         try:
-            head = cls(DKDCLIPConfig(**{name: stored[name] for name in OPTIONS if name in stored} | options))
+            head = cls(DKDCLIPConfig(**{name: stored[name] for name in known if name in stored} | options))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{source} cannot be used: {error}") from error
         num_components = head.check_domain(tensors, source)
@@ -682,7 +633,7 @@ class DKDHead(nn.Module):
         self._make_buffers(num_components)
         counts = mixture.weights * len(videos)
         fitted = {"weights": mixture.weights, "means": mixture.means, "variances": mixture.variances, "counts": counts}
-        self._set_buffers({name: self.get_buffer(name) for name in self._buffer_shapes(0)} | fitted)
+        self._set_buffers({name: self.get_buffer(name) for name in BUFFER_AXES} | fitted)
         self.class_names = None
         return self
 
@@ -764,16 +715,10 @@ class DKDHead(nn.Module):
         self.min_clips = 0
         # A domain fitted under inference_mode can still take part in training.
         with torch.inference_mode(False):
-            for name in self._buffer_shapes(0):
+            for name in BUFFER_AXES:
                 self.register_buffer(name, tensors[name].to(self.logit_bias.device, torch.float32, copy=True))
         self.config.num_components = len(self.weights)
 
     def _pooled(self, embeds: Tensor, name: str) -> Tensor:
         """Checked embeddings for fitting, (N, D): unit norm, particles averaged."""
         return as_particles(embeds, name, self.config.projection_dim).mean(1).to(self.logit_bias.device)
-
-
-def _are_shares(weights: Tensor) -> bool:
-    """Whether these are the weights of a mixture, (K,); all 0 where none is fitted."""
-    total = float(weights.sum(dtype=torch.float64))
-    return bool((weights >= 0).all()) and (total == 0 or abs(total - 1) <= WEIGHTS_TOLERANCE)

@@ -1,11 +1,12 @@
 """What a head is given, checked: embeddings as particles, shards of them, labels."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers.utils import logging
 
 from .domain_statistics import Videos
 from .precision import has_values
@@ -13,7 +14,7 @@ from .precision import has_values
 
 # Texts nearer than this are the same class.
 SAME_CLASS_COSINE = 0.999
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 # Numbers of a tensor that are made ready at once: more leave the processor's caches, and take memory.
 NUMBERS_AT_ONCE = 2**20
 
@@ -97,6 +98,20 @@ def checked_labels(labels: Tensor | None, num_videos: int, num_classes: int) -> 
     return labels
 
 
+def check_asked_labels(labels: Tensor, num_videos: int, num_classes: int) -> None:
+    """Refuse labels that name no class."""
+    if labels.shape != (num_videos,) or labels.dtype != torch.int64:
+        raise ValueError(
+            f"labels must be int64 of shape ({num_videos},), one a video, not {labels.dtype} of {tuple(labels.shape)}"
+        )
+    if not has_values(labels):
+        return
+    outside = (labels < 0) | (labels >= num_classes)
+    if outside.any():
+        index = int(outside.nonzero()[0])
+        raise ValueError(f"labels[{index}] is {int(labels[index])}, but the classes are 0 to {num_classes - 1}")
+
+
 def check_class_names(class_names: Sequence[str] | None, shape: Sequence[int]) -> None:
     """Refuse names that are not as many as the classes of texts (K, D), (K, P, D) or tokens (K, P, L)."""
     if class_names is None:
@@ -111,6 +126,22 @@ def check_class_names(class_names: Sequence[str] | None, shape: Sequence[int]) -
         raise ValueError(f"class_names has {count} entries for {shape[0]} classes{remedy}")
 
 
+def check_new_names(class_names: Sequence[str] | None, shape: Sequence[int] | None) -> None:
+    """Refuse names that do not fit the classes, texts or tokens of this shape, one to one."""
+    if class_names is None:
+        return
+    if shape is None:
+        raise ValueError("class_names need input_ids or text_embeds that say what the classes are")
+    check_class_names(class_names, shape)
+    first_index: dict[str, int] = {}
+    for index, name in enumerate(class_names):
+        if first_index.setdefault(name, index) != index:
+            raise ValueError(
+                f"class_names[{first_index[name]}] and class_names[{index}] are both {name!r}; "
+                "give each class its own name"
+            )
+
+
 def tell_same_classes(texts: Tensor, class_names: Sequence[str] | None) -> None:
     """Warn of classes with the same unit text, of (K, D): only labels can tell their videos apart."""
     pairs = [
@@ -123,7 +154,13 @@ def tell_same_classes(texts: Tensor, class_names: Sequence[str] | None) -> None:
         return
     called = [f"class {k}" for k in range(len(texts))] if class_names is None else [repr(name) for name in class_names]
     named = ", ".join(f"{called[i]} and {called[j]}" for i, j in pairs[:5]) + (" ..." if len(pairs) > 5 else "")
-    logger.warning_once(
+    _warn_once(
         f"classes have the same text for this encoder and cannot be told apart without labels: {named}; write them "
         "differently, or leave one out"
     )
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """A stream of fits to the same classes says it once."""
+    logger.warning(message)

@@ -1,22 +1,21 @@
 """Which encoder a domain belongs to: embeddings of one encoder mean nothing to another of the same size."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from torch import nn
-from transformers.utils import logging
 
 from .precision import has_values
 
 
 SAMPLED_VALUES = 64
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,6 +132,8 @@ def cached_commit(name_or_path: Any, options: Mapping[str, Any]) -> str | None:
     """
     if name_or_path is None or Path(name_or_path).exists():
         return None
+    from huggingface_hub import try_to_load_from_cache  # loads slowly, and a head alone needs none of it
+
     try:
         found = try_to_load_from_cache(
             str(name_or_path), "config.json", options.get("cache_dir"), options.get("revision") or "main"

@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 
 from .configuration_dkd import RETRIEVAL_CLASSES, DKDCLIPConfig
 from .dkd_head import DKDHead
-from .domain_file import EXACT_DTYPES, FORMAT_VERSION, dtypes_in, give_usual_mode, no_domain
+from .domain_file import FORMAT_VERSION, dtypes_in, give_usual_mode
 from .dual_encoder import (
     check_dual_encoder,
     embed_images,
@@ -36,9 +36,10 @@ from .dual_encoder import (
     takes_clips,
     token_embedder_of,
 )
-from .embedding_inputs import check_class_names
+from .embedding_inputs import check_asked_labels, check_new_names
 from .encoder_identity import EncoderIdentity, cached_commit, fingerprint, known_name
-from .precision import has_values
+from .fitted_buffers import BUFFER_AXES, UNFITTED
+from .loaded_weights import check_loaded_domain, refuse_mismatch, refuse_missing
 from .sentence_embedder import MODULES, MODULES_FILE
 from .temporal_transformer import TemporalTransformer
 from .video_pipelines import CUSTOM_PIPELINES
@@ -140,7 +141,7 @@ class DKDCLIPModel(PreTrainedModel):
         if isinstance(module, DKDHead):
             init.constant_(module.log_logit_scale, math.log(self.config.logit_scale))
             constants = {"logit_bias": self.config.logit_bias, "format_version": FORMAT_VERSION}
-            for name, value in {**constants, **module.unfitted_values()}.items():
+            for name, value in {**constants, **UNFITTED}.items():
                 init.constant_(module.get_buffer(name), value)
         if isinstance(module, TemporalTransformer):
             init.normal_(module.position_embeds, std=0.02)
@@ -209,10 +210,8 @@ class DKDCLIPModel(PreTrainedModel):
         model, info = loaded
         source = pretrained_model_name_or_path or "the state dict"
         if not accept_mismatch:
-            _refuse_mismatch(info["mismatched_keys"], source, model.config)
-        _refuse_missing(
-            {key for key in info["missing_keys"] if key.startswith("backbone.")}, model.config.name_or_path
-        )
+            refuse_mismatch(info["mismatched_keys"], source, model.config)
+        refuse_missing({key for key in info["missing_keys"] if key.startswith("backbone.")}, model.config.name_or_path)
         lost = info["missing_keys"] | {key for key, *_ in info["mismatched_keys"]}
         model._settle_domain(lost, source, accept_mismatch)
         freeze_similarity(model.backbone)
@@ -246,23 +245,15 @@ class DKDCLIPModel(PreTrainedModel):
     def _settle_domain(self, lost: set[str], source: Any, plain_if_broken: bool) -> None:
         """Keep the domain that was loaded if it is whole, forget it if there was none, refuse what lies between."""
         stored = self.__dict__.pop("_stored_dtypes", {})
-        state, domain = self.head.state_dict(), self.head.unfitted_values().keys()
-        lost = {key.removeprefix("head.") for key in lost if key.startswith("head.")} & state.keys()
+        lost = {key.removeprefix("head.") for key in lost if key.startswith("head.")} & self.head.state_dict().keys()
         fault = None
-        if domain <= lost:
+        if BUFFER_AXES.keys() <= lost:
             fault = (
                 f"{source} holds no domain, though its configuration has num_components={self.config.num_components}."
             )
         elif self.config.num_components:
             try:
-                if lost:
-                    raise no_domain(str(source), f"lacks head.{min(lost)}")
-                self.head.check_domain(state, str(source))
-                if has_values(state["weights"]) and not self.head.is_fitted:
-                    raise no_domain(str(source), "is not fitted")
-                if rounded := {name: dtype for name, dtype in stored.items() if dtype not in EXACT_DTYPES}:
-                    name = min(rounded)
-                    raise no_domain(str(source), f"has head.{name} of {rounded[name]} instead of {EXACT_DTYPES[0]}")
+                check_loaded_domain(self.head, lost, stored, str(source))
             except ValueError as error:
                 if not plain_if_broken:
                     hint = "ignore_mismatched_sizes=True loads the model without it."
@@ -317,7 +308,7 @@ class DKDCLIPModel(PreTrainedModel):
         if backbone.config.model_type == DKDCLIPConfig.model_type:
             raise ValueError(f"{name_or_path} is a DKD checkpoint already; load it with from_pretrained")
         check_dual_encoder(backbone)
-        _refuse_missing(missing, name_or_path)
+        refuse_missing(missing, name_or_path)
         for name, value in {"projection_dim": probe(backbone), **similarity_of(backbone)}.items():
             own_options.setdefault(name, value)
         model = cls(DKDCLIPConfig(backbone_config=backbone.config, **own_options), backbone)
@@ -468,7 +459,7 @@ class DKDCLIPModel(PreTrainedModel):
         moved = self.head(video_embeds, text_embeds)
         loss = None
         if labels is not None:
-            _check_labels(labels, *moved.logits_per_video.shape)
+            check_asked_labels(labels, *moved.logits_per_video.shape)
             loss = cross_entropy(moved.logits_per_video, labels)
         return DKDCLIPOutput(
             loss=loss,
@@ -521,7 +512,7 @@ class DKDCLIPModel(PreTrainedModel):
             raise ValueError("give input_ids or text_embeds, not both")
         classes = input_ids if input_ids is not None else text_embeds
         num_classes = None if classes is None else len(classes)
-        _require_class_names(class_names, None if classes is None else classes.shape)
+        check_new_names(class_names, None if classes is None else classes.shape)
         video_embeds = self._embeds_of(pixel_values, video_embeds)
         if input_ids is not None:
             num_prompts = input_ids.shape[1] if input_ids.dim() == 3 else 1
@@ -648,52 +639,3 @@ class DKDCLIPModel(PreTrainedModel):
             return
         self.config.id2label = dict(enumerate(class_names))
         self.config.label2id = {name: index for index, name in enumerate(class_names)}
-
-
-def _refuse_missing(missing: set[str], source: Any) -> None:
-    """Raise for weights that the checkpoint lacks: they would be random numbers."""
-    if missing:
-        raise ValueError(
-            f"{source} lacks {len(missing)} of the backbone's weights (the first is {min(missing)}); "
-            "it is incomplete or belongs to another architecture"
-        )
-
-
-def _refuse_mismatch(mismatched: set[tuple[str, Any, Any]], source: Any, config: DKDCLIPConfig) -> None:
-    """Raise for weights of another shape than the configuration says."""
-    if mismatched:
-        key, stored, expected = min(mismatched)
-        raise ValueError(
-            f"{source} has {key} of shape {tuple(stored)}, but the config (projection_dim={config.projection_dim}, "
-            f"num_components={config.num_components}) says {tuple(expected)}; load it with the config saved beside it"
-        )
-
-
-def _check_labels(labels: Tensor, num_videos: int, num_classes: int) -> None:
-    """Refuse labels that name no class."""
-    if labels.shape != (num_videos,) or labels.dtype != torch.int64:
-        raise ValueError(
-            f"labels must be int64 of shape ({num_videos},), one a video, not {labels.dtype} of {tuple(labels.shape)}"
-        )
-    if not has_values(labels):
-        return
-    outside = (labels < 0) | (labels >= num_classes)
-    if outside.any():
-        index = int(outside.nonzero()[0])
-        raise ValueError(f"labels[{index}] is {int(labels[index])}, but the classes are 0 to {num_classes - 1}")
-
-
-def _require_class_names(class_names: Sequence[str] | None, shape: Sequence[int] | None) -> None:
-    """Refuse names that do not fit the classes, texts or tokens of this shape, one to one."""
-    if class_names is None:
-        return
-    if shape is None:
-        raise ValueError("class_names need input_ids or text_embeds that say what the classes are")
-    check_class_names(class_names, shape)
-    first_index: dict[str, int] = {}
-    for index, name in enumerate(class_names):
-        if first_index.setdefault(name, index) != index:
-            raise ValueError(
-                f"class_names[{first_index[name]}] and class_names[{index}] are both {name!r}; "
-                "give each class its own name"
-            )

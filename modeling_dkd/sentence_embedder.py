@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .configuration_dkd import REMOTE_CODE
 from .file_suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
@@ -52,19 +53,22 @@ class DKDSentenceEmbedder(nn.Module):
         cache_folder: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        trust_remote_code: bool = False,
         model_kwargs: dict[str, Any] | None = None,
         processor_kwargs: dict[str, Any] | None = None,
         **_: Any,
     ) -> "DKDSentenceEmbedder":
         """Load a checkpoint as `SentenceTransformer` asks for it."""
-        # Where this file is imported, for the model names what is to be loaded.
-        from .modeling_dkd import DKDCLIPModel
-        from .processing_dkd import DKDCLIPProcessor
+        # The model names this class as what is to be loaded, so that it cannot be named here.
+        from transformers import AutoModel, AutoProcessor
 
         given = {"token": token, "cache_dir": cache_folder, "revision": revision, "local_files_only": local_files_only}
         hub: dict[str, Any] = {name: value for name, value in given.items() if value}
-        model = DKDCLIPModel.from_pretrained(model_name_or_path, **hub, **(model_kwargs or {}))
-        processor = DKDCLIPProcessor.from_pretrained(model_name_or_path, **hub, **(processor_kwargs or {}))
+        # Where this file came with the checkpoint, the code beside it is trusted already.
+        hub["trust_remote_code"] = trusted = trust_remote_code or __name__.startswith(REMOTE_CODE)
+        model_kwargs = {**hub, "trust_backbone_code": trusted, **(model_kwargs or {})}
+        model = AutoModel.from_pretrained(model_name_or_path, **model_kwargs)
+        processor = AutoProcessor.from_pretrained(model_name_or_path, **hub | (processor_kwargs or {}))
         return cls(model, processor)
 
     def save(self, output_path: str, *_: Any, **__: Any) -> None:

@@ -13,7 +13,7 @@ What the clips that were left out were, nothing in the head depends on.
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,21 +24,18 @@ from .text_prior import TextPrior
 from .text_trust import TrustedFit
 
 
-if TYPE_CHECKING:
-    from .dkd_head import DKDHead
-
 # Log frequency of a class that no clip may belong to: its responsibility is zero in float32.
 NEVER = -1e4
 
 
 @torch.no_grad()
 def without_small_classes(
-    head: "DKDHead", min_clips: int, video_embeds: Tensor | None = None, labels: Tensor | None = None
-) -> "DKDHead":
+    head: Any, min_clips: int, video_embeds: Tensor | None = None, labels: Tensor | None = None
+) -> Any:
     """A copy of a fitted head in which classes of fewer clips are back at their text.
 
     Args:
-        head: Fitted with class texts; it stays what it is.
+        head: A `DKDHead`, which imports this file, fitted with class texts; it stays what it is.
         min_clips: Clips that a class needs, by its responsibilities, >= 2.
         video_embeds: All clips that it was fitted to, (N, D) or (N, T, D); None: those that it still holds.
         labels: Their labels, as `DKDHead.fit` was given them.
@@ -85,7 +82,7 @@ def _posterior(prior: TextPrior, mixture: ClassMixture, videos: Tensor, labels: 
 
 
 def _store_without(
-    head: "DKDHead", small: Tensor, prior: TextPrior, mixture: ClassMixture, videos: Tensor, labels: Tensor
+    head: Any, small: Tensor, prior: TextPrior, mixture: ClassMixture, videos: Tensor, labels: Tensor
 ) -> None:
     """Write the statistics of the clips that are left, of which none belongs to a small class."""
     scale, options = float(head.logit_scale), head.options

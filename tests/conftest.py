@@ -13,8 +13,8 @@ from tests.torchvision_operators import declare_missing_operators
 
 declare_missing_operators()  # before transformers imports torchvision, if it is there
 
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT, copy_code  # noqa: E402
 from modeling_dkd.interop import run_graphs  # noqa: E402, F401, before a test imports a runtime that it silences
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT, copy_code  # noqa: E402
 
 
 DATA = Path(os.environ.get("DKD_DATA", Path(__file__).resolve().parents[2] / "shared/data"))

@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import normalize
 
 from modeling_dkd import DKDCLIPConfig
-from modeling_dkd.dkd_head import BUFFER_AXES, DKDHead
+from modeling_dkd.dkd_head import DKDHead
+from modeling_dkd.fitted_buffers import BUFFER_AXES
 from modeling_dkd.mixture_options import MixtureOptions
 from tests.toy_domain import toy_domain
 

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import pytest
 import torch
+import transformers
 from transformers import (
     AutoModel,
     BlipConfig,
@@ -10,8 +12,6 @@ from transformers import (
     FlavaConfig,
     Owlv2Config,
     PreTrainedModel,
-    Tipsv2Config,
-    VideoPrismConfig,
     XCLIPConfig,
 )
 
@@ -46,8 +46,8 @@ CONFIGS = {
         prompt_layers=1,
         prompt_num_attention_heads=4,
     ),
-    "videoprism": lambda: VideoPrismConfig(text_config=GOOGLE_TEXT, vision_config=VIDEOPRISM_VISION),
-    "tipsv2": lambda: Tipsv2Config(text_config=GOOGLE_TEXT, vision_config=TIPSV2_VISION),
+    "videoprism": lambda: _newer("VideoPrismConfig")(text_config=GOOGLE_TEXT, vision_config=VIDEOPRISM_VISION),
+    "tipsv2": lambda: _newer("Tipsv2Config")(text_config=GOOGLE_TEXT, vision_config=TIPSV2_VISION),
     "flava": lambda: FlavaConfig(
         image_config=VISION,
         text_config=TEXT | {"max_position_embeddings": MAX_TOKENS},
@@ -63,6 +63,13 @@ CONFIGS = {
     ),
     "owlv2": lambda: Owlv2Config(text_config=CLIP_TEXT, vision_config=VISION, projection_dim=PROJECTION_DIM),
 }
+
+
+def _newer(name: str) -> Any:
+    """A class that the oldest release of transformers that is allowed does not have."""
+    if not hasattr(transformers, name):
+        pytest.skip(f"transformers {transformers.__version__} has no {name}")
+    return getattr(transformers, name)
 
 
 def more_backbone(kind: str, seed: int = 0) -> PreTrainedModel:

@@ -12,7 +12,7 @@ from transformers import AutoModel, BertConfig, BertModel
 
 from modeling_dkd import DKDCLIPConfig, DKDCLIPModel
 from modeling_dkd.domain_file import FORMAT_VERSION
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from tests.tiny_backbones import (
     ALL_KINDS,
     BACKBONE_KINDS,

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from modeling_dkd import DKDCLIPConfig, embedding_inputs
-from modeling_dkd.dkd_head import BUFFER_AXES, DKDHead, DKDHeadOutput
+from modeling_dkd.dkd_head import DKDHead, DKDHeadOutput
+from modeling_dkd.fitted_buffers import BUFFER_AXES, UNFITTED
 from modeling_dkd.mixture_options import MixtureOptions
 from modeling_dkd.svgd import kernel_and_slope
 from modeling_dkd.text_frame import filled, without_axis
@@ -61,8 +62,8 @@ def test_room_for_a_domain_alone_changes_nothing(videos, texts):
     head = make_head(num_components=5)
     assert not head.is_fitted
     torch.testing.assert_close(head(videos, texts).logits_per_video, plain_logits(videos, texts))
-    assert head.unfitted_values().keys() == BUFFER_AXES.keys()
-    for name, value in head.unfitted_values().items():
+    assert UNFITTED.keys() == BUFFER_AXES.keys()
+    for name, value in UNFITTED.items():
         assert (head.get_buffer(name) == value).all()
 
 
@@ -71,8 +72,8 @@ def test_output_contract(head, videos, texts):
     assert isinstance(output, DKDHeadOutput)
     batch_size, num_classes = len(videos), len(texts)
     shapes = [(batch_size, num_classes), (batch_size, DIM), (num_classes, DIM), (batch_size,), (batch_size,)]
-    assert [tuple(output[name].shape) for name in OUTPUTS] == shapes
-    assert all(output[name].dtype == torch.float32 for name in OUTPUTS)
+    assert [tuple(getattr(output, name).shape) for name in OUTPUTS] == shapes
+    assert all(getattr(output, name).dtype == torch.float32 for name in OUTPUTS)
     torch.testing.assert_close(output.video_embeds.norm(dim=-1), torch.ones(batch_size))
     torch.testing.assert_close(output.text_embeds.norm(dim=-1), torch.ones(num_classes))
     cosines = output.video_embeds @ output.text_embeds.T
@@ -174,7 +175,7 @@ def test_many_videos_are_moved_some_at_a_time(numbers, monkeypatch):
     pieces = FITTED(videos, TOY.texts)
     assert sizes == ([1] * 20 if numbers == 1 else [3] * 6 + [2])
     for name in OUTPUTS:
-        torch.testing.assert_close(pieces[name], whole[name], rtol=0, atol=SCALE * 1e-5)
+        torch.testing.assert_close(getattr(pieces, name), getattr(whole, name), rtol=0, atol=SCALE * 1e-5)
 
 
 @settings(max_examples=20, deadline=None)

@@ -17,8 +17,8 @@ import torch
 from benchmarks.page_pictures import write_video
 from modeling_dkd.cli import COMMANDS
 from modeling_dkd.cli import main as dkd
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.embedding.embedding_cache import EmbeddingSet, write_embeddings
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import ACTIONS, generate_clips
 
 

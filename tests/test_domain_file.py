@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from modeling_dkd import DKDHead
-from modeling_dkd.dkd_head import BUFFER_AXES
 from modeling_dkd.domain_file import DOMAIN_FILE, FORMAT_VERSION
+from modeling_dkd.fitted_buffers import BUFFER_AXES, UNFITTED
 from tests.fitted_heads import BIAS, DIM, FITTED, NUM_CLASSES, SCALE, TOY, make_head
 from tests.toy_domain import toy_domain
 
@@ -22,7 +22,7 @@ SMALLER = make_head().fit(TOY.videos[:40], TOY.texts[:4])
 STATE = FITTED.state_dict()
 # All that a head keeps, by itself: a buffer that comes later is in every test below.
 NAMES = sorted(STATE)
-DIVISORS = sorted(name for name, value in FITTED.unfitted_values().items() if value > 0)
+DIVISORS = sorted(name for name, value in UNFITTED.items() if value > 0)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def assert_same_head(one, other):
     assert one.config.num_components == other.config.num_components
     assert_same_state(one, other.state_dict())
     outputs = [head(TOY.videos, TOY.texts) for head in (one, other)]
-    assert all(torch.equal(outputs[0][name], outputs[1][name]) for name in outputs[0])
+    assert all(map(torch.equal, *outputs))
 
 
 def rewrite(folder, tensors=None, **metadata):

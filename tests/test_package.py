@@ -11,11 +11,10 @@ import pytest
 
 import modeling_dkd
 from modeling_dkd.cli import COMMANDS, EXTRAS, main
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.evaluation import command as evaluation_command
 from modeling_dkd.evaluation import names
 from modeling_dkd.evaluation.methods import ablations, peers
-from modeling_dkd.recognition import recognise_command
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 from modeling_dkd.training import command as training_command
 
 
@@ -107,6 +106,17 @@ def test_no_command_calls_a_reader_that_has_gone_an_error(monkeypatch, works, co
     monkeypatch.setattr(f"modeling_dkd.{works}", raise_broken_pipe)
     with pytest.raises(BrokenPipeError):
         command()
+
+
+def test_a_head_is_imported_with_little_more_than_torch():
+    """Transformers, huggingface_hub, av, pillow: for those who make a configuration, share a domain, read a clip."""
+    code = """
+import sys, torch
+before = set(sys.modules)
+import modeling_dkd.dkd_head
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+    assert run(code).split() == ["modeling_dkd", "safetensors"]
 
 
 def test_names_of_the_parser_are_those_of_the_code():

@@ -4,7 +4,7 @@ import pytest
 import transformers
 
 from modeling_dkd import DKDCLIPModel, DKDCLIPProcessor
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from tests.test_processing_dkd import random_video
 from tests.test_video_frames import write_video
 

@@ -18,7 +18,7 @@ from modeling_dkd import (
     ZeroShotVideoClassificationPipeline,
 )
 from modeling_dkd.data.prompts import SINGLE_TEMPLATE
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import ACTIONS, DOMAINS, describe_clips, render_clip, write_clip
 from modeling_dkd.video_pipelines import CUSTOM_PIPELINES, DEFAULT_TEMPLATE
 from tests.test_remote_code import run_isolated

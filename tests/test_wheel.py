@@ -12,7 +12,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from modeling_dkd.synthetic.checkpoint import HUB_CONFIGS, shipped_code
+from modeling_dkd.embedding.embedded_checkpoint import HUB_CONFIGS, shipped_code
 
 
 ROOT = HUB_CONFIGS.parent

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -261,7 +261,7 @@ def checked_answer(answer: Any, task: Task, place: str) -> DKDHeadOutput:
     if not logits.isfinite().all():
         row = int((~logits.isfinite().all(1)).nonzero()[0])
         raise ValueError(f"{place}: returns NaN or infinity, first for test clip {row}")
-    return replace(as_output(answer), logits_per_video=logits)
+    return as_output(answer)._replace(logits_per_video=logits)
 
 
 def growth_of_memory(work: Callable[[], T]) -> tuple[T, float | None]:

@@ -48,7 +48,7 @@ def add_publish_options(parser: argparse.ArgumentParser) -> None:
 def main(argv: list[str]) -> int:
     """Show or send a folder; 0 when done, 2 when it cannot be published as it is."""
     args = build_parser().parse_args(argv)
-    from ..synthetic.checkpoint import CHECKPOINT, copy_code
+    from ..embedding.embedded_checkpoint import CHECKPOINT, copy_code
     from .card_facts import read_options, repo_id_of
     from .publishing import plan_publication
 

@@ -30,13 +30,13 @@ from ..data.prompts import class_prompts, description_prompts, load_templates
 from ..dkd_head import DKDHead
 from ..embedding.clip_embedding import embed_texts
 from ..embedding.clip_encoder import ClipEncoder
+from ..embedding.embedded_checkpoint import CHECKPOINT
 from ..embedding.encoder_sources import load_source
 from ..embedding.own_encoder import FrameReader, OwnEncoder, WholeFrames
 from ..encoder_identity import EncoderIdentity
 from ..frame_sampling import Views
 from ..image_processing_dkd import DKDCLIPImageProcessor
 from ..open_clip_backbone import PREFIX as OPEN_CLIP
-from ..synthetic.checkpoint import CHECKPOINT
 
 
 # Clips that are decoded and encoded together: frames for an encoder of one's own are large.

@@ -13,8 +13,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..embedding.embedded_checkpoint import CHECKPOINT, HUB_CONFIGS, PACKAGE, copy_code
 from ..one_line_parser import OneLineParser
-from ..synthetic.checkpoint import CHECKPOINT, HUB_CONFIGS, PACKAGE, copy_code
 
 
 DEFAULT_FRAMES = 8

@@ -25,6 +25,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -286,11 +287,23 @@ def _render_and_write(folder: Path, domain: Domain, description: ClipDescription
     return path
 
 
-def _writers(num_clips: int) -> Executor:
-    """Two threads; for many clips two processes, in which nothing waits for the interpreter of this one."""
+@contextmanager
+def clip_writers(num_clips: int) -> Iterator[Executor]:
+    """Two threads that write clips; for many two processes, in which nothing waits for the interpreter of this one.
+
+    Raises:
+        OSError: A process died.
+    """
     if num_clips < MANY_CLIPS:
-        return ThreadPoolExecutor(2)
-    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), _prepare_writer)
+        pool: Executor = ThreadPoolExecutor(2)
+    else:
+        pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), _prepare_writer)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise OSError("a process that writes clips died; out of memory? Make fewer clips") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _prepare_writer() -> None:
@@ -302,6 +315,23 @@ def _prepare_writer() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def start_clips(
+    writers: Executor, folder: Path, domain_name: str, num_clips: int, seed: int
+) -> Iterator[tuple[Path, ClipDescription]]:
+    """As `generate_clips`, by `clip_writers` that begin at once, whether or not a clip is asked for."""
+    domain = domain_called(domain_name)
+    if num_clips < 1:
+        raise ValueError(f"the number of clips must be at least 1, not {num_clips}")
+    descriptions = describe_clips(domain, num_clips, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "clips.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "scene", "shape", "colour"])
+        writer.writerows([d.file_name, d.action, d.scene, d.shape, d.colour] for d in descriptions)
+    written = writers.map(partial(_render_and_write, folder, domain), descriptions, chunksize=10)
+    return zip(written, descriptions, strict=True)
 
 
 def generate_clips(
@@ -325,23 +355,8 @@ def generate_clips(
         ValueError: Unknown domain, or a number of clips below 1.
         OSError: A clip cannot be written, or a process that writes them died.
     """
-    domain = domain_called(domain_name)
-    if num_clips < 1:
-        raise ValueError(f"the number of clips must be at least 1, not {num_clips}")
-    descriptions = describe_clips(domain, num_clips, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "clips.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "scene", "shape", "colour"])
-        writer.writerows([d.file_name, d.action, d.scene, d.shape, d.colour] for d in descriptions)
-    pool = _writers(num_clips)
-    try:
-        written = pool.map(partial(_render_and_write, folder, domain), descriptions, chunksize=10)
-        yield from zip(written, descriptions, strict=True)
-    except BrokenProcessPool as error:
-        raise OSError(f"a process that writes clips to {folder} died; out of memory? Make fewer clips") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with clip_writers(num_clips) as writers:
+        yield from start_clips(writers, folder, domain_name, num_clips, seed)
 
 
 def main(argv: list[str] | None = None) -> int:

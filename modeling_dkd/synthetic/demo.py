@@ -20,6 +20,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -31,6 +32,7 @@ import torch
 from tqdm import tqdm
 
 from ..embedding.clip_encoder import ClipEncoder
+from ..embedding.embedded_checkpoint import CHECKPOINT, copy_code
 from ..embedding.embedding_cache import EmbeddingSet, write_embeddings
 from ..evaluation.measurement import Measurement, Plan, measure_set
 from ..evaluation.methods.dkd import dkd
@@ -39,14 +41,15 @@ from ..evaluation.names import REFERENCE
 from ..evaluation.protocols import Method
 from ..evaluation.report import environment, results, summarise, write_results
 from ..evaluation.search import measure_search
-from .checkpoint import CHECKPOINT, copy_code
 from .clips import (
     ACTIONS,
     DEFAULT_TARGET,
     DOMAIN_SUMMARIES,
     SHIFTS,
+    ClipDescription,
     class_prompts,
-    generate_clips,
+    clip_writers,
+    start_clips,
 )
 from .demo_recognition import DemoRecognition, recognise_and_search
 from .shift_results import ShiftResult, markdown_table, shift_result
@@ -59,23 +62,22 @@ QUICK_TARGETS, QUICK_CLIPS = (DEFAULT_TARGET, "source"), 200
 NUM_SEEDS = 5
 CLIP_SEED = 1
 CLIPS_PER_BATCH = 50
+Clips = Iterator[tuple[Path, ClipDescription]]
 METHODS: dict[str, Method] = {REFERENCE: zero_shot, "both_centred": both_centred, "dkd": dkd}
 
 
-def embed_target(encoder: ClipEncoder, target: str, folder: Path, num_clips: int, progress: tqdm) -> EmbeddingSet:
-    """Write the clips of one target domain as files and embed them, frames as particles.
+def embed_target(encoder: ClipEncoder, target: str, clips: Clips, progress: tqdm) -> EmbeddingSet:
+    """Embed the clips of one target domain, frames as particles.
 
     Args:
         encoder: Frozen encoders and their preprocessing.
         target: A key of the synthetic domains.
-        folder: For the video files.
-        num_clips: How many.
+        clips: Its N files and what they show.
         progress: Advanced by one a clip.
 
     Returns:
-        Embeddings (num_clips, T, D), labels and class prompts (actions, P, D).
+        Embeddings (N, T, D), labels and class prompts (actions, P, D).
     """
-    clips = generate_clips(folder, target, num_clips, CLIP_SEED)
     embeds, labels, names = [], [], []
     while batch := list(islice(clips, CLIPS_PER_BATCH)):
         embeds.append(encoder.embed(torch.stack([encoder.reader(str(path))[0] for path, _ in batch])).float())
@@ -129,27 +131,29 @@ def run_demo(output: Path, targets: Sequence[str], num_clips: int) -> DemoResult
         raise ValueError(f"the number of clips must be at least 2 (a domain and a test), not {num_clips}")
     shutil.copytree(CHECKPOINT, output / CHECKPOINT.name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py*"))
     copy_code(output / CHECKPOINT.name)
-    encoder = ClipEncoder.load(str(CHECKPOINT), VIEWS, None, torch.float32, torch.device("cpu"))
+    folder = output / "clips"
     measurements: list[Measurement] = []
     searches: list[dict[str, Any]] = []
     caches = []
     recognised = None
-    for number, target in enumerate(targets, 1):
-        clips = output / "clips" / target
-        shutil.rmtree(clips, ignore_errors=True)
-        with _step(f"{number} of {len(targets)}, {target}", num_clips) as bar:
-            embedded = embed_target(encoder, target, clips, num_clips, bar)
-            caches.append(output / "embeddings" / f"{target}.safetensors")
-            write_embeddings(caches[-1], embedded)
-            protocols = ["induct"]
-            if recognised is None:
-                recognised = recognise_and_search(embedded, clips, output)
-                if num_clips >= QUICK_CLIPS and find_spec("sklearn") is not None:
-                    protocols.append("open")
-                    searches += measure_search(target, embedded, METHODS, Plan(("full",)))
-            else:
-                shutil.rmtree(clips)
-            measurements += measure_set(target, embedded, METHODS, Plan(protocols, NUM_SEEDS))
+    with clip_writers(len(targets) * num_clips) as writers:
+        # All at once: clips are written while others are embedded and measured.
+        written = {target: _start_target(writers, folder / target, target, num_clips) for target in targets}
+        encoder = ClipEncoder.load(str(CHECKPOINT), VIEWS, None, torch.float32, torch.device("cpu"))
+        for number, (target, clips) in enumerate(written.items(), 1):
+            with _step(f"{number} of {len(targets)}, {target}", num_clips) as bar:
+                embedded = embed_target(encoder, target, clips, bar)
+                caches.append(output / "embeddings" / f"{target}.safetensors")
+                write_embeddings(caches[-1], embedded)
+                protocols = ["induct"]
+                if recognised is None:
+                    recognised = recognise_and_search(embedded, folder / target, output)
+                    if num_clips >= QUICK_CLIPS and find_spec("sklearn") is not None:
+                        protocols.append("open")
+                        searches += measure_search(target, embedded, METHODS, Plan(("full",)))
+                else:
+                    shutil.rmtree(folder / target)
+                measurements += measure_set(target, embedded, METHODS, Plan(protocols, NUM_SEEDS))
     assert recognised is not None
     lines = summarise(measurements)
     found = [shift_result(x.data, measurements, x) for x in lines if (x.method, x.protocol) == ("dkd", "induct")]
@@ -161,6 +165,12 @@ def run_demo(output: Path, targets: Sequence[str], num_clips: int) -> DemoResult
 
         write_demo_figures(output, found, [m for m in measurements if m.row["protocol"] == "induct"])
     return DemoResult(recognised, found)
+
+
+def _start_target(writers: Executor, folder: Path, target: str, num_clips: int) -> Clips:
+    """Clips of one target, in place of those of a run before."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return start_clips(writers, folder, target, num_clips, CLIP_SEED)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ fitted on a random half without labels, are tested on the other half. Needs no n
 EPILOG = """\
 examples:
   dkd demo --quick         half a minute, two domains
-  dkd demo --output demo   three minutes, all domains, five seeds; what the model card of dkd-tiny shows
+  dkd demo --output demo   two minutes, all domains, five seeds; what the model card of dkd-tiny shows
 """
 
 

@@ -23,9 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..dkd_head import BUFFER_AXES, DKDHead
+from ..dkd_head import DKDHead
 from ..domain_file import give_usual_mode
 from ..embedding.tensor_files import flush
+from ..fitted_buffers import BUFFER_AXES
 from .parameters import MovingAverage
 from .sharding import share_like, whole
 from .zero import follow_weights, is_zero, own_part

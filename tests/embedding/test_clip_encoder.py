@@ -4,7 +4,7 @@ from torch.nn.functional import cosine_similarity
 
 from modeling_dkd import DKDCLIPModel
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 
 
 def load(dtype):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from huggingface_hub import HfApi, constants
 
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 
 from ..tiny_checkpoint import save_tiny_clip
 from ..training.conftest import write_clip

@@ -51,7 +51,9 @@ def assert_same(found, expected, model):
     units = {"logits_per_video": float(model.head.logit_scale.detach()), "known": float(model.head.known_slope)}
     assert units["known"] > 1
     assert {"logits_per_video", "moved_video_embeds", "strength", "known"} <= found.keys()
-    wanted = {f"moved_{name}": getattr(expected, name) for name in ("video_embeds", "text_embeds")} | dict(expected)
+    wanted = {
+        f"moved_{name}": getattr(expected, name) for name in ("video_embeds", "text_embeds")
+    } | expected._asdict()
     for name in found.keys() & wanted.keys():
         unit, value = units.get(name, 1.0), wanted[name].detach().numpy()
         np.testing.assert_allclose(found[name] / unit, value / unit, rtol=0, atol=1e-5, err_msg=name)

@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import normalize
 
 from modeling_dkd.cli import main
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.recognition.encoder import load_encoder
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 
 from ..training.conftest import write_clip
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from modeling_dkd import DKDCLIPModel, DKDCLIPProcessor
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT, copy_code
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT, copy_code
 from modeling_dkd.video_frames import read_frames
 
 from ..training.conftest import write_clip

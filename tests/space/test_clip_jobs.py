@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.recognition.encoder import ModelChoice
 from modeling_dkd.space.clip_folders import CLIPS
 from modeling_dkd.space.clip_jobs import (
@@ -16,7 +17,6 @@ from modeling_dkd.space.clip_jobs import (
     refuse_long,
 )
 from modeling_dkd.space.visitor_process import VisitorProcess
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import DOMAINS, describe_clips, render_clip, write_clip
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from modeling_dkd.embedding.clip_encoder import ClipEncoder
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.space.comparison import MAX_DOMAIN_CLIPS, Clip, ClipComparer, Comparison, parse_labels
 from modeling_dkd.space.comparison_html import MAX_ROWS, clip_frames, comparison_table, escaped, note
 from modeling_dkd.space.upload_decoding import UploadDecoder
 from modeling_dkd.space.visitor_process import VisitorProcess
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT
 from modeling_dkd.synthetic.clips import ACTIONS, DOMAINS, describe_clips, render_clip, write_clip
 from modeling_dkd.video_frames import VideoReadError
 

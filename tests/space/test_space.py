@@ -9,9 +9,9 @@ import yaml
 from packaging.requirements import Requirement
 
 from modeling_dkd.cli import main
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT, HUB_CONFIGS, shipped_code
 from modeling_dkd.space.app import export_space
 from modeling_dkd.space.example_clips import NUM_DOMAIN, NUM_JOINED, NUM_SHOWN, TIMES_EACH, make_examples
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT, HUB_CONFIGS, shipped_code
 from modeling_dkd.synthetic.clips import ACTIONS, NUM_FRAMES
 from modeling_dkd.video_frames import read_frames
 

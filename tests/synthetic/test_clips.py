@@ -18,12 +18,14 @@ from modeling_dkd.synthetic.clips import (
     TRAIL_MOMENTS,
     Domain,
     class_frequencies,
+    clip_writers,
     describe_clips,
     generate_clips,
     long_exposure,
     main,
     object_masks,
     render_clip,
+    start_clips,
 )
 from modeling_dkd.synthetic.motions import draw_track
 from modeling_dkd.synthetic.scenes import SOURCE_SCENES, UNSEEN_SCENES, draw_scene
@@ -77,8 +79,16 @@ def test_processes_write_the_same_files_and_the_death_of_one_is_told(clips, tmp_
     next(written)
     for process in set(multiprocessing.active_children()) - set(others):
         process.kill()
-    with pytest.raises(OSError, match=r"a process that writes clips to .* died"):
+    with pytest.raises(OSError, match="a process that writes clips died"):
         list(written)
+
+
+def test_clips_are_written_before_they_are_asked_for(tmp_path, clips):
+    with clip_writers(24) as writers:
+        written = start_clips(writers, tmp_path, "combined", 24, seed=5)
+        writers.shutdown()  # waits for what has begun
+        assert len(list(tmp_path.glob("*/*.mp4"))) == 24
+    assert [path.relative_to(tmp_path) for path, _ in written] == [path.relative_to(clips[0]) for path, _ in clips[1]]
 
 
 def test_another_seed_gives_other_clips():

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import modeling_dkd
 from modeling_dkd import DKDCLIPModel, DKDCLIPProcessor
-from modeling_dkd.synthetic.checkpoint import CHECKPOINT, ENTRANCES, copy_code, shipped_code
+from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT, ENTRANCES, copy_code, shipped_code
 from modeling_dkd.synthetic.clips import ACTIONS, SOURCE, class_prompts, describe_clips, render_clip
 from modeling_dkd.synthetic.tiny_backbone import (
     TinyBackboneConfig,

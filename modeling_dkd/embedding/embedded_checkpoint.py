@@ -1,6 +1,6 @@
 """The embedded checkpoint, and the code that travels with it as with every saved model.
 
-    python -m modeling_dkd.synthetic.checkpoint    # bring the code beside its weights up to date
+    python -m modeling_dkd.embedding.embedded_checkpoint    # bring the code beside its weights up to date
 
 Its weights, configuration, tokenizer and card are kept in `hub_configs/`; its code is a copy of this package's flat
 files, made when the folder is made. The wheel carries the whole folder inside the package. Imports nothing slow: the
