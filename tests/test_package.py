@@ -15,6 +15,7 @@ from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from modeling_dkd.evaluation import command as evaluation_command
 from modeling_dkd.evaluation import names
 from modeling_dkd.evaluation.methods import ablations, peers
+from modeling_dkd.recognition import recognise_command
 from modeling_dkd.training import command as training_command
 
 
