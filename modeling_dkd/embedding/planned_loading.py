@@ -39,5 +39,5 @@ def planned_place(place: str | Path) -> str:
 def show_plan(command: str, plan: dict[str, str]) -> None:
     """Print the lines of a plan."""
     width = max(map(len, plan))
-    print("\n".join([*(f"{title:<{width}}  {text}" for title, text in plan.items())]))
+    print("\n".join(f"{title:<{width}}  {text}" for title, text in plan.items()))
     print(f"{command}: dry run, nothing was loaded, trained or written")
