@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import os
+import signal
 from pathlib import Path
 from types import ModuleType
 
@@ -32,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Markers must be known."""
     for name in MARKERS_OF_TRANSFORMERS:
         config.addinivalue_line("markers", f"{name}: a common test of transformers")
+    # A command in the background of a script is started with Ctrl-C ignored, and so would be all that tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionstart() -> None:
