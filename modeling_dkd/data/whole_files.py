@@ -14,17 +14,22 @@ def whole_file(path: Path) -> Iterator[Path]:
         unfinished.write_text(text, encoding="utf-8")
 
     Args:
-        path: The file to come. What is written to lies beside it, under a name of the same ending.
+        path: The file to come. What is written to lies beside it, under a name of the same ending. A link stays one,
+            and what is no file, such as a pipe or /dev/stdout, is written to itself.
 
     Raises:
         OSError: The disk refuses (the message names the file); nothing is left of the new one.
     """
-    unfinished = path.with_name(f".{path.stem[:40]}.{os.getpid()}.unfinished{path.suffix}")
+    if path.exists() and (not path.is_file() or path.parent == Path("/dev")):
+        yield path
+        return
+    place = Path(os.path.realpath(path))
+    unfinished = place.with_name(f".{place.stem[:40]}.{os.getpid()}.unfinished{place.suffix}")
     try:
         yield unfinished
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        os.replace(unfinished, place)
     except OSError as error:
         raise cannot_be_written(path, error) from error
     finally:

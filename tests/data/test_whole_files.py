@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from modeling_dkd.data.whole_files import whole_file
@@ -35,3 +37,23 @@ def test_a_run_that_is_interrupted_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "table.csv", "half", KeyboardInterrupt())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_stays_one(tmp_path):
+    target, link = tmp_path / "target.csv", tmp_path / "link.csv"
+    link.symlink_to(target.name)
+    for text in ("new", "newer"):
+        write(link, text)
+        assert link.is_symlink()
+        assert target.read_text() == text
+    assert sorted(tmp_path.iterdir()) == [link, target]
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    path = tmp_path / "pipe.csv"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write(path, "text")
+    assert os.read(reader, 10) == b"text"
+    os.close(reader)
+    assert path.is_fifo()
