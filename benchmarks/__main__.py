@@ -24,6 +24,7 @@ SECTIONS = {
     "peers": "Transductive peers",
     "video_input": "Video input",
     "raw_clips": "Zero-shot evaluation of raw clips, end to end",
+    "embedding_pipeline": "Clips to embeddings beside an encoder of given speed",
     "recognise_clips": "Labels for a folder of clips, end to end",
     "text_encoding": "Text encoding",
     "training_step": "Training step",

@@ -250,6 +250,7 @@ def _unclaimed(
                 num_workers=workers,
                 worker_init_fn=prepare_worker,
                 multiprocessing_context=worker_context(workers),
+                pin_memory=torch.accelerator.is_available(),
             )
             for batch in loader:
                 yield batch
@@ -278,7 +279,7 @@ class _WithinMemory:
         step = (size + 1) // 2 if self.halved else size
         try:
             parts = [clips[start : start + step] for start in range(0, size, step)]
-            return torch.cat([self.embed([clip.to(self.device) for clip in part]) for part in parts])
+            return torch.cat([self.embed([clip.to(self.device, non_blocking=True) for clip in part]) for part in parts])
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
