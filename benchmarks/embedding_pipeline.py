@@ -1,7 +1,7 @@
-"""Clips to embeddings beside an encoder of given speed: how near embedding comes to the slower of decoding and encoder.
+"""Clips to embeddings beside an encoder of given speed: how near that comes to the slower of decoding and encoder.
 
-The encoder is a stand-in that waits and needs no processor, as a GPU would; its embeddings are zeros. What could be had
-is the smaller of two rates: the same workers with nothing behind them, in the same round, and the stand-in's own.
+The encoder is a stand-in that waits and needs no processor, as a GPU would; its embeddings are zeros. What could be
+had is the smaller of two rates: the same workers with nothing behind them, in the same round, and the stand-in's own.
 """
 
 import time

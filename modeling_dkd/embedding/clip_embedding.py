@@ -279,7 +279,8 @@ class _WithinMemory:
         step = (size + 1) // 2 if self.halved else size
         try:
             parts = [clips[start : start + step] for start in range(0, size, step)]
-            return torch.cat([self.embed([clip.to(self.device, non_blocking=True) for clip in part]) for part in parts])
+            there = ([clip.to(self.device, non_blocking=True) for clip in part] for part in parts)
+            return torch.cat([self.embed(part) for part in there])
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
