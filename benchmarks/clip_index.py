@@ -13,7 +13,6 @@ import io
 import json
 import platform
 import random
-import re
 import string
 import subprocess
 import sys
@@ -34,6 +33,8 @@ from modeling_dkd.data.video_files import VideoRecord
 from modeling_dkd.embedding.clip_embedding import embed_clips
 from modeling_dkd.embedding.clip_shards import ClipShards, clip_identities
 from modeling_dkd.training.clips import epoch_batches
+
+from .rows import peak_memory
 
 
 CLASSES, ARCHIVES, FOLDERS = 700, 100, 1000
@@ -84,14 +85,14 @@ def make_clips(root: Path, number: int) -> None:
 def measure_layout(root: Path, layout: str) -> list[dict[str, Any]]:
     """Each step of one layout in this process: processor seconds, and the peak of memory up to its end."""
     rows: list[dict[str, Any]] = []
-    before = _peak_memory()
+    before = peak_memory()
 
     def step(what: str, work: Callable[[], Any]) -> Any:
         start, processor = time.perf_counter(), time.process_time()
         result = work()
         seconds, processor = time.perf_counter() - start, time.process_time() - processor
         row = {"layout": layout, "what": what, "seconds": seconds, "processor_seconds": processor}
-        rows.append(row | {"peak_bytes": _peak_memory() - before})
+        rows.append(row | {"peak_bytes": peak_memory() - before})
         return result
 
     dataset, place = LAYOUTS[layout]
@@ -146,12 +147,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def _no_more(_: VideoRecord | list[torch.Tensor]) -> Any:
     raise NoMore
-
-
-def _peak_memory() -> int:
-    """Largest resident memory of this process so far, bytes; that of getrusage knows the parent's too."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Memory and time of fitting a domain that is larger than memory should be, from shards on disk.
 
-python benchmarks/fit_from_shards.py --json docs/benchmarks/fit_from_shards.json     # 250k, 500k, 1M: 3.5 GB of disk
-python benchmarks/fit_from_shards.py --samples 20000 40000 --classes 100            # a minute
+python -m benchmarks.fit_from_shards --json docs/fit_from_shards.json       # 250k, 500k, 1M: 1 GB of disk
+python -m benchmarks.fit_from_shards --samples 20000 40000 --classes 100    # a minute
 
 Each size is fitted in a process of its own: its peak of resident memory, less what it was before the fit (Python,
 torch and the class texts), is what fitting takes. Embeddings are drawn from a seed, in float16, around random
@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,8 @@ from tqdm import tqdm
 from modeling_dkd import DKDCLIPConfig, DKDHead
 from modeling_dkd.embedding.embedding_shards import EmbeddingShards
 from modeling_dkd.mixture_options import MixtureOptions
+
+from .rows import REPOSITORY, peak_memory
 
 
 SHARD_SIZE = 50_000
@@ -51,11 +52,6 @@ def write_shards(folder: Path, num_samples: int, num_classes: int, dim: int) -> 
     return paths
 
 
-def peak_memory() -> int:
-    """Largest resident memory of this process so far, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def fit_shards(paths: list[Path], num_classes: int, rounds: int) -> dict[str, float]:
     """Fit once; seconds and the growth of the peak memory, bytes."""
     shards = EmbeddingShards(paths)
@@ -75,8 +71,17 @@ def fit_shards(paths: list[Path], num_classes: int, rounds: int) -> dict[str, fl
 
 def fit_in_child(paths: list[Path], num_classes: int, rounds: int) -> dict[str, float]:
     """`fit_shards` in a fresh process."""
-    command = [sys.executable, __file__, "--child", "--classes", str(num_classes), "--rounds", str(rounds)]
-    done = subprocess.run([*command, *map(str, paths)], check=True, stdout=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.fit_from_shards",
+        "--child",
+        "--classes",
+        str(num_classes),
+        "--rounds",
+        str(rounds),
+    ]
+    done = subprocess.run([*command, *map(str, paths)], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)
 
 

@@ -96,3 +96,9 @@ def clustered(num_samples: int, num_classes: int, dim: int) -> tuple[Tensor, Ten
     chosen = torch.randint(num_classes, (num_samples,), generator=generator)
     videos = texts[chosen] + torch.randn(num_samples, dim, generator=generator) / dim**0.5
     return normalize(videos, dim=1), normalize(texts, dim=1)
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, bytes (Linux); what getrusage tells knows the parent's too."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
