@@ -61,7 +61,7 @@ from .fitted_buffers import (
 from .gaussian_mixture import fit_gaussian_mixture
 from .known_classes import KnownModel, fit_known, known_directions
 from .mixture_options import MixtureOptions
-from .precision import full_precision, has_values, where_float64_is
+from .precision import full_precision, has_values, posterior_of, where_float64_is
 from .recent_samples import RECENT_SAMPLES, RecentSamples
 from .svgd import Kernel, svgd
 from .text_frame import TextFrame, common_norm, filled, place_fitted_texts, place_new_texts, without_axis
@@ -546,7 +546,7 @@ class DKDHead(nn.Module):
             return videos, torch.zeros_like(videos[:, 0])
         # Posterior of the fitted classes, which the fitted texts carry whole.
         fitted = self.text_bases + self.class_strength[:, None] * (self.text_targets - self.text_bases)
-        assigned = (self.logit_scale * videos @ fitted.T).softmax(1)
+        assigned = posterior_of(self.logit_scale * videos @ fitted.T)
         targets = assigned @ self.means
         # How well supported its classes are, and how far out it lies for a sample of the domain.
         support = assigned @ self.class_strength

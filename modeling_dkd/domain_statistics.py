@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from .mixture_options import MixtureOptions
+from .precision import posterior_of
 
 
 # Samples whose N x K matrices are held at once; larger ones cost fresh memory from the system each time.
@@ -97,7 +98,7 @@ def chunk_statistics(
 ) -> DomainStatistics:
     """Statistics of one chunk, given the logits of the texts alone and of texts and mixture."""
     expected, assigned = (
-        torch.addmm(intercept, video_embeds, slope.T).softmax(1) for slope, intercept in (by_text, by_both)
+        posterior_of(torch.addmm(intercept, video_embeds, slope.T)) for slope, intercept in (by_text, by_both)
     )
     known = labels >= 0
     weight = torch.where(known, options.labelled_weight, 1.0)

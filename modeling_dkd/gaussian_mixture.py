@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .precision import posterior_of
+
 
 # Variances below this share of the points' mean variance are numerically empty directions.
 RELATIVE_VARIANCE_FLOOR = 1e-3
@@ -91,7 +93,7 @@ class GaussianMixture:
 
     def responsibilities(self, points: Tensor) -> Tensor:
         """Posterior of the components at each point, (..., K), rows sum to 1."""
-        return self.joint_log_density(points).softmax(-1)
+        return posterior_of(self.joint_log_density(points))
 
     def score(self, points: Tensor) -> Tensor:
         """Gradient of the log density at each point, (..., D): sum_k r_k(x) (mean_k - x) / variances."""
@@ -176,7 +178,7 @@ def _expected_statistics(mixture: GaussianMixture, offsets: Tensor, centre: Tens
     around = GaussianMixture(mixture.weights, mixture.means - centre, mixture.variances)
     for chunk in offsets.split(CHUNK_SIZE):
         joint = around.joint_log_density(chunk)
-        assigned = joint.softmax(1)
+        assigned = posterior_of(joint)
         log_likelihood += float(joint.logsumexp(1).sum(dtype=torch.float64))
         counts += assigned.sum(0)
         sums += assigned.T @ chunk

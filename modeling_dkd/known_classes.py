@@ -35,6 +35,7 @@ from torch import Tensor
 from .class_covariance import ROUNDING_VARIANCE
 from .domain_statistics import AllReduce
 from .mixture_options import MixtureOptions
+from .precision import posterior_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class KnownModel:
             asked: Whether each is, as 0 or 1, (J,).
         """
         recognised = (self.slope * scores.amax(1) + self.offset).sigmoid()
-        share = (self.slope * scores).softmax(1) @ asked
+        share = posterior_of(self.slope * scores) @ asked
         return ((self.floor + (1 - self.floor) * recognised) * share).clamp(0, 1)
 
 

@@ -14,6 +14,8 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 # Kinds of devices that hold no float64: Apple's GPUs.
 WITHOUT_FLOAT64 = ("mps",)
+# Products of what is smaller with coordinates may leave float32's normal range, which ends at 1e-38.
+LEAST_PROBABILITY = 1e-30
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager:
@@ -24,6 +26,16 @@ def full_precision(tensor: Tensor) -> AbstractContextManager:
 def has_values(tensor: Tensor) -> bool:
     """Whether Python may look at the values: a run of shapes alone has none, and to read them breaks a graph."""
     return not torch.compiler.is_compiling() and not tensor.is_meta and not isinstance(tensor, FakeTensor)
+
+
+def posterior_of(logits: Tensor) -> Tensor:
+    """Softmax over the last axis, with 0 for the least probabilities.
+
+    Where a posterior is sharp nearly all of it are subnormal numbers, with which products take thirty times as long on
+    some processors.
+    """
+    posterior = logits.softmax(-1)
+    return torch.where(posterior < LEAST_PROBABILITY, 0.0, posterior)
 
 
 def widest_float(device: torch.device) -> torch.dtype:

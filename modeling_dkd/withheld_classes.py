@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .class_mixture import ClassMixture, gather_statistics, maximise
 from .domain_statistics import DomainStatistics, spread_samples, sum_second_moments
+from .precision import posterior_of
 from .text_prior import TextPrior
 from .text_trust import TrustedFit
 
@@ -75,7 +76,7 @@ def _posterior(prior: TextPrior, mixture: ClassMixture, videos: Tensor, labels: 
     """Share of each class in each clip, (N, K), rows sum to 1."""
     slope, intercept = mixture.linear_log_likelihood(mixture.means)
     logits = videos @ (logit_scale * prior.directions + slope).T + mixture.log_frequency - prior.bias + intercept
-    posterior = logits.softmax(1)
+    posterior = posterior_of(logits)
     known = labels >= 0
     posterior[known] = torch.nn.functional.one_hot(labels[known], posterior.shape[1]).to(posterior.dtype)
     return posterior

@@ -323,3 +323,19 @@ def test_clip_keeps_its_scale_on_whole_sets(protocols):
         head = make_head(100.0, videos.shape[1], MixtureOptions()).fit(videos, texts)
         assert float(head.text_trust) == 1, name
         assert (head.trust_choice.gain < 0).all(), name
+
+
+def test_few_clips_do_not_show_that_less_trust_would_be_better(protocols):
+    """A limit: on average a tenth of the scale is better here, and no draw of 64 clips sees it."""
+    _, videos, labels, texts = next(protocols.real_video_sets())
+    gains = []
+    for protocol, _, domain, test, test_labels in protocols.splits(videos, labels, len(texts)):
+        if protocol != "few":
+            continue
+        chosen = make_head(100.0, videos.shape[1], MixtureOptions()).fit(domain, texts)
+        tenth = make_head(10.0, videos.shape[1], MixtureOptions(text_trusts=())).fit(domain, texts)
+        assert float(chosen.text_trust) == 1
+        right = [accuracy(head(test, texts).logits_per_video.detach(), test_labels) for head in (tenth, chosen)]
+        gains.append(right[0] - right[1])
+    assert len(gains) == 5
+    assert sum(gains) / len(gains) > 0.02
