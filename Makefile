@@ -71,7 +71,15 @@ test-slow: $(READY)  ## the others: processes, the browser, the wheel, real data
 	$(PYTEST) -m slow --ignore=tests/interop
 	$(PYTEST) -m slow tests/interop
 
-test-all: test test-slow  ## every test once
+# torchvision alone: what it needs is there, and its newest build would bring another torch. One that does not fit keeps
+# transformers from being imported, so it does not stay.
+test-extras: $(READY)  ## open_clip and mteb, installed for their tests alone
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --no-deps torchvision
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[open_clip,mteb]"
+	$(PYTEST) tests/test_open_clip.py tests/interop/test_mteb_model.py; status=$$?; \
+		$(BIN)/python -m pip uninstall --quiet --yes torchvision timm open_clip_torch; exit $$status
+
+test-all: test test-slow test-extras  ## every test once
 
 wheel: $(READY)  ## dist/: the wheel and the source distribution
 	$(BIN)/python -m hatchling build -d dist
@@ -98,4 +106,4 @@ style: $(READY)  ## format and mend what can be mended
 clean:  ## remove the environment and everything generated
 	rm -rf $(VENV) .venv-matrix demo dist site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo card publish results bench growth gpu-check docs pictures space wheel test test-slow test-all faults fuzz test-matrix quality style clean
+.PHONY: help setup demo card publish results bench growth gpu-check docs pictures space wheel test test-slow test-extras test-all faults fuzz test-matrix quality style clean

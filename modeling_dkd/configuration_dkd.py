@@ -185,6 +185,11 @@ def _as_config(backbone_config: Any) -> PreTrainedConfig | None:
         )
     options = copy.deepcopy(backbone_config)
     model_type = options.pop("model_type", None)
+    if model_type == "open_clip":
+        # Its file makes it known to transformers, but a checkpoint's configuration is loaded before its model.
+        from .open_clip_backbone import OpenClipConfig
+
+        return OpenClipConfig(**options)
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
             f"backbone_config has model_type {model_type!r}, which transformers {transformers.__version__} does not "

@@ -71,8 +71,9 @@ def new_dual_encoder(config: Any) -> Any:
 
 
 def has_own_code(part: Any) -> bool:
-    """Whether this configuration or encoder is of a class that came with a checkpoint."""
-    return type(part).__module__.startswith(REMOTE_CODE)
+    """Whether this configuration or encoder is of a class that came with a checkpoint, and not with this package."""
+    module = type(part).__module__
+    return module.startswith(REMOTE_CODE) and not module.endswith(".open_clip_backbone")
 
 
 def save_own_code(backbone: Any, folder: Any) -> None:
