@@ -11,6 +11,7 @@ import yaml
 
 import modeling_dkd
 from benchmarks import ablation_page, growth_report
+from benchmarks.pretraining_chain import table as chain_table
 from benchmarks.table import table as benchmarks_page
 from faults.report import PAGE, Tally, runs
 from faults.report import table as faults_table
@@ -276,3 +277,13 @@ def test_the_page_of_training_has_the_runs_on_real_clips():
     assert [name for name, *_ in rows] == list(methods)
     for name, *values in rows:
         assert values == [f"{100 * top1[run, methods[name]]:.1f}" for run in (0, 1)]
+
+
+def test_the_page_of_reproducing_has_the_chain_in_small():
+    contents = json.loads((DOCS / "pretraining_chain.json").read_text())
+    text = (DOCS / "reproduce.md").read_text()
+    assert chain_table(contents["compared"]) in text
+    assert {row["n"] for row in contents["rows"] if row["run"] != "pre-training"} == {237}
+    assert "N = 237" in text
+    tuned = [row["top1"] for row in contents["rows"] if (row["run"], row["method"]) == ("pre-training", "fine-tuned")]
+    assert f"learns {100 * min(tuned):.0f} to {100 * max(tuned):.0f} % of its own" in " ".join(text.split())
