@@ -42,7 +42,7 @@ def sklearn_mixture(videos: Tensor, texts: Tensor) -> SklearnMixture:
         len(texts),
         covariance_type="diag",
         means_init=texts.numpy(),
-        weights_init=torch.full((len(texts),), 1 / len(texts)).double().numpy(),
+        weights_init=torch.full((len(texts),), 1 / len(texts), dtype=torch.float64).numpy(),
         precisions_init=(1 / videos.var(0, correction=0)).expand_as(texts).numpy(),
         max_iter=NUM_ROUNDS,
         tol=0.0,
