@@ -100,3 +100,15 @@ def test_the_page_of_export_has_the_measured_runtimes():
     answers = [row for row in rows if "embedded checkpoint" in row["what"]]
     assert len(answers) == len(timed)
     assert all(row["note"].startswith("200 of 200 answers") for row in answers)
+
+
+def test_the_page_of_recognising_has_what_chosen_labels_are_worth():
+    said = re.findall(
+        r"^\| (20|50|100) \| (\S+) \| (\S+) \| (\S+) \|$", (ROOT / "docs/recognise.md").read_text(), re.M
+    )
+    assert [count for count, *_ in said] == ["20", "50", "100"]
+    for count, *figures in said:
+        rows = [row for row in SECTIONS["label_suggestions"]["rows"] if f": {count} labels" in row["what"]]
+        gains = [row["ours"] - row["others"] for row in rows]
+        assert len(gains) == 7
+        assert figures == [f"{value:+.1f}" for value in (sum(gains) / 7, min(gains), max(gains))]
