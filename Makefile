@@ -77,7 +77,7 @@ test-extras: $(READY)  ## open_clip and mteb, installed for their tests alone
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --no-deps torchvision
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[open_clip,mteb]"
 	$(PYTEST) tests/test_open_clip.py tests/interop/test_mteb_model.py; status=$$?; \
-		$(BIN)/python -m pip uninstall --quiet --yes torchvision timm open_clip_torch; exit $$status
+		$(BIN)/python -m pip uninstall --quiet --yes torchvision timm open_clip_torch mteb; exit $$status
 
 test-all: test test-slow test-extras  ## every test once
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.clip_index import LAYOUTS
+
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs/cost.md").read_text()
@@ -112,3 +114,19 @@ def test_the_page_of_recognising_has_what_chosen_labels_are_worth():
         gains = [row["ours"] - row["others"] for row in rows]
         assert len(gains) == 7
         assert figures == [f"{value:+.1f}" for value in (sum(gains) / 7, min(gains), max(gains))]
+
+
+def test_what_a_million_clips_cost_is_as_measured():
+    contents = json.loads((ROOT / "docs/clip_index.json").read_text())
+    assert contents["clips"] == 1_000_000
+
+    def cells(what, key, unit):
+        rows = [
+            row for layout in LAYOUTS for row in contents["rows"] if (row["layout"], row["what"]) == (layout, what)
+        ]
+        return " / ".join(f"{row[key] / unit:.0f}" for row in rows)
+
+    read, plan, again = "reading the index", "the plan of embedding", "a run with nothing left to embed"
+    assert f"| {cells(read, 'seconds', 1)} s, {cells(read, 'peak_bytes', 2**20)} MiB (" in TEXT
+    end = f"{cells(again, 'seconds', 1)} s, {cells(again, 'peak_bytes', 2**20)} MiB in all |"
+    assert f"| {cells(plan, 'seconds', 1)} s / {end}" in TEXT

@@ -17,7 +17,7 @@ class FullDisk(SimpleNamespace):
     """As much of `os` as writing files takes; only the file named is one too many."""
 
     def __init__(self, file: str) -> None:
-        super().__init__(fsync=os.fsync, getpid=os.getpid)
+        super().__init__(fsync=os.fsync, getpid=os.getpid, path=os.path)
         self.file = file
 
     def replace(self, unfinished: Path, path: Path) -> None:
