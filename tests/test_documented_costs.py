@@ -40,10 +40,6 @@ def head_share():
     return ours, 100 * ours / encoder
 
 
-def shared_beside_double():
-    return measured("one EM iteration, diagonal, float64")[1] / measured("one EM iteration, shared")[0]
-
-
 @pytest.mark.parametrize(
     ("pattern", "values"),
     [
@@ -55,10 +51,6 @@ def shared_beside_double():
         (r"and (\S+) GiB; TransCLIP", [measured("DKD memory growth, 100,000")[0] / 1024]),
         (r"both (\S+) times the memory", [ratio("DKD memory growth, 100,000")]),
         (r"1,000 classes \| (\S+) minutes, (\S+) GiB", (MILLION["seconds"] / 60, MILLION["peak_bytes"] / 2**30)),
-        (r"equal likelihood \| (\S+) times", [ratio("one EM iteration, diagonal, float64")]),
-        (r"scikit-learn in float64, (\S+) times in float32", [ratio("one EM iteration, diagonal, float32")]),
-        (r"shared variances, float32 \| (\S+) times", [ratio("one EM iteration, shared")]),
-        (r"diagonal in float32, (\S+) times in float64", [shared_beside_double()]),
         (r"training step \| (\S+) of a bare", [ratio("training step", "bare")]),
         (r"loop's rate, (\S+) of transformers.Trainer's", [ratio("training step", "transformers")]),
         (r"Decoding alone is (\S+) times", [ratio("decode, 25 original clips", "decord2")]),
