@@ -8,6 +8,7 @@ clip is embedded, then learned from, then written down; a run that starts again 
 learns from that anew unless its domain says that it has.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from .arrivals import Arrival, Arrivals
 from .asked import Asked, Classes, PathLike, asked
 from .clip_cache import ClipCache, default_cache_folder
 from .clip_recognition import FITTED_HERE, DomainUse, EmbeddedClips, updated
+from .doubts import same_text_doubts
 from .encoder import Model
 from .output_places import file_to_write, folder_to_fill
 from .predictions import Prediction, predict
@@ -31,6 +33,7 @@ from .saved_domain import HUB_SCHEME, SavedDomain, digest, is_on_hub, save_domai
 
 # Arrivals that are embedded together, and from how many on workers are worth their start.
 CLIPS_AT_ONCE, WORTH_WORKERS = 256, 32
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ def watch(
     use.make_folder()
     domain = _domain_to_go_on_with(use)
     question = asked(classes, model, templates=templates, descriptions=descriptions, domain=domain)
+    for doubt in same_text_doubts(question.question):
+        logger.warning("note: %s", doubt)
     cache = ClipCache(cache_dir or default_cache_folder(), question.encoder)
     watcher = _Watcher(Path(folder), question, cache, use, ResultLog(path), batch_size, num_workers)
     return _results(watcher, arrivals, waiting)

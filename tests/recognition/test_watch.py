@@ -39,6 +39,12 @@ def rows(file="log.csv"):
         return list(csv.DictReader(stream))
 
 
+def test_classes_with_one_text_are_told_of_at_the_start(caplog):
+    write_clips(Path("clips"), 3)
+    assert run("--classes", "red,pink,violet") == 0
+    assert "2 classes have the same text embedding (pink, violet)" in caplog.text
+
+
 def test_each_file_is_written_down_once_and_again_when_it_is_replaced(capsys):
     write_clips(Path("clips"), 9)
     Path("clips/bad\nname.mp4").write_text("no video")
