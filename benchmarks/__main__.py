@@ -26,6 +26,7 @@ SECTIONS = {
     "raw_clips": "Zero-shot evaluation of raw clips, end to end",
     "embedding_pipeline": "Clips to embeddings beside an encoder of given speed",
     "recognise_clips": "Labels for a folder of clips, end to end",
+    "encoder_modes": "Layout and compilation of encoders",
     "text_encoding": "Text encoding",
     "training_step": "Training step",
     "export": "Exported graphs",

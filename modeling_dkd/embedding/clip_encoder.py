@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig
 
 from ..configuration_dkd import DKDCLIPConfig
@@ -95,6 +95,8 @@ class ClipEncoder:
     ) -> "ClipEncoder":
         """Load a checkpoint of this project, or put an unfitted head on a stock one.
 
+        On a CPU the weights of convolutions lie channels last: residual networks take less time, embeddings stay.
+
         Args:
             name_or_folder: Folder or repository, or one of open_clip's, "open_clip:...".
             views: "FRAMESxCROPSxCLIPS"; None: one view of as many frames as the checkpoint says.
@@ -128,7 +130,10 @@ class ClipEncoder:
         commit = getattr(config or model.backbone.config, "_commit_hash", None)
         name = Path(name_or_folder).resolve().name if Path(name_or_folder).is_dir() else name_or_folder
         views = views or f"{processor.num_frames}x1x1"
-        return cls(model.to(device).eval(), processor, name, commit, views, dtype)
+        model = model.to(device).eval()
+        if device.type == "cpu":
+            lay_channels_last(model)
+        return cls(model, processor, name, commit, views, dtype)
 
     @property
     def logit_scale(self) -> float:
@@ -183,6 +188,17 @@ class ClipEncoder:
         limit = self.processor.max_text_length or tokenizer.model_max_length
         lengths = [len(ids) for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
         return sum(length > limit for length in lengths)
+
+
+def lay_channels_last(model: nn.Module) -> None:
+    """Have the channels of a pixel side by side in the weights of 2D convolutions, and so in what these pass on.
+
+    Args:
+        model: Changed in place; its values stay.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
 
 
 def require_model_name(name_or_folder: str) -> None:

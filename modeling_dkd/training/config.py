@@ -147,7 +147,6 @@ class RecipeOptions:
         ema_decay: Of an exponential moving average of the weights, which is then tested and saved; 0 is off.
         mixed_precision: "no", "bf16" or "fp16".
         activation_checkpointing: Recompute activations in the backward pass: less memory, more time.
-        compile: Compile the forward pass with torch.compile.
     """
 
     trainable: Literal["all", "last_blocks", "lora", "head"] = "all"
@@ -168,7 +167,6 @@ class RecipeOptions:
     ema_decay: float = 0.0
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     activation_checkpointing: bool = False
-    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_blocks", "lora_rank", "batch_size", "accumulation_steps"):

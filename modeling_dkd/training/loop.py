@@ -171,8 +171,6 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, shar
         optimizer = accelerator.prepare(optimizer)
     else:
         wrapped, optimizer = accelerator.prepare(recognizer, optimizer)
-    if config.recipe.compile:
-        wrapped.compile()
     trained = {name: p for name, p in encoder.model.named_parameters() if p.requires_grad}
     average = MovingAverage(trained, config.recipe.ema_decay)
     checkpoints = Checkpoints(output / "checkpoints", accelerator, trained, encoder.model.head, optimizer, average)

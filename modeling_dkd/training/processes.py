@@ -4,7 +4,9 @@ import gc
 import logging
 import os
 import re
+import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -15,7 +17,7 @@ import psutil
 import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import gather_object
+from accelerate.utils import DynamoBackend, TorchDynamoPlugin, gather_object
 from filelock import FileLock, Timeout
 
 from .config import TrainingConfig
@@ -56,6 +58,14 @@ def start_processes(config: TrainingConfig) -> Accelerator:
     asked = max(int(os.environ.get("WORLD_SIZE", "1")), processes_asked_of_launcher(_parent_command()))
     zero = zero_plugin(config) if _is_set("ACCELERATE_USE_DEEPSPEED") else None
     on_cpu = not torch.accelerator.is_available()
+    backend = compiler_backend()
+    if zero and backend != DynamoBackend.NO:
+        raise ValueError("DeepSpeed runs without --dynamo_backend; launch it without")
+    if on_cpu and backend == DynamoBackend.INDUCTOR and not has_cpp_compiler():
+        raise ValueError(
+            "--dynamo_backend inductor needs a C++ compiler for a CPU, and there is none: install g++, "
+            "or launch without the option"
+        )
     # One process may wait long for another that writes or measures.
     group = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     if zero and on_cpu:
@@ -143,10 +153,21 @@ def take_sharding_request(config: TrainingConfig) -> bool:
         )
     if _is_set("FSDP_OFFLOAD_PARAMS"):
         raise ValueError("training keeps its weights on the GPUs; leave out fsdp_offload_params")
-    if config.recipe.mixed_precision == "fp16" or config.recipe.compile:
-        raise ValueError("FSDP runs with recipe.mixed_precision=bf16 or no, and without recipe.compile; change these")
+    if config.recipe.mixed_precision == "fp16" or compiler_backend() != DynamoBackend.NO:
+        raise ValueError("FSDP runs with recipe.mixed_precision=bf16 or no and without --dynamo_backend; change these")
     del os.environ["ACCELERATE_USE_FSDP"]
     return True
+
+
+def compiler_backend() -> DynamoBackend:
+    """What compiles the forward pass, as `accelerate launch --dynamo_backend` says; DynamoBackend.NO for nothing."""
+    return TorchDynamoPlugin().backend
+
+
+def has_cpp_compiler() -> bool:
+    """Whether there is the C++ compiler that inductor needs for a CPU: what CXX names, or the usual one."""
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    return shutil.which(os.environ.get("CXX", usual)) is not None
 
 
 def _is_set(variable: str) -> bool:

@@ -36,10 +36,8 @@ def zero_plugin(config: TrainingConfig) -> DeepSpeedPlugin:
         value = os.environ.get(f"ACCELERATE_DEEPSPEED_{option.upper()}", "none")
         if value != "none":
             raise ValueError(f"training takes no DeepSpeed option {option}={value}; launch it with {LAUNCH_FILE}")
-    if recipe.mixed_precision == "fp16" or recipe.compile:
-        raise ValueError(
-            "DeepSpeed runs with recipe.mixed_precision=bf16 or no, and without recipe.compile; change these"
-        )
+    if recipe.mixed_precision == "fp16":
+        raise ValueError("DeepSpeed runs with recipe.mixed_precision=bf16 or no; change it")
     plugin = DeepSpeedPlugin(
         gradient_accumulation_steps=recipe.accumulation_steps,
         gradient_clipping=recipe.max_grad_norm,

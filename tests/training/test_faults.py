@@ -18,8 +18,10 @@ import yaml
 from accelerate.utils import is_deepspeed_available
 from safetensors.torch import load_file
 
+from modeling_dkd import DKDCLIPModel
 from modeling_dkd.evaluation.command import main as evaluate
 from modeling_dkd.training.command import main
+from modeling_dkd.training.processes import has_cpp_compiler
 
 from .conftest import forget_processes, run_options
 
@@ -32,6 +34,7 @@ needs_deepspeed = pytest.mark.skipif(not is_deepspeed_available(), reason="deeps
 LAUNCH_FILES = Path(__file__).resolve().parents[2] / "hub_configs/accelerate"
 LAUNCHES = {
     "data parallel": ("--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+    "compiled": ("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--dynamo_backend", "aot_eager"),
     "sharded": ("--config_file", str(LAUNCH_FILES / "fsdp2.yaml")),
     "zero": ("--config_file", str(LAUNCH_FILES / "deepspeed_zero2.yaml")),
     "zero 1": ("--config_file", str(LAUNCH_FILES / "deepspeed_zero2.yaml"), "--zero_stage", "1"),
@@ -126,6 +129,7 @@ def test_a_run_that_is_stopped_twice_and_killed_goes_on_to_the_same_bits(config_
     ("launch", "recipe", "also_stopped"),
     [
         ("data parallel", {"ema_decay": 0.5}, True),
+        ("compiled", {}, True),
         ("sharded", {"ema_decay": 0.5}, True),
         ("sharded", {"trainable": "lora", "ema_decay": 0.5}, False),
         ("gradients sharded", TEXTS | {"activation_checkpointing": True}, False),
@@ -146,7 +150,7 @@ def test_two_processes_with_half_the_batch_train_as_one(config_file, options, st
     options["recipe"]["batch_size"] = 3
     shown = finish(start(config_file(), launcher=two_processes(launch), **ON_CPU))
     passes = recipe.get("accumulation_steps", 1)
-    shared = {"data parallel": "", "zero": ", AdamW's state shared out"}.get(
+    shared = {"data parallel": "", "compiled": "", "zero": ", AdamW's state shared out"}.get(
         launch.removesuffix(" 1"), ", trained weights shared out"
     )
     told = f"effective batch {6 * passes} = 3 clips x {passes} passes x 2 processes on cpu{shared}; "
@@ -171,6 +175,29 @@ def test_two_processes_with_half_the_batch_train_as_one(config_file, options, st
     assert not (Path(options["run"]["output_dir"]) / "results.json").exists()
     finish(start(config_file(), "--resume", launcher=two_processes(launch), **ON_CPU))
     same(weights(options), together)
+
+
+@pytest.mark.skipif(not has_cpp_compiler(), reason="torch's compiler needs a C++ compiler for a CPU")
+def test_a_run_that_is_compiled_stops_goes_on_and_loads_as_any_other(config_file, options, start):
+    options["recipe"] |= {"epochs": 30, "learning_rate": 1e-4}
+    assert main(["--config", str(config_file())]) == 0
+    expected = weights(options)
+    shutil.rmtree(options["run"]["output_dir"])
+    options["run"]["checkpoint_minutes"] = 0
+    launcher = ("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1")
+    launcher += ("--mixed_precision", "no", "--dynamo_backend", "inductor")
+    process = start(config_file(), launcher=launcher, **ON_CPU)
+    wait_for_step(options, 2)
+    process.terminate()
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert newest_step(options) < 90
+    finish(start(config_file(), "--resume", launcher=launcher, **ON_CPU))
+    found = weights(options)
+    assert found.keys() == expected.keys()
+    for name in [name for name in expected if not name.startswith("head.")] + ["head.log_logit_scale"]:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-4)
+    DKDCLIPModel.from_pretrained(options["run"]["output_dir"])
 
 
 END_OFTEN = """

@@ -52,7 +52,6 @@ def test_fewer_processes_than_asked_for(config_file, monkeypatch):
     [
         ("ACCELERATE_USE_FSDP", "seed=0", r"version 1 of FSDP; launch it with hub_configs/accelerate/fsdp2\.yaml"),
         ("ACCELERATE_USE_FSDP FSDP_OFFLOAD_PARAMS", "seed=0", "leave out fsdp_offload_params"),
-        ("ACCELERATE_USE_FSDP", "compile=true", r"and without recipe\.compile"),
         ("ACCELERATE_USE_FSDP", "mixed_precision=fp16", r"FSDP runs with recipe\.mixed_precision=bf16 or no"),
     ],
 )
@@ -71,7 +70,6 @@ def test_sharding_that_is_refused(config_file, monkeypatch, variables, setting, 
         ("ZERO_STAGE", "3", "run.seed=0", "ZeRO stage 1 or 2, not 3; to share out weights as well, use FSDP2"),
         ("OFFLOAD_OPTIMIZER_DEVICE", "cpu", "run.seed=0", r"offload_optimizer_device=cpu; .*deepspeed_zero2\.yaml"),
         ("CONFIG_FILE", "ds.json", "run.seed=0", r"no DeepSpeed option config_file=ds\.json; launch it with"),
-        ("ZERO_STAGE", "2", "recipe.compile=true", r"DeepSpeed runs with .*without recipe\.compile"),
         ("ZERO_STAGE", "2", "recipe.mixed_precision=fp16", r"DeepSpeed runs with recipe\.mixed_precision=bf16 or no"),
     ],
 )
@@ -80,6 +78,22 @@ def test_zero_that_is_refused(config_file, monkeypatch, variable, value, setting
     monkeypatch.setenv(f"ACCELERATE_DEEPSPEED_{variable}", value)
     with pytest.raises(ValueError, match=message):
         zero_plugin(load_config(config_file(), [setting]))
+
+
+@pytest.mark.parametrize(
+    ("launcher", "message"),
+    [
+        ({}, r"inductor needs a C\+\+ compiler for a CPU, and there is none: install g\+\+"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "FSDP runs with .* and without --dynamo_backend"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "WORLD_SIZE": "2"}, "DeepSpeed runs without --dynamo_backend"),
+    ],
+)
+def test_compiling_that_is_refused(config_file, monkeypatch, capsys, launcher, message):
+    monkeypatch.setattr("modeling_dkd.training.processes.zero_plugin", lambda config: "plugin")
+    for variable, value in {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "CXX": "absent-c++", **launcher}.items():
+        monkeypatch.setenv(variable, value)
+    assert main(["--config", str(config_file())]) == 2
+    assert re.search(f"error: .*{message}", capsys.readouterr().err)
 
 
 def test_zero_needs_deepspeed_and_two_processes(config_file, monkeypatch, capsys):

@@ -19,6 +19,8 @@ from modeling_dkd.training.loop import schedule
 from modeling_dkd.training.processes import StopRequest
 from modeling_dkd.training.recognizer import Recognizer
 
+from .conftest import forget_processes
+
 
 def outcome(options):
     """Weights and rows that a run has left."""
@@ -228,24 +230,30 @@ def test_fp16_leaves_out_steps_that_overflow_and_resumes_with_its_scale(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", ["activation_checkpointing", "compile"])
-def test_what_saves_memory_or_time_changes_no_weights(config_file, options, monkeypatch, setting):
+@pytest.mark.parametrize(
+    "launcher", [{}, {"ACCELERATE_DYNAMO_BACKEND": "AOT_EAGER"}], ids=["checkpointing", "compiled"]
+)
+def test_what_saves_memory_or_time_changes_no_weights(config_file, options, monkeypatch, launcher):
     # Code generation would need a C++ compiler; what is captured and differentiated is the same.
-    compiled = []
+    compiled, compiler = [], torch.compile
 
-    def compile_module(module):
-        compiled.append(module)
-        module._compiled_call_impl = torch.compile(module._call_impl, backend="aot_eager")
+    def compile_module(module, **how):
+        compiled.append((type(module), how["backend"]))
+        return compiler(module, **how | {"fullgraph": True})
 
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_module)
+    monkeypatch.setattr(torch, "compile", compile_module)
     options["recipe"] |= {"epochs": 1, "learning_rate": 1e-4}
     assert main(["--config", str(config_file())]) == 0
     expected, _ = outcome(options)
+    forget_processes()
     options["run"]["output_dir"] += "-changed"
-    options["recipe"][setting] = True
+    options["recipe"]["activation_checkpointing"] = not launcher
+    for variable, value in launcher.items():
+        monkeypatch.setenv(variable, value)
     assert main(["--config", str(config_file())]) == 0
     found, _ = outcome(options)
-    assert len(compiled) == (setting == "compile")
+    assert compiled == ([(Recognizer, "aot_eager")] if launcher else [])
+    assert found.keys() == expected.keys()
     for name in [name for name in expected if not name.startswith("head.")] + ["head.log_logit_scale"]:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-5)
 
