@@ -3,7 +3,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from modeling_dkd import DKDCLIPModel
-from modeling_dkd.embedding.clip_encoder import ClipEncoder, _hash_of_weights
+from modeling_dkd.embedding.clip_encoder import ClipEncoder
 from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT
 from tests.tiny_backbones import IMAGE_SIZE, tiny_backbone
 from tests.tiny_checkpoint import save_tiny_clip
@@ -65,11 +65,11 @@ def test_convolutions_run_with_the_channels_last_and_embed_as_before(convolution
     assert not any(c.weight.is_contiguous(memory_format=torch.channels_last) for c in convolutions_of(plain)[:1])
     with torch.inference_mode():
         expected = plain.get_video_features(encoder.reader.normalise(clips))
-    assert expected.std() > 0.1
+    assert expected.std() > 0.03
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     # What is kept and what is compared are values, in whatever layout.
     assert encoder.model.encoder_identity().weights == plain.encoder_identity().weights
-    assert encoder.weights_hash == _hash_of_weights(plain)
+    assert encoder.weights_hash == ClipEncoder(plain, encoder.processor, "", None, "2x1x1").weights_hash
     for model, folder in ((encoder.model, "ours"), (plain, "plain")):
         model.save_pretrained(tmp_path / folder)
     ours, plainly = ((tmp_path / folder / "model.safetensors").read_bytes() for folder in ("ours", "plain"))
