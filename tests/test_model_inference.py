@@ -182,7 +182,9 @@ def test_one_export_of_a_fitted_head_serves_any_number_of_videos_frames_classes_
 @torch.no_grad()
 def test_inference_compiles_with_the_default_compiler():
     model = make_model()
-    compiled = torch.compile(model, fullgraph=True)
+    compiled, image_side = (torch.compile(side, fullgraph=True) for side in (model, model.get_video_features))
     for num_videos in (2, 5):
         inputs = make_videos(num_videos, 3), make_texts(4, 2)
         assert_same(compiled(*inputs), model(*inputs))
+        embeds = image_side(inputs[0])
+        torch.testing.assert_close(embeds, model.get_video_features(inputs[0]), rtol=1e-4, atol=1e-5)

@@ -72,5 +72,7 @@ def test_convolutions_run_with_the_channels_last_and_embed_as_before(convolution
     assert encoder.weights_hash == ClipEncoder(plain, encoder.processor, "", None, "2x1x1").weights_hash
     for model, folder in ((encoder.model, "ours"), (plain, "plain")):
         model.save_pretrained(tmp_path / folder)
+    plain.to(memory_format=torch.channels_last)
+    assert torch.equal(plain.get_video_features(encoder.reader.normalise(clips)), found)
     ours, plainly = ((tmp_path / folder / "model.safetensors").read_bytes() for folder in ("ours", "plain"))
     assert ours == plainly
