@@ -233,7 +233,7 @@ def maximise(
         scatter = scatter_of(statistics, second_moments, means)
         temperature = temperature_of(statistics, scatter, options)
         covariance = shrunk_covariance(statistics, scatter, options)
-        factor = torch.linalg.cholesky(covariance)
+        factor = torch.linalg.cholesky(covariance).float()
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
         variances = covariance.diagonal()
     log_frequency = _log_frequency(mixture.log_frequency.double(), counts, statistics.prior_counts, options)

@@ -7,9 +7,9 @@ into a s, is taken where little of what there is to say, log K, is lost by it:
 
     L(a) = mean over x of [ -log p(y_x | x; a s) / log K + (1 if the halves give x different classes, else 0) ]
 
-with y_x the class that the texts name and p their posterior, and the classes that the mixture of class_mixture.py
-gives to x when it is fitted under a to either half of a sample of the domain, with the covariance of all of it. Of all candidates with L(a) below
-`trust_loss` the least is taken, without any the encoder's word stands.
+with y_x the class that the texts name and p their posterior. The halves are those of a sample of the domain; the
+mixture of class_mixture.py is fitted under a to either, with the covariance of both. Of the candidates with L(a) below
+`trust_loss` the least is taken; without any the encoder's word stands.
 """
 
 from collections.abc import Callable
@@ -34,20 +34,18 @@ BIN_WIDTH = 0.01
 
 @dataclass(frozen=True)
 class TrustChoice:
-    """What was chosen, and why; C candidates, those of `MixtureOptions.text_trusts`.
+    """What was chosen, and why.
 
     Attributes:
         trust: a, in (0, 1].
-        candidates: Those that were compared with 1.
-        left_open: C shares, the first term of L(a): how much of what there is to say the texts leave open.
-        disagreement: C shares, the second: how many samples the halves give different classes; None where that was not
-            looked at, for the first term is too large already, a lower trust was taken, or there are no two halves.
+        left_open: For each candidate the first term of L(a): share of what there is to say that the texts leave open.
+        disagreement: For some the second: share of samples that the halves give different classes. It is not looked
+            at where the first is too large already, a lower trust was taken, or there are no two halves.
     """
 
     trust: float
-    candidates: tuple[float, ...]
-    left_open: tuple[float, ...]
-    disagreement: tuple[float | None, ...]
+    left_open: dict[float, float]
+    disagreement: dict[float, float]
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,11 @@ def fit_best_trust(
     own_labels = spread_samples(labels, options.sample_size, num_samples)
     if sample is None or own_labels is None:
         sample, own_labels = text_embeds[:0], labels[:0]
-    choice = choose_text_trust(sample, own_labels, text_embeds, under, logit_scale, options, all_reduce)
-    return choice, under(video_embeds, labels, trust=choice.trust)
+    given = text_embeds, under, logit_scale, options, all_reduce
+    choice, fitted = choose_text_trust(sample, own_labels, *given)
+    if fitted is None or num_samples > options.sample_size:
+        fitted = under(video_embeds, labels, trust=choice.trust)
+    return choice, fitted
 
 
 def choose_text_trust(
@@ -134,8 +135,8 @@ def choose_text_trust(
     logit_scale: float,
     options: MixtureOptions,
     all_reduce: AllReduce = lambda sums: sums,
-) -> TrustChoice:
-    """The least of `MixtureOptions.text_trusts` that loses next to nothing; 1 if none does.
+) -> tuple[TrustChoice, TrustedFit | None]:
+    """The least of `MixtureOptions.text_trusts` that loses next to nothing, and the sample under it; 1 if none does.
 
     Args:
         sample: (n, D), unit norm, float32; those of this process, perhaps none.
@@ -146,7 +147,6 @@ def choose_text_trust(
         options: Constants.
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
-    candidates = options.text_trusts
     halves = _halves(sample)
     sizes = all_reduce(torch.stack([half.sum(dtype=torch.float64) for half in halves]))
 
@@ -154,19 +154,17 @@ def choose_text_trust(
         return float(all_reduce(values.sum(dtype=torch.float64)) / sizes.sum())
 
     logits = logit_scale * sample @ text_embeds.T
-    left_open = [mean(_left_open(logits, trust)) for trust in candidates]
-    disagreement: list[float | None] = [None] * len(candidates)
-    chosen = 1.0
-    for trust, index in sorted(zip(candidates, range(len(candidates)), strict=True)):
-        if left_open[index] < options.trust_loss and bool(sizes.all()):
+    left_open = {trust: mean(_left_open(logits, trust)) for trust in options.text_trusts}
+    disagreement: dict[float, float] = {}
+    for trust in sorted(left_open):
+        if left_open[trust] < options.trust_loss and bool(sizes.all()):
             whole = fit(sample, labels, trust=trust)
             parts = [_fit_part(sample[half], labels[half], whole, logit_scale, options, all_reduce) for half in halves]
             classes = [_classes(sample, part, whole.prior, logit_scale) for part in parts]
-            disagreement[index] = mean(classes[0] != classes[1])
-            if left_open[index] + disagreement[index] < options.trust_loss:
-                chosen = trust
-                break
-    return TrustChoice(chosen, candidates, tuple(left_open), tuple(disagreement))
+            disagreement[trust] = mean(classes[0] != classes[1])
+            if left_open[trust] + disagreement[trust] < options.trust_loss:
+                return TrustChoice(trust, left_open, disagreement), whole
+    return TrustChoice(1.0, left_open, disagreement), None
 
 
 def _left_open(logits: Tensor, trust: float) -> Tensor:
