@@ -23,8 +23,7 @@ class MixtureOptions:
         labelled_weight: Unlabelled samples that a labelled one is worth.
         text_trusts: Factors of the logit scale that are tried besides 1, the encoder's word, each in (0, 1); none: its
             word stands.
-        trust_margin: Nats a sample by which another than 1 has to be better, for held-out likelihood is not accuracy.
-        trust_limit: Nats up to which a sample counts there.
+        trust_loss: Share of what there is to say about a sample that may be lost by the least of them, 0 to 1.
         debiased_share: Share of the classes' differences in the mean and the log spread of their logits that counts
             as bias, with many classes, 0 to 1.
         frequency_variance: Prior variance v of the log class frequencies, nats^2.
@@ -42,7 +41,7 @@ class MixtureOptions:
         new_class_anchor: Share of the way from the domain's mean to its anchor that the mean of a class that was not
             fitted is taken to go.
         new_class_log_prior: Its log prior, nats: else nearly all videos would go to fitted classes, whose means are
-            known better.
+            known better. Where their texts are trusted less it is so much less.
     """
 
     num_rounds: int = 10
@@ -54,8 +53,7 @@ class MixtureOptions:
     labelled_samples: float = 10.0
     labelled_weight: float = 2.0
     text_trusts: tuple[float, ...] = (0.1,)
-    trust_margin: float = 1.0
-    trust_limit: float = 5.0
+    trust_loss: float = 1 / 3
     debiased_share: float = 0.5
     frequency_variance: float = 0.2
     unlabelled_covariance_share: float = 0.25
