@@ -19,6 +19,9 @@ ROWS = [row for section in SECTIONS.values() for row in section["rows"]]
 )
 
 
+BOTH = "compiled, channels last"
+
+
 def measured(what, other=""):
     """Ours, the other's, and how many times better ours is, of the first row that begins so."""
     row = next(row for row in ROWS if row["what"].startswith(what) and row["other"].startswith(other))
@@ -79,6 +82,27 @@ def test_the_table_of_loops():
     said = [[float(value) for cell in row for value in cell.split(" / ")] for row in rows]
     assert [len(row) for row in said] == [len(row) for row in expected]
     assert list(chain(*said)) == pytest.approx(list(chain(*expected)), rel=0.03)
+
+
+def test_the_table_of_encoder_modes():
+    rows = {row["what"]: row for row in SECTIONS["encoder_modes"]["rows"]}
+    said = re.findall(r"^\| (ViT-B/32|RN50 [^|]+) \| (\S+) \| (\S+) \| (\S+) \| (\d+) s \|$", TEXT, re.MULTILINE)
+    assert len(said) == 2
+    for encoder, *ratios, seconds in said:
+        found = [row for what, row in rows.items() if what.startswith(f"{encoder}, ")]
+        assert [row["what"].partition(" frames, ")[2] for row in found] == ["channels last", "compiled", BOTH]
+        assert [float(ratio) for ratio in ratios] == pytest.approx(
+            [row["ratio"]["median"] for row in found], abs=0.006
+        )
+        assert found[1]["note"].endswith(f"; the first batch takes {seconds} s")
+    for row in rows.values():
+        difference, same, number = re.search(r"embeddings (\S+), same top-1 on (\d+) of (\d+)", row["note"]).groups()
+        assert float(difference) < 2e-6
+        assert same == number
+    vit = rows["ViT-B/32, 8 clips x 8 frames, compiled"]
+    first_batch = float(re.search(r"takes (\d+) s", vit["note"])[1])
+    (clips,) = re.findall(r"what about (\d+) clips of ViT-B/32 save", " ".join(TEXT.split()))
+    assert int(clips) == pytest.approx(first_batch / (1 / vit["others"] - 1 / vit["ours"]), rel=0.05)
 
 
 def test_the_page_of_export_has_the_measured_runtimes():
