@@ -107,7 +107,7 @@ def frames_of_clips(count: int) -> Tensor:
     return processor.normalise(processor.crop_videos(clips))
 
 
-def settle(model: nn.Module, clips: Tensor) -> None:
+def settle(model: DKDCLIPModel, clips: Tensor) -> None:
     """Give every batch norm the statistics of these clips, and residual branches their part."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:

@@ -17,8 +17,6 @@ ROWS = [row for section in SECTIONS.values() for row in section["rows"]]
 (MILLION,) = (
     row for row in json.loads((ROOT / "docs/fit_from_shards.json").read_text())["rows"] if row["samples"] == 1_000_000
 )
-
-
 BOTH = "compiled, channels last"
 
 

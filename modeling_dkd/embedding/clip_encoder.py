@@ -198,7 +198,7 @@ def lay_channels_last(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def require_model_name(name_or_folder: str) -> None:

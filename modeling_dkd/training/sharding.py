@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -22,7 +21,8 @@ def shard(recognizer: nn.Module, blocks: Iterable[nn.Module], accelerator: Accel
     As accelerate's FSDP_RESHARD_AFTER_FORWARD says, gathered weights are let go after the forward pass or, "false",
     kept until the backward pass is over, as ZeRO-2 does.
     """
-    recognizer.to(memory_format=torch.contiguous_format)  # fully_shard takes no other layout
+    for parameter in recognizer.parameters():  # fully_shard takes no other layout
+        parameter.data = parameter.data.contiguous()
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     kept = {p for p in recognizer.parameters() if p.dim() == 0 or not p.requires_grad}
     for module in (*blocks, recognizer):
