@@ -137,6 +137,25 @@ class ClipRows:
         self._records = []
 
 
+class ClassedRows:
+    """Collects records with the names of their classes, which are numbered in alphabetical order in the end."""
+
+    def __init__(self) -> None:
+        self._rows = ClipRows()
+        self._numbers: dict[str, int] = {}
+
+    def append(self, record: VideoRecord, class_name: str | None) -> None:
+        """Add a row, with the class None where it is not known."""
+        number = -1 if class_name is None else self._numbers.setdefault(class_name, len(self._numbers))
+        self._rows.append(record._replace(label=number))
+
+    def sorted_by_name(self) -> tuple[tuple[str, ...], ClipTable]:
+        """The class names, and the table of all that was added, by name."""
+        class_names = tuple(sorted(self._numbers))
+        label = {self._numbers[class_name]: label for label, class_name in enumerate(class_names)}
+        return class_names, self._rows.table().relabelled(label | {-1: -1}).sorted_by_name()
+
+
 def _packed(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
     """One column of some records."""
     if kind in (_REPEATED, pa.large_binary()):

@@ -1,7 +1,8 @@
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value, Video
 
-from modeling_dkd.data.hub_videos import hub_dataset, hub_index, hub_stream, streamed_clip, streamed_index
+from modeling_dkd.data.hub_stream import hub_stream, streamed_clip, streamed_index
+from modeling_dkd.data.hub_videos import hub_dataset, hub_index
 from modeling_dkd.data.webdataset_index import webdataset_index
 
 from ..made_up_sets import COLOURS, webdataset
@@ -80,7 +81,7 @@ def test_of_a_stream_the_test_part_and_some_training_clips_are_kept(tmp_path):
     webdataset(tmp_path / "val", ["train-0", "val-0"])
     index = streamed_index(str(tmp_path / "val"), tmp_path / "store", 1)
     assert [len(index.part(part).records) for part in ("train", "test")] == [1, 4]
-    with pytest.raises(ValueError, match="cannot load the data set"):
+    with pytest.raises(ValueError, match="no splits train and test, or validation; its splits are train"):
         streamed_index(str(webdataset(tmp_path / "no test", ["train-0"])), tmp_path / "store", 5)
 
 
