@@ -149,11 +149,11 @@ class ClassedRows:
         number = -1 if class_name is None else self._numbers.setdefault(class_name, len(self._numbers))
         self._rows.append(record._replace(label=number))
 
-    def sorted_by_name(self) -> tuple[tuple[str, ...], ClipTable]:
-        """The class names, and the table of all that was added, by name."""
+    def numbered(self) -> tuple[tuple[str, ...], ClipTable]:
+        """The class names, and the table of all that was added, in its order."""
         class_names = tuple(sorted(self._numbers))
         label = {self._numbers[class_name]: label for label, class_name in enumerate(class_names)}
-        return class_names, self._rows.table().relabelled(label | {-1: -1}).sorted_by_name()
+        return class_names, self._rows.table().relabelled(label | {-1: -1})
 
 
 def _packed(values: Iterable[Any], kind: pa.DataType) -> pa.Array:

@@ -137,13 +137,13 @@ def index_of_stream(name: str, clips: Iterable[tuple[VideoRecord, str]]) -> Vide
         if class_name:
             rows.append(record, class_name)
         unnamed += not class_name
-    class_names, records = rows.sorted_by_name()
+    class_names, records = rows.numbered()
     if not records:
         raise ValueError(f"{name}: none of its {unnamed} clips says its class")
     require_distinct(class_names, name)
     notes = (f"{unnamed} clips of {name} say no class and are left out",) if unnamed else ()
     split = "all" if records.splits == {""} else "1"
-    return VideoIndex(Path(name).name, split, class_names, records, root=name, notes=notes)
+    return VideoIndex(Path(name).name, split, class_names, records.sorted_by_name(), root=name, notes=notes)
 
 
 def streamed_index(name: str, store: str | Path, num_train: int, revision: str | None = None) -> VideoIndex:

@@ -62,7 +62,8 @@ def webdataset_index(root: str | Path, dataset: str = "") -> VideoIndex:
             name = f"{prefix}/{member.name}"
             place = str(archive.absolute()), name, -1, "", val if part == "val" else part, 0.0, 0.0
             rows.append(VideoRecord(*place, member.offset, member.size), class_name)
-    class_names, records = rows.sorted_by_name()
+    class_names, records = rows.numbered()
+    records = records.sorted_by_name()
     if not records:
         raise ValueError(f"no clips in the {len(archives)} archives below {root}")
     if not class_names:
