@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from datasets import Features, IterableDataset, Value, Video
-from huggingface_hub import HfApi, HfFileSystem
+from huggingface_hub import HfApi, HfFileSystem, RepoFile
 
 from .clip_table import ClassedRows
-from .hub_videos import divided_splits, label_column, split_names, stored_clip, with_videos
+from .counting import counted
+from .hub_videos import divided_splits, label_column, reaching, split_names, stored_clip, with_videos
 from .video_files import VideoRecord, files_below, is_video, require_inside
 from .video_index import PARTS, VideoIndex, require_distinct
 from .webdataset_index import part_of_archive, passing_clips
@@ -48,7 +49,7 @@ def hub_stream(name: str, split: str, revision: str | None = None) -> IterableDa
     if archives:
         if split not in archives:
             raise ValueError(f"{name} has no archives for {split}; it has some for {', '.join(archives)}")
-        places = {"root": root, "archives": archives[split]}  # of a list, datasets makes shards
+        places = {"root": root, "archives": list(archives[split])}  # of a list, datasets makes shards
         return IterableDataset.from_generator(_archived_rows, features=_STREAMED, gen_kwargs=places)
     dataset, video = with_videos(name, split, revision, streaming=True)
     columns: dict[str, Any] = dict(dataset.features)
@@ -62,7 +63,8 @@ class StreamPiece(NamedTuple):
 
     Attributes:
         name: The data set.
-        key: Tells this piece, as its contents are now, from all others.
+        file: The archive there, or which of the files of a split it is.
+        version: Of the contents that will be read.
         split: Its split there.
         part: "train", "test", or "" where the set is not divided.
         stream: The split, as `hub_stream` gives it.
@@ -70,14 +72,21 @@ class StreamPiece(NamedTuple):
     """
 
     name: str
-    key: str
+    file: str
+    version: str
     split: str
     part: str
     stream: IterableDataset
     number: int
 
     def __str__(self) -> str:
-        return f"{self.name}, split {self.split}, file {self.number + 1} of {self.stream.num_shards}"
+        return f"{self.name}: {self.file}"
+
+    @property
+    def key(self) -> str:
+        """What tells this piece with these contents from all others."""
+        told = "|".join((self.name, self.file, self.version, self.split))
+        return hashlib.sha256(told.encode(errors="surrogatepass")).hexdigest()[:24]
 
     def batches(self, size: int) -> Iterator[list[tuple[str, str, dict[str, Any]]]]:
         """The clips in their order, `size` at a time: name within the data set, class name, and path and bytes.
@@ -107,15 +116,15 @@ def stream_pieces(name: str, revision: str | None = None) -> list[StreamPiece]:
     Raises:
         ValueError: As in `hub_stream`.
     """
-    divided = divided_splits(_splits(name, revision))
     version = _version(name, revision)
     commit = None if os.path.isdir(name) else version
+    archives = _archives(name, commit)[1]
     pieces = []
-    for split, part in divided:
+    for split, part in divided_splits(archives or split_names(name, commit)):
         stream = hub_stream(name, split, commit)
-        for number in range(stream.num_shards):
-            key = hashlib.sha256(f"{name}|{version}|{split}|{number}".encode(errors="surrogatepass")).hexdigest()[:24]
-            pieces.append(StreamPiece(name, key, split, part, stream, number))
+        num_files = stream.num_shards
+        files = archives.get(split) or {f"file {n + 1} of {num_files} of {split}": version for n in range(num_files)}
+        pieces += [StreamPiece(name, *file, split, part, stream, number) for number, file in enumerate(files.items())]
     return pieces
 
 
@@ -139,9 +148,9 @@ def index_of_stream(name: str, clips: Iterable[tuple[VideoRecord, str]]) -> Vide
         unnamed += not class_name
     class_names, records = rows.numbered()
     if not records:
-        raise ValueError(f"{name}: none of its {unnamed} clips says its class")
+        raise ValueError(f"{name}: of {counted(unnamed, 'clip')} none says its class")
     require_distinct(class_names, name)
-    notes = (f"{unnamed} clips of {name} say no class and are left out",) if unnamed else ()
+    notes = (f"{counted(unnamed, 'clip')} of {name} without a class left out",) if unnamed else ()
     split = "all" if records.splits == {""} else "1"
     return VideoIndex(Path(name).name, split, class_names, records.sorted_by_name(), root=name, notes=notes)
 
@@ -161,7 +170,8 @@ def streamed_index(name: str, store: str | Path, num_train: int, revision: str |
         ValueError: It has no such two splits, or as in `hub_stream`, `streamed_clip` and `index_of_stream`.
     """
     kept: list[tuple[VideoRecord, str]] = []
-    divided = divided_splits(available := _splits(name, revision))
+    available = list(_archives(name, revision)[1]) or split_names(name, revision)
+    divided = divided_splits(available)
     if len({part for _, part in divided}) < len(PARTS):
         raise ValueError(f"{name} has no splits train and test, or validation; its splits are {', '.join(available)}")
     for split, part in divided:
@@ -189,24 +199,22 @@ def streamed_clip(video: dict[str, Any], name: str) -> dict[str, Any]:
     return {"path": path, "bytes": Path(path).read_bytes()}
 
 
-def _archives(name: str, revision: str | None) -> tuple[str, dict[str, list[str]]]:
-    """The tar archives of a data set by the split that their names say, and where they lie.
-
-    None of a data set that cannot be found: whoever reads it next says why.
-    """
+def _archives(name: str, revision: str | None) -> tuple[str, dict[str, dict[str, str]]]:
+    """Where the tar archives of a data set lie; and their versions, by the split that their names say."""
     if os.path.isdir(name):
-        root, files = os.path.abspath(name), [file.relative_to(name).as_posix() for file in files_below(Path(name))]
+        root = os.path.abspath(name)
+        below = ((file.relative_to(name).as_posix(), file) for file in files_below(Path(name)))
+        files = {inner: _changed(file) for inner, file in below if inner.lower().endswith(ARCHIVES)}
     else:
-        try:
-            commit = HfApi().dataset_info(name, revision=revision).sha
-            files = sorted(HfApi().list_repo_files(name, repo_type="dataset", revision=commit))
-        except (OSError, ValueError):
-            return "", {}
+        commit = _version(name, revision)
         root = f"hf://datasets/{name}@{commit}"
-    archives: dict[str, list[str]] = {}
-    for file in files:
-        if file.lower().endswith(ARCHIVES):
-            archives.setdefault(part_of_archive(file) or "other", []).append(file)
+        with reaching(name):
+            tree = HfApi().list_repo_tree(name, recursive=True, repo_type="dataset", revision=commit)
+            found = ((entry.path, entry) for entry in tree if isinstance(entry, RepoFile))
+            files = {inner: entry.blob_id for inner, entry in found if inner.lower().endswith(ARCHIVES)}
+    archives: dict[str, dict[str, str]] = {}
+    for file in sorted(files):
+        archives.setdefault(part_of_archive(file) or "other", {})[file] = files[file]
     return root, archives
 
 
@@ -240,15 +248,13 @@ def _stream_row(row: dict[str, Any], video: str, label: str, class_names: list[s
 def _version(name: str, revision: str | None) -> str:
     """The commit of a repository, or what tells the files of a folder from what they were before."""
     if os.path.isdir(name):
-        found = [(str(file.relative_to(name)), file.stat()) for file in files_below(Path(name))]
-        told = "|".join(f"{file} {status.st_size} {status.st_mtime_ns}" for file, status in found)
+        told = "|".join(f"{file.relative_to(name)} {_changed(file)}" for file in files_below(Path(name)))
         return hashlib.sha256(told.encode(errors="surrogatepass")).hexdigest()
-    try:
+    with reaching(name):
         return HfApi().dataset_info(name, revision=revision).sha or ""
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot load the data set {name}: {error}") from error
 
 
-def _splits(name: str, revision: str | None) -> list[str]:
-    """Names of the splits that `hub_stream` knows."""
-    return list(_archives(name, revision)[1]) or split_names(name, revision)
+def _changed(file: Path) -> str:
+    """Size and time of last change."""
+    status = file.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from datasets import (
     get_dataset_split_names,
     load_dataset,
 )
-from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HTTPError
 
 from .clip_table import ClipRows
 from .video_files import require_inside
@@ -107,10 +108,8 @@ def hub_index(name: str, store: str | Path, revision: str | None = None) -> Vide
 
 def with_videos(name: str, split: str, revision: str | None, streaming: bool) -> tuple[Any, str]:
     """The data set as it is, its videos not decoded, and the name of their column."""
-    try:
+    with reaching(name):
         dataset: Any = load_dataset(name, split=split, streaming=streaming, revision=revision)
-    except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError) as error:
-        raise ValueError(f"cannot load the data set {name}: {error}") from error
     columns: dict[str, Any] = dict(dataset.features or {})
     video = next((column for column, kind in columns.items() if isinstance(kind, Video)), None)
     if video is None:
@@ -120,10 +119,19 @@ def with_videos(name: str, split: str, revision: str | None, streaming: bool) ->
 
 def split_names(name: str, revision: str | None) -> list[str]:
     """Names of the splits of a data set, as `datasets` finds them."""
-    try:
+    with reaching(name):
         return get_dataset_split_names(name, revision=revision)
-    except (DatasetNotFoundError, FileNotFoundError, ConnectionError, ValueError) as error:
-        raise ValueError(f"cannot load the data set {name}: {error}") from error
+
+
+@contextmanager
+def reaching(name: str) -> Iterator[None]:
+    """Say of which data set it is that something cannot be had."""
+    try:
+        yield
+    except (HTTPError, OSError, ValueError) as error:
+        is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+        reason = "there is no such folder" if is_path and not os.path.isdir(name) else error
+        raise ValueError(f"cannot load the data set {name}: {reason}") from error
 
 
 def _folder_of_archives(name: str, revision: str | None) -> Path | None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm.auto import tqdm
 
+from ..data.counting import counted
 from ..data.hub_stream import StreamPiece, index_of_stream
 from ..data.video_files import VideoRecord
 from ..data.video_index import VideoIndex
@@ -248,6 +249,11 @@ def _passing(
         found = growing.setdefault(batch.piece, _ClipList())
         found.clips += batch.clips
         found.damaged.update(batch.loaded.damaged)
+        if batch.is_last and found.clips and not any(clip.class_name for clip in found.clips):
+            raise ValueError(  # before hours go into more of the same
+                f"{pieces[batch.piece]}: of {counted(len(found.clips), 'clip')} none says its class; a clip in an "
+                'archive does so by a .json with a "label" beside it, or a .cls'
+            )
         yield batch, found
         if batch.is_last:
             del growing[batch.piece]

@@ -103,10 +103,11 @@ def test_what_is_done_is_neither_read_nor_decoded_again(tmp_path, monkeypatch):
     assert (again[1].num_embedded, again[1].num_known) == (0, 39)
 
 
-def test_a_changed_set_is_read_again_and_only_new_clips_are_decoded(tmp_path):
+def test_of_a_changed_set_changed_archives_are_read_and_new_clips_decoded(tmp_path):
     root = archives(tmp_path / "tars")
     run(root, tmp_path / "shards")
     tar_of(root / "train-0.tar", {f"{n}.{e}": c for n in (5, 99) for e, c in (("mp4", bytes([n])), ("cls", b"c"))})
+    (root / "README.md").write_text("of no account")
     decoded = []
 
     def load(record):
@@ -114,7 +115,7 @@ def test_a_changed_set_is_read_again_and_only_new_clips_are_decoded(tmp_path):
         return load_byte(record)
 
     index, done, shards = run(root, tmp_path / "shards", load)
-    assert decoded == ["train-0/99.mp4", "train-1/013.mp4"]
+    assert decoded == ["train-0/99.mp4"]
     assert (done.num_embedded, len(index.records), index.class_names) == (1, 32, ("a", "b", "c"))
     assert sorted(values(index, done, shards).values()) == [5, *(n for n in range(10, 40) if n != 13), 99]
 
@@ -136,7 +137,7 @@ def test_a_torn_archive_is_told_and_the_others_are_kept(tmp_path, num_workers):
     root = archives(tmp_path / "tars")
     whole = (root / "train-3.tar").read_bytes()
     (root / "train-3.tar").write_bytes(whole[: len(whole) // 2 + 100])
-    message = r"cannot read on in .*tars, split train, file 3 of 3: .*what is embedded is kept"
+    message = r"cannot read on in .*tars: train-3.tar: .*what is embedded is kept"
     with pytest.raises(OSError, match=message):
         run(root, tmp_path / "shards", num_workers=num_workers)
     assert not list((tmp_path / "shards").glob("*.claim"))
@@ -149,7 +150,24 @@ def test_clips_without_a_class_are_left_out_with_a_word(tmp_path):
     tar_of(tmp_path / "tars/0.tar", {"1.json": b'{"label": "a"}', "1.mp4": b"1", "2.json": b"{}", "2.mp4": b"2"})
     index, _, _ = run(tmp_path / "tars", tmp_path / "shards")
     assert (index.split, [record.name for record in index.records]) == ("all", ["0/1.mp4"])
-    assert index.notes == (f"1 clips of {tmp_path / 'tars'} say no class and are left out",)
+    assert index.notes == (f"1 clip of {tmp_path / 'tars'} without a class left out",)
+
+
+def test_a_set_without_classes_is_refused_at_its_first_archive(tmp_path):
+    for number in range(3):
+        tar_of(tmp_path / f"tars/{number}.tar", {f"{number}.mp4": bytes([number])})
+    with pytest.raises(ValueError, match=r"tars: 0\.tar: of 1 clip none says its class; a clip in an "):
+        run(tmp_path / "tars", tmp_path / "shards")
+    assert not list((tmp_path / "shards").glob("*.json*"))
+
+
+def test_a_piece_is_the_archive_that_it_says(tmp_path):
+    pieces = stream_pieces(str(archives(tmp_path / "tars", 3)))
+    assert [piece.file for piece in pieces] == ["train-0.tar", "train-1.tar", "train-3.tar", "test-2.tar"]
+    for piece in pieces:
+        names = [name for clips in piece.batches(2) for name, _, _ in clips]
+        assert len(names) == 3
+        assert all(f"{name.split('/')[0]}.tar" == piece.file for name in names)
 
 
 def test_an_archive_that_another_run_reads_is_waited_for(tmp_path, monkeypatch):
