@@ -172,7 +172,7 @@ def embed_stream(
         embed: As in `embed_clips`.
         shards: Where finished batches and the lists of clips are kept.
         accelerator: Its processes, and other runs on the same folder, take the next archive that nobody reads; each
-            ends when all of them are done.
+            ends when all are done.
         batch_size: As in `embed_clips`.
         num_workers: Reading and decoding processes for each of them, each at an archive; 0: the process itself.
         progress_bar: Whether a bar is shown.
@@ -190,24 +190,26 @@ def embed_stream(
         BatchClaims(shards.folder).remove_lost()
         _remove_useless(lists, shards)
     accelerator.wait_for_everyone()
-    embed_batch, num_embedded, num_done = WithinMemory(embed, accelerator.device), 0, 0
+    embed_batch, num_embedded = WithinMemory(embed, accelerator.device), 0
     hidden = not (accelerator.is_main_process and progress_bar)
-    with tqdm(total=len(pieces), unit="file", desc="embedding a stream", disable=hidden) as bar:
-        while (now_done := sum(path.exists() for path in lists)) < len(lists):
-            bar.update(now_done - num_done)
-            num_done = now_done
+    with tqdm(total=len(pieces), unit="file", desc="embedding a stream", miniters=0, disable=hidden) as bar:
+
+        def is_done() -> bool:
+            num_done = sum(path.exists() for path in lists)
+            bar.update(num_done - bar.n)
+            return num_done == len(lists)
+
+        while not is_done():
             batch = None
             for batch, found in _passing(pieces, lists, shards, load_clip, batch_size, num_workers):
                 num_embedded += batch.loaded.write(batch.identities, embed_batch, shards)
-                bar.set_postfix(clips=num_embedded)
+                bar.set_postfix(clips=num_embedded, refresh=False)
+                bar.update(0)
                 if batch.is_last:
                     found.write(lists[batch.piece])
-                    now_done = sum(path.exists() for path in lists)
-                    bar.update(now_done - num_done)
-                    num_done = now_done
+                    is_done()
             if batch is None:  # others read all that is left
                 time.sleep(POLL_SECONDS)
-        bar.update(now_done - num_done)
         accelerator.wait_for_everyone()
     return _finished(pieces, lists, shards, sum(gather_object([num_embedded])))
 
@@ -288,7 +290,7 @@ def _finished(
 
     index = index_of_stream(pieces[0].name, clips())
     remarks = {name: known[identity].remark for name, identity in identities.items() if identity in known}
-    num_known = len(identities) - len(damaged) - num_embedded
+    num_known = max(0, len(identities) - len(damaged) - num_embedded)  # a clip may be there twice
     told = {name: remark for name, remark in remarks.items() if remark}
     return index, EmbeddingRun(num_embedded, num_known, dict(sorted(damaged.items())), told, identities)
 
