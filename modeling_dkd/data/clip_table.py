@@ -74,7 +74,7 @@ class ClipTable(Sequence[VideoRecord]):
         labels = self.labels
         kept = np.flatnonzero(np.isin(labels, list(new_label)))
         values = np.array([new_label[label] for label in labels[kept].tolist()], dtype=np.int32)
-        columns = self.columns.take(kept)
+        columns = self.columns if len(kept) == len(labels) else self.columns.take(kept)
         return ClipTable(columns.set_column(columns.schema.get_field_index("label"), "label", pa.array(values)))
 
     def sorted_by_name(self) -> "ClipTable":

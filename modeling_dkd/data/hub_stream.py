@@ -8,7 +8,6 @@ Tar archives are read from their begin to their end by the rules of webdataset_i
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,7 @@ from .counting import counted
 from .hub_videos import divided_splits, label_column, reaching, split_names, stored_clip, with_videos
 from .video_files import VideoRecord, files_below, is_video, require_inside
 from .video_index import PARTS, VideoIndex, require_distinct
-from .webdataset_index import part_of_archive, passing_clips
+from .webdataset_index import part_of_archive, passing_clips, stem_of_archive
 
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
@@ -46,16 +45,11 @@ def hub_stream(name: str, split: str, revision: str | None = None) -> IterableDa
         ValueError: As in `hub_dataset`.
     """
     root, archives = _archives(name, revision)
-    if archives:
-        if split not in archives:
-            raise ValueError(f"{name} has no archives for {split}; it has some for {', '.join(archives)}")
-        places = {"root": root, "archives": list(archives[split])}  # of a list, datasets makes shards
-        return IterableDataset.from_generator(_archived_rows, features=_STREAMED, gen_kwargs=places)
-    dataset, video = with_videos(name, split, revision, streaming=True)
-    columns: dict[str, Any] = dict(dataset.features)
-    label = label_column(name, columns)
-    named = {"video": video, "label": label, "class_names": getattr(columns[label], "names", None)}
-    return dataset.map(_stream_row, remove_columns=list(columns), features=_STREAMED, fn_kwargs=named)
+    if not archives:
+        return _stream_of_rows(name, split, revision)
+    if split not in archives:
+        raise ValueError(f"{name} has no archives for {split}; it has some for {', '.join(archives)}")
+    return _stream_of_archives(root, archives[split])
 
 
 class StreamPiece(NamedTuple):
@@ -118,10 +112,10 @@ def stream_pieces(name: str, revision: str | None = None) -> list[StreamPiece]:
     """
     version = _version(name, revision)
     commit = None if os.path.isdir(name) else version
-    archives = _archives(name, commit)[1]
+    root, archives = _archives(name, commit)
     pieces = []
     for split, part in divided_splits(archives or split_names(name, commit)):
-        stream = hub_stream(name, split, commit)
+        stream = _stream_of_archives(root, archives[split]) if archives else _stream_of_rows(name, split, commit)
         num_files = stream.num_shards
         files = archives.get(split) or {f"file {n + 1} of {num_files} of {split}": version for n in range(num_files)}
         pieces += [StreamPiece(name, *file, split, part, stream, number) for number, file in enumerate(files.items())]
@@ -218,15 +212,24 @@ def _archives(name: str, revision: str | None) -> tuple[str, dict[str, dict[str,
     return root, archives
 
 
+def _stream_of_archives(root: str, archives: Iterable[str]) -> IterableDataset:
+    """Rows of `_STREAMED`; of a list, `datasets` makes shards."""
+    places = {"root": root, "archives": list(archives)}
+    return IterableDataset.from_generator(_archived_rows, features=_STREAMED, gen_kwargs=places)
+
+
 def _archived_rows(root: str, archives: list[str]) -> Iterator[dict[str, Any]]:
     """Rows of a stream of archives; a function of this module, so that it can go to worker processes."""
     for file in archives:
         place = f"{root}/{file}"
-        stem = re.sub(r"\.(tar|tar\.gz|tgz)$", "", file, flags=re.IGNORECASE)
         with _opened(root, place) as archive:
             for member, content, class_name in passing_clips(archive, place):
                 video = {"path": f"{place}/{member.name}", "bytes": content}
-                yield {"video": video, "name": f"{stem}/{member.name}", "class_name": class_name or ""}
+                yield {
+                    "video": video,
+                    "name": f"{stem_of_archive(file)}/{member.name}",
+                    "class_name": class_name or "",
+                }
 
 
 def _opened(root: str, place: str) -> IO[bytes]:
@@ -237,12 +240,21 @@ def _opened(root: str, place: str) -> IO[bytes]:
     return open(place, "rb")
 
 
+def _stream_of_rows(name: str, split: str, revision: str | None) -> IterableDataset:
+    """Rows of `_STREAMED` of what `datasets` can read."""
+    dataset, video = with_videos(name, split, revision, streaming=True)
+    columns: dict[str, Any] = dict(dataset.features)
+    label = label_column(name, columns)
+    named = {"video": video, "label": label, "class_names": getattr(columns[label], "names", None)}
+    return dataset.map(_stream_row, remove_columns=list(columns), features=_STREAMED, fn_kwargs=named)
+
+
 def _stream_row(row: dict[str, Any], video: str, label: str, class_names: list[str] | None) -> dict[str, Any]:
     """Video and class of a row; as `_archived_rows`."""
-    value = row[label]
+    clip, value = row[video] or {"path": None, "bytes": b""}, row[label]
     if value is None or (class_names and value < 0):
-        return {"video": row[video], "name": "", "class_name": ""}
-    return {"video": row[video], "name": "", "class_name": class_names[value] if class_names else str(value)}
+        return {"video": clip, "name": "", "class_name": ""}
+    return {"video": clip, "name": "", "class_name": class_names[value] if class_names else str(value)}
 
 
 def _version(name: str, revision: str | None) -> str:
@@ -251,7 +263,7 @@ def _version(name: str, revision: str | None) -> str:
         told = "|".join(f"{file.relative_to(name)} {_changed(file)}" for file in files_below(Path(name)))
         return hashlib.sha256(told.encode(errors="surrogatepass")).hexdigest()
     with reaching(name):
-        return HfApi().dataset_info(name, revision=revision).sha or ""
+        return HfApi().dataset_info(name, revision=revision, expand=["sha"]).sha or ""
 
 
 def _changed(file: Path) -> str:

@@ -140,7 +140,12 @@ def _label(place: str, member: TarMember, read: Callable[[], bytes]) -> str | No
     return None if value in (None, "") else str(value)
 
 
+def stem_of_archive(file: str) -> str:
+    """The path of an archive without its ending."""
+    return re.sub(r"\.(tar|tar\.gz|tgz)$", "", file, flags=re.IGNORECASE)
+
+
 def part_of_archive(file: str) -> str:
     """The part that a word in the names of an archive, below the set's folder, and its folders says; "" none."""
-    words = re.split(r"[-_./]", file.lower())
+    words = re.split(r"[-_/]", stem_of_archive(file).lower())
     return next((PART_FOLDERS[word] for word in words if word in PART_FOLDERS), "")

@@ -26,19 +26,21 @@ def table(root, part, contents, labels):
     """A Parquet file with clips in it."""
     root.mkdir(exist_ok=True)
     columns = Features({"clip": Video(decode=False), "action": ClassLabel(names=["b", "a"])})
-    clips = [{"bytes": content, "path": f"{i}.mp4"} for i, content in enumerate(contents)]
+    clips = [content and {"bytes": content, "path": f"{i}.mp4"} for i, content in enumerate(contents)]
     rows = [{"clip": clip, "action": label} for clip, label in zip(clips, labels, strict=True)]
     Dataset.from_list(rows, features=columns).to_parquet(root / f"{part}.parquet")
 
 
 def test_tables_are_streamed_with_the_names_of_their_classes(tmp_path):
-    table(tmp_path / "table", "train", [b"one", b"two", b"one"], [0, 1, None])
+    """A row without a class or without a clip is one all the same."""
+    table(tmp_path / "table", "train", [b"one", b"two", b"one", None], [0, 1, None, 1])
     rows = [(row["video"]["bytes"], row["class_name"]) for row in hub_stream(str(tmp_path / "table"), "train")]
-    assert rows == [(b"one", "b"), (b"two", "a"), (b"one", "")]
+    assert rows == [(b"one", "b"), (b"two", "a"), (b"one", ""), (b"", "a")]
     assert [clip[:2] for clip in all_clips(tmp_path / "table")] == [
         ("train/00000/0000000 0.mp4", "b"),
         ("train/00000/0000001 1.mp4", "a"),
         ("train/00000/0000002 2.mp4", ""),
+        ("train/00000/0000003", "a"),
     ]
 
 

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from modeling_dkd.data.hub_stream import stream_pieces
+from modeling_dkd.embedding import streamed_embedding
 from modeling_dkd.embedding.clip_shards import ClipShards
 from modeling_dkd.embedding.streamed_embedding import embed_stream
 from modeling_dkd.video_frames import VideoReadError
@@ -188,6 +189,24 @@ def test_an_archive_that_another_run_reads_is_waited_for(tmp_path, monkeypatch):
     _, done, _ = run(root, tmp_path / "shards")
     assert len(waits) == 3
     assert len(done.identities) == 30
+
+
+def test_a_claim_is_kept_until_the_list_is_written(tmp_path, monkeypatch):
+    """By the worker, which is through with an archive before its last clips are embedded."""
+    (tmp_path / "shards").mkdir()
+    pieces = stream_pieces(str(archives(tmp_path / "tars", number=1)))
+    claim = tmp_path / "shards" / f"{pieces[0].key}.json.claim"
+    there = []
+
+    def sleep(_):
+        there.append(claim.exists())
+        claim.with_suffix("").touch()  # the list
+
+    monkeypatch.setattr("modeling_dkd.embedding.streamed_embedding.time.sleep", sleep)
+    batches = list(streamed_embedding._PassingClips(pieces, set(), load_byte, 4, tmp_path / "shards"))
+    assert [(len(batch.clips), batch.is_last) for batch in batches] == [(4, False), (4, False), (2, False), (0, True)]
+    assert there == [True]
+    assert not claim.exists()
 
 
 def work(root, shards):
