@@ -87,7 +87,7 @@ CONSTANTS = {
         "frequency_variance",
         "num_rounds",
     ),
-    "trust": ("text_trusts", "trust_margin", "trust_limit", "sample_size"),
+    "trust": ("text_trusts", "trust_loss", "sample_size"),
     "confidence": ("overconfidence", "expected_gain"),
     "labels": ("labelled_samples", "labelled_weight"),
     "new_classes": ("new_class_anchor", "new_class_log_prior"),

@@ -30,9 +30,11 @@ def scatter_of(statistics: DomainStatistics, second_moments: Tensor, means: Tens
     centre = statistics.sums.sum(0) / num_samples
     sums, means = statistics.sums - statistics.counts[:, None] * centre, means - centre
     cross = (sums - 0.5 * statistics.counts[:, None] * means).T @ means
-    scatter = (second_moments - num_samples * torch.outer(centre, centre) - cross - cross.T) / num_samples
+    # In place: a pass over D x D numbers costs as much as some of these products.
+    scatter = torch.addr(second_moments, centre, num_samples * centre, alpha=-1).sub_(cross).sub_(cross.T)
     # Equal samples leave nothing but rounding, which is no covariance.
-    return torch.where(scatter.trace() > ROUNDING_VARIANCE * len(scatter), scatter, 0.0)
+    is_more = scatter.trace() > num_samples * ROUNDING_VARIANCE * len(scatter)
+    return scatter.mul_(is_more / num_samples)
 
 
 def temperature_of(statistics: DomainStatistics, scatter: Tensor, options: MixtureOptions) -> Tensor:
@@ -58,7 +60,7 @@ def effective_dimension(statistics: DomainStatistics, scatter: Tensor, options: 
     says D.
     """
     num_seen = statistics.num_samples * statistics.seen_share(options)
-    concentration = scatter.square().sum() / scatter.trace().square().clamp_min(1e-30)
+    concentration = scatter.norm().square() / scatter.trace().square().clamp_min(1e-30)
     dimension = 1 / (concentration - 1 / num_seen).clamp(1 / len(scatter), 1)
     return (num_seen * dimension + len(scatter)) / (num_seen + 1)
 
@@ -74,4 +76,6 @@ def shrunk_covariance(statistics: DomainStatistics, scatter: Tensor, options: Mi
     num_seen = num_samples * statistics.seen_share(options)
     own_share = num_seen / (num_seen + num_axes)
     own_share = own_share * (labelled + (1 - labelled) * options.unlabelled_covariance_share)
-    return own_share * scatter + torch.diag((1 - own_share) * held + ROUNDING_VARIANCE)
+    covariance = own_share * scatter
+    covariance.diagonal().add_((1 - own_share) * held + ROUNDING_VARIANCE)
+    return covariance

@@ -103,6 +103,12 @@ class ClassMixture:
         slope = self.precision_times(means - self.domain_mean) / self.temperature
         return slope, -0.5 * ((means + self.domain_mean) * slope).sum(1)
 
+    def logits(self, prior: TextPrior, logit_scale: float) -> tuple[LinearLogits, LinearLogits]:
+        """Log posterior of the classes by the texts alone, and by texts and mixture, each up to a constant of x."""
+        slope, intercept = self.linear_log_likelihood(self.means)
+        by_text = logit_scale * prior.directions, self.log_frequency - prior.bias
+        return by_text, (by_text[0] + slope, by_text[1] + intercept)
+
 
 def fit_class_mixture(
     video_embeds: Videos,
@@ -187,9 +193,7 @@ def gather_statistics(
 ) -> DomainStatistics:
     """E step: the statistics of samples (N, D) under the mixture, chunk by chunk, summed over processes."""
     statistics, position = _no_statistics(prior), 0
-    slope, intercept = mixture.linear_log_likelihood(mixture.means)
-    by_text = logit_scale * prior.directions, mixture.log_frequency - prior.bias
-    by_both = by_text[0] + slope, by_text[1] + intercept
+    by_text, by_both = mixture.logits(prior, logit_scale)
     for chunk in in_chunks(video_embeds):
         own_labels = labels[position : position + len(chunk)]
         statistics += chunk_statistics(by_text, by_both, chunk, own_labels, options)
@@ -229,7 +233,7 @@ def maximise(
         scatter = scatter_of(statistics, second_moments, means)
         temperature = temperature_of(statistics, scatter, options)
         covariance = shrunk_covariance(statistics, scatter, options)
-        factor = torch.linalg.cholesky(covariance)
+        factor = torch.linalg.cholesky(covariance).float()
         whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
         variances = covariance.diagonal()
     log_frequency = _log_frequency(mixture.log_frequency.double(), counts, statistics.prior_counts, options)

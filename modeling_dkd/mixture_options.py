@@ -23,8 +23,7 @@ class MixtureOptions:
         labelled_weight: Unlabelled samples that a labelled one is worth.
         text_trusts: Factors of the logit scale that are tried besides 1, the encoder's word, each in (0, 1); none: its
             word stands.
-        trust_margin: Nats a sample by which another than 1 has to be better, for held-out likelihood is not accuracy.
-        trust_limit: Nats up to which a sample counts there.
+        trust_loss: Share of what there is to say about a sample that may be lost by the least of them, 0 to 1.
         debiased_share: Share of the classes' differences in the mean and the log spread of their logits that counts
             as bias, with many classes, 0 to 1.
         frequency_variance: Prior variance v of the log class frequencies, nats^2.
@@ -54,8 +53,7 @@ class MixtureOptions:
     labelled_samples: float = 10.0
     labelled_weight: float = 2.0
     text_trusts: tuple[float, ...] = (0.1,)
-    trust_margin: float = 1.0
-    trust_limit: float = 5.0
+    trust_loss: float = 1 / 3
     debiased_share: float = 0.5
     frequency_variance: float = 0.2
     unlabelled_covariance_share: float = 0.25

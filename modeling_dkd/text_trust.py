@@ -1,29 +1,24 @@
-"""How far a domain's class texts are trusted, chosen by what each trust makes of samples that it has not seen.
+"""How far a domain's class texts are trusted: less than the encoder says, where that loses next to nothing.
 
 The encoder's logit scale s says how sure its texts are. It may be far too sure; then no sample leaves the class that
-the texts gave it, whatever the mixture has found. A trust a, at most 1, makes s into a s. Candidates are compared by
-cross-validation: the mixture of class_mixture.py is fitted to a sample of the domain under each of them; then, with
-covariance S_a and prior held, to each half of the sample, and each half has to foretell the samples of the other one,
-together with the classes that the other half's fit gives them:
+the texts gave it, whatever the mixture has found. Texts that are too sure say much the same at a fraction of the
+scale, and classes that the videos bear out are the same in any part of the domain. So a trust a < 1, which makes s
+into a s, is taken where little of what there is to say, log K, is lost by it:
 
-    C(a) = mean over x of sum_k r_own(k | x) log [ p(k | x; a s) N(x; mean_k, S_a)^(1/T) ]
+    L(a) = mean over x of [ -log p(y_x | x; a s) / log K + (1 if the halves give x different classes, else 0) ]
 
-with text prior p and mean_k of the half that x is not of, responsibilities r_own of the half that it is of, and T the
-same for all a. It is the held-out classification likelihood: where weak texts let the classes of the halves drift
-apart, density rises, but the halves no longer agree about which class is which. A labelled sample brings its class.
-
-The encoder's word stands unless another is better beyond doubt: C(a) - C(1) has to exceed `trust_margin`; the largest
-difference wins. A half may fall into a worse optimum than the domain does, with two classes exchanged, so that each
-sample's part of a difference counts up to `trust_limit` nats either way.
+with y_x the class that the texts name and p their posterior. The halves are those of a sample of the domain; the
+mixture of class_mixture.py is fitted under a to either, with the covariance of both. Of the candidates with L(a) below
+`trust_loss` the least is taken; without any the encoder's word stands.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from math import log
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from .class_mixture import ClassMixture, fit_class_mixture, gather_statistics, maximise, text_only_mixture
 from .domain_statistics import AllReduce, DomainStatistics, Videos, spread_samples
@@ -39,19 +34,18 @@ BIN_WIDTH = 0.01
 
 @dataclass(frozen=True)
 class TrustChoice:
-    """What was chosen, and why; C candidates, those of `MixtureOptions.text_trusts`.
+    """What was chosen, and why.
 
     Attributes:
         trust: a, in (0, 1].
-        candidates: Those that were compared with 1.
-        gain: (C,), C(a) - C(1), limited, nats a sample; 0 where the domain cannot be halved.
-        error: (C,), its standard error, for reports.
+        left_open: For each candidate the first term of L(a): share of what there is to say that the texts leave open.
+        disagreement: For some the second: share of samples that the halves give different classes. It is not looked
+            at where the first is too large already, a lower trust was taken, or there are no two halves.
     """
 
     trust: float
-    candidates: tuple[float, ...]
-    gain: Tensor
-    error: Tensor
+    left_open: dict[float, float]
+    disagreement: dict[float, float]
 
 
 @dataclass(frozen=True)
@@ -115,63 +109,71 @@ def fit_best_trust(
         all_reduce: Sums a tensor over processes that each hold a part of the samples.
     """
     under = partial(
-        fit_under_trust, text_embeds=text_embeds, logit_scale=logit_scale, debias=debias, all_reduce=all_reduce
+        fit_under_trust,
+        text_embeds=text_embeds,
+        logit_scale=logit_scale,
+        options=options,
+        debias=debias,
+        all_reduce=all_reduce,
     )
-    fitted = under(video_embeds, labels, trust=1.0, options=options)
-    if not options.text_trusts:
-        none = fitted.logit_sums.new_zeros(0)
-        return TrustChoice(1.0, (), none, none), fitted
     sample = spread_samples(video_embeds, options.sample_size, num_samples)
     own_labels = spread_samples(labels, options.sample_size, num_samples)
     if sample is None or own_labels is None:
         sample, own_labels = text_embeds[:0], labels[:0]
-    candidates = [under(sample, own_labels, trust=trust, options=options) for trust in options.text_trusts]
-    choice = choose_text_trust(sample, own_labels, fitted, candidates, logit_scale, options, all_reduce)
-    if choice.trust < 1:
-        fitted = under(video_embeds, labels, trust=choice.trust, options=options)
+    given = text_embeds, under, logit_scale, options, all_reduce
+    choice, fitted = choose_text_trust(sample, own_labels, *given)
+    if fitted is None or num_samples > options.sample_size:
+        fitted = under(video_embeds, labels, trust=choice.trust)
     return choice, fitted
 
 
 def choose_text_trust(
     sample: Tensor,
     labels: Tensor,
-    full: TrustedFit,
-    candidates: list[TrustedFit],
+    text_embeds: Tensor,
+    fit: Callable[..., TrustedFit],
     logit_scale: float,
     options: MixtureOptions,
     all_reduce: AllReduce = lambda sums: sums,
-) -> TrustChoice:
-    """Which of `MixtureOptions.text_trusts` is better than full trust beyond doubt, if any is.
+) -> tuple[TrustChoice, TrustedFit | None]:
+    """The least of `MixtureOptions.text_trusts` that loses next to nothing, and the sample under it; 1 if none does.
 
     Args:
         sample: (n, D), unit norm, float32; those of this process, perhaps none.
         labels: (n,), int64, -1 for unlabelled.
-        full: The domain under full trust, whose T is taken for all.
-        candidates: The sample under each of the others.
+        text_embeds: (K, D), unit norm.
+        fit: `fit_under_trust` given samples, their labels and `trust`.
         logit_scale: s.
         options: Constants.
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
     halves = _halves(sample)
     sizes = all_reduce(torch.stack([half.sum(dtype=torch.float64) for half in halves]))
-    if not sizes.all():
-        none = sizes.new_zeros(len(candidates))
-        return TrustChoice(1.0, options.text_trusts, none, none)
-    scores = [
-        _held_out_scores(sample, labels, halves, fit, full.mixture.temperature, logit_scale, options, all_reduce)
-        for fit in (full, *candidates)
-    ]
-    gains = (torch.stack(scores[1:]) - scores[0]).clamp(-options.trust_limit, options.trust_limit)
-    gain, error = _mean_and_error(gains, sizes.sum(), all_reduce)
-    best = options.text_trusts[int(gain.argmax())] if bool(gain.max() > options.trust_margin) else 1.0
-    return TrustChoice(best, options.text_trusts, gain, error)
+
+    def mean(values: Tensor) -> float:
+        return float(all_reduce(values.sum(dtype=torch.float64)) / sizes.sum())
+
+    logits = logit_scale * sample @ text_embeds.T
+    left_open = {trust: mean(_left_open(logits, trust)) for trust in options.text_trusts}
+    disagreement: dict[float, float] = {}
+    for trust in sorted(left_open):
+        if left_open[trust] < options.trust_loss and bool(sizes.all()):
+            whole = fit(sample, labels, trust=trust)
+            parts = [_fit_part(sample[half], labels[half], whole, logit_scale, options, all_reduce) for half in halves]
+            classes = [_classes(sample, part, whole.prior, logit_scale) for part in parts]
+            disagreement[trust] = mean(classes[0] != classes[1])
+            if left_open[trust] + disagreement[trust] < options.trust_loss:
+                return TrustChoice(trust, left_open, disagreement), whole
+    return TrustChoice(1.0, left_open, disagreement), None
 
 
-def _mean_and_error(gains: Tensor, num_samples: Tensor, all_reduce: AllReduce) -> tuple[Tensor, Tensor]:
-    """Mean of (C, n) over the samples of all processes, and its standard error, both (C,)."""
-    gain = all_reduce(gains.sum(1)) / num_samples
-    variance = all_reduce((gains - gain[:, None]).square().sum(1)) / (num_samples - 1)
-    return gain, (variance / num_samples).sqrt()
+def _left_open(logits: Tensor, trust: float) -> Tensor:
+    """Share of what there is to say about each sample that the texts leave open under this trust, (n,)."""
+    num_classes = logits.shape[1]
+    if num_classes == 1:  # there is nothing to say
+        return logits.new_ones(len(logits))
+    surprise = -(trust * logits).log_softmax(1).amax(1)
+    return surprise / log(num_classes)
 
 
 def _halves(sample: Tensor) -> list[Tensor]:
@@ -184,52 +186,25 @@ def _halves(sample: Tensor) -> list[Tensor]:
     return [even, ~even]
 
 
-def _held_out_scores(
-    sample: Tensor,
-    labels: Tensor,
-    halves: list[Tensor],
-    whole: TrustedFit,
-    temperature: Tensor,
-    logit_scale: float,
-    options: MixtureOptions,
-    all_reduce: AllReduce,
-) -> Tensor:
-    """What C is the mean of, (n,), float64."""
-    given = whole, temperature, logit_scale
-    fits = [_fit_half(sample[half], labels[half], *given, options, all_reduce) for half in halves]
-    joints = [_joint_log_density(sample, fit, *given) for fit in fits]
-    scores = sample.new_zeros(len(sample), dtype=torch.float64)
-    for half, own, other in zip(halves, joints, joints[::-1], strict=True):
-        assigned, known = own[half].softmax(1), labels[half] >= 0
-        assigned[known] = one_hot(labels[half][known], assigned.shape[1]).to(assigned.dtype)
-        scores[half] = (assigned * other[half]).sum(1)
-    return scores
-
-
-def _fit_half(
-    half: Tensor,
+def _fit_part(
+    part: Tensor,
     labels: Tensor,
     whole: TrustedFit,
-    temperature: Tensor,
     logit_scale: float,
     options: MixtureOptions,
     all_reduce: AllReduce,
 ) -> ClassMixture:
-    """The mixture of samples (n, D) with the prior and S of `whole`, and this T: no covariance is factorised."""
-    mixture, held = text_only_mixture(whole.prior, options), {"temperature": temperature}
-    held |= {name: getattr(whole.mixture, name) for name in ("variances", "whitening")}
+    """The mixture of samples (n, D) with the prior, S and T of `whole`: no covariance is factorised."""
+    names = ("variances", "whitening", "temperature")
+    held = {name: getattr(whole.mixture, name) for name in names}
+    mixture = text_only_mixture(whole.prior, options)
     for _ in range(options.num_rounds):
-        statistics = gather_statistics(mixture, whole.prior, half, labels, logit_scale, options, all_reduce)
+        statistics = gather_statistics(mixture, whole.prior, part, labels, logit_scale, options, all_reduce)
         mixture = replace(maximise(mixture, whole.prior, statistics, None, options), **held)
     return mixture
 
 
-def _joint_log_density(
-    sample: Tensor, mixture: ClassMixture, whole: TrustedFit, temperature: Tensor, logit_scale: float
-) -> Tensor:
-    """Logarithm of p(k | x) N(x; mean_k, S)^(1/T), (n, K), float64, up to a constant of D and T."""
-    prior = whole.prior
-    by_text = torch.addmm(mixture.log_frequency - prior.bias, sample, (logit_scale * prior.directions).T)
-    # W is triangular, and its diagonal has the determinant.
-    log_density = mixture.whitening.diagonal().log().sum() - 0.5 * mixture.squared_distances(sample)
-    return by_text.double().log_softmax(1) + log_density.double() / temperature
+def _classes(sample: Tensor, mixture: ClassMixture, prior: TextPrior, logit_scale: float) -> Tensor:
+    """Classes that texts and mixture give to samples (n, D), (n,)."""
+    _, (slopes, intercepts) = mixture.logits(prior, logit_scale)
+    return torch.addmm(intercepts, sample, slopes.T).argmax(1)

@@ -109,14 +109,14 @@ class TrustCandidate:
 
     Attributes:
         trust: The factor, 0 to 1.
-        gain: By how much it foretells held-out samples of the domain and their classes better than the encoder's own
-            scale does, nats a sample.
-        error: Standard error of the gain.
+        left_open: Share of what there is to say about the domain's clips that the texts leave open with it.
+        disagreement: Share of the clips that two halves of the domain, each fitted with it, give different classes;
+            None where the texts alone leave too much open.
     """
 
     trust: float
-    gain: float
-    error: float
+    left_open: float
+    disagreement: float | None
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,8 @@ class Explanation:
         log_density_before: Of plain clips under the domain's mixture, mean, nats.
         log_density_after: Of moved clips.
         text_trust: Factor of the encoder's logit scale with which class texts are trusted, as the domain asks for.
-        trust_curve: What it was chosen from, largest factor first, the encoder's own scale with a gain of 0.
+        trust_curve: What could be chosen besides the encoder's own scale, largest factor first.
+        trust_loss: What both shares of a factor together have to be less than for it to be chosen.
         classes: Every class, most support first.
         without_evidence: Classes with less support than one domain sample: the domain does not tell whether they
             occur, and their texts stay near plain CLIP.
@@ -161,6 +162,7 @@ class Explanation:
     log_density_after: float
     text_trust: float
     trust_curve: list[TrustCandidate]
+    trust_loss: float
     classes: list[ClassExplanation]
     without_evidence: list[str]
     resolved: list[Confusion]
@@ -227,6 +229,7 @@ def explain_domain(
         log_density_after=float(seen["log_density_after"].double().mean()),
         text_trust=float(head.text_trust),
         trust_curve=_trust_curve(head),
+        trust_loss=head.options.trust_loss,
         classes=sorted(classes, key=lambda of_class: -of_class.support),
         without_evidence=[of_class.name for of_class in classes if of_class.support < EVIDENCE],
         resolved=resolved,
@@ -291,12 +294,12 @@ def _look_at_clips(head: DKDHead, video_embeds: Tensor, text_embeds: Tensor) -> 
 
 
 def _trust_curve(head: DKDHead) -> list[TrustCandidate]:
-    """The encoder's own scale and what else was tried; a head that was loaded does not know it."""
-    curve, choice = [TrustCandidate(1.0, 0.0, 0.0)], head.trust_choice
-    if choice is not None:
-        tried = zip(choice.candidates, choice.gain.tolist(), choice.error.tolist(), strict=True)
-        curve += [TrustCandidate(*one) for one in tried]
-    return sorted(curve, key=lambda candidate: -candidate.trust)
+    """What could have been chosen; a head that was loaded does not know it."""
+    choice = head.trust_choice
+    if choice is None:
+        return []
+    trusts = sorted(choice.left_open, reverse=True)
+    return [TrustCandidate(trust, choice.left_open[trust], choice.disagreement.get(trust)) for trust in trusts]
 
 
 def _offsets(texts: Tensor) -> Tensor:

@@ -148,21 +148,19 @@ def _draw_movement(axes: Axes, e: Explanation) -> None:
 
 
 def _draw_trust(axes: Axes, e: Explanation) -> None:
-    """What each trust in the texts makes of held-out samples, with two standard errors; the chosen one is full."""
-    for c in e.trust_curve:
-        chosen = abs(c.trust - e.text_trust) < 1e-6
-        style: dict[str, Any] = {
-            "color": NEUTRAL if chosen else BEFORE,
-            "marker": "o",
-            "mfc": None if chosen else "white",
-        }
-        axes.errorbar(c.trust, c.gain, 2 * c.error, capsize=3, **style)
-    axes.axhline(0, color=BEFORE, linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xticks([c.trust for c in e.trust_curve], [f"{c.trust:g}" for c in e.trust_curve], minor=False)
-    axes.minorticks_off()
-    _finish(axes, "trust in the texts (full: chosen)", "factor of the encoder's logit scale")
-    axes.set_ylabel("held-out gain, nats a clip", fontsize=8)
+    """What is lost by less trust in the texts, and how much would be too much."""
+    title = f"trust in the texts: {e.text_trust:g} of the encoder's"
+    if not e.trust_curve:
+        _say(axes, "what else could be chosen\nis not known")
+    names = [f"{c.trust:g}" for c in e.trust_curve]
+    left_open = [100 * c.left_open for c in e.trust_curve]
+    axes.barh(names, left_open, 0.5, color=BEFORE, label="texts leave open")
+    disagreement = [100 * (c.disagreement or 0) for c in e.trust_curve]
+    axes.barh(names, disagreement, 0.5, left=left_open, color=WORSE, label="halves disagree")
+    axes.axvline(100 * e.trust_loss, color=NEUTRAL, linestyle="--", linewidth=0.8, label="too much")
+    axes.set_xlim(0, 100)
+    axes.legend(fontsize=7, frameon=False)
+    _finish(axes, title, "lost by less trust, %")
 
 
 def _say(axes: Axes, text: str) -> None:

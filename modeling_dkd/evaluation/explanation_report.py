@@ -55,7 +55,7 @@ def report_text(explanation: Explanation) -> str:
         f"class texts: cosine with the plain ones {e.text_cosine:.4f}, after their mean is taken off "
         f"{e.text_offset_cosine:.4f} (means)",
         f"class texts: trusted with {e.text_trust:g} of the encoder's logit scale",
-        f"  gain of others over it, held-out nats a sample: {_trust_curve(e)}",
+        f"  what is lost by less, {100 * e.trust_loss:.0f} % being too much: {_trust_curve(e)}",
         f"log density of the clips under the domain's mixture: {e.log_density_before:.1f} nats before, "
         f"{e.log_density_after:.1f} after (means)",
     ]
@@ -89,9 +89,12 @@ def write_explanation(folder: str | os.PathLike, name: str, explanation: Explana
 
 
 def _trust_curve(e: Explanation) -> str:
-    """Gains with their standard errors, the encoder's own scale left out."""
-    tried = [f"{c.trust:g}: {c.gain:+.2f} ± {c.error:.2f}" for c in e.trust_curve if c.trust < 1]
-    return ", ".join(tried) or "not known"
+    """Both shares of each factor."""
+    tried = []
+    for c in e.trust_curve:
+        halves = "" if c.disagreement is None else f", halves disagree about {100 * c.disagreement:.1f} %"
+        tried.append(f"{c.trust:g}: texts leave {100 * c.left_open:.1f} % open{halves}")
+    return "; ".join(tried) or "not known"
 
 
 def _class_table(classes: Sequence[ClassExplanation]) -> str:
