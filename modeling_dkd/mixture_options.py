@@ -41,7 +41,7 @@ class MixtureOptions:
         new_class_anchor: Share of the way from the domain's mean to its anchor that the mean of a class that was not
             fitted is taken to go.
         new_class_log_prior: Its log prior, nats: else nearly all videos would go to fitted classes, whose means are
-            known better.
+            known better. Where their texts are trusted less it is so much less.
     """
 
     num_rounds: int = 10

@@ -149,7 +149,7 @@ def _draw_movement(axes: Axes, e: Explanation) -> None:
 
 def _draw_trust(axes: Axes, e: Explanation) -> None:
     """What is lost by less trust in the texts, and how much would be too much."""
-    title = f"trust in the texts: {e.text_trust:g} of the encoder's"
+    title = f"texts are trusted {e.text_trust:g}"
     if not e.trust_curve:
         _say(axes, "what else could be chosen\nis not known")
     names = [f"{c.trust:g}" for c in e.trust_curve]
@@ -159,8 +159,10 @@ def _draw_trust(axes: Axes, e: Explanation) -> None:
     axes.barh(names, disagreement, 0.5, left=left_open, color=WORSE, label="halves disagree")
     axes.axvline(100 * e.trust_loss, color=NEUTRAL, linestyle="--", linewidth=0.8, label="too much")
     axes.set_xlim(0, 100)
-    axes.legend(fontsize=7, frameon=False)
-    _finish(axes, title, "lost by less trust, %")
+    axes.set_ylim(-1, max(1, len(names)))
+    axes.tick_params(axis="y", labelsize=8)
+    axes.legend(fontsize=7, frameon=False, loc="upper right")
+    _finish(axes, title, "lost by less, %")
 
 
 def _say(axes: Axes, text: str) -> None:
