@@ -362,7 +362,7 @@ def test_clip_keeps_its_scale_on_whole_sets(protocols):
     for name, videos, _, texts in protocols.development_sets():
         head = make_head(100.0, videos.shape[1], MixtureOptions()).fit(videos, texts)
         assert float(head.text_trust) == 1, name
-        assert head.trust_choice.left_open[0.1] > 2 * OPTIONS.trust_loss, name
+        assert 0.81 <= round(head.trust_choice.left_open[0.1], 2) <= 0.91, name
 
 
 def test_few_clips_of_few_classes_show_it_too(protocols):
@@ -381,3 +381,17 @@ def test_few_clips_of_few_classes_show_it_too(protocols):
     assert [len(own) for own in gains.values()] == [5, 5]
     assert sum(gains["few"]) / 5 > 0.02
     assert sum(gains["quarter"]) / 5 > 0.01
+
+
+@pytest.mark.slow
+def test_sets_of_real_videos_are_told_apart_in_every_draw(protocols):
+    """UCF101 loses little, and HMDB51 much, by a tenth of the scale; halves are asked in all draws here."""
+    lost = {True: [], False: []}
+    options = MixtureOptions(trust_loss=1.0)
+    for name, videos, labels, texts in protocols.real_video_sets():
+        for _, _, domain, _, _ in protocols.splits(videos, labels, len(texts)):
+            choice = choose(normalize(domain, dim=1), normalize(texts, dim=1), 100.0, options=options)
+            lost["ucf101" in name.lower()].append(choice.left_open[0.1] + choice.disagreement[0.1])
+    assert len(lost[True]) == len(lost[False]) == 42
+    assert max(lost[True]) <= 0.3
+    assert min(lost[False]) >= 0.36

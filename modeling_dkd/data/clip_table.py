@@ -74,7 +74,7 @@ class ClipTable(Sequence[VideoRecord]):
         labels = self.labels
         kept = np.flatnonzero(np.isin(labels, list(new_label)))
         values = np.array([new_label[label] for label in labels[kept].tolist()], dtype=np.int32)
-        columns = self.columns.take(kept)
+        columns = self.columns if len(kept) == len(labels) else self.columns.take(kept)
         return ClipTable(columns.set_column(columns.schema.get_field_index("label"), "label", pa.array(values)))
 
     def sorted_by_name(self) -> "ClipTable":
@@ -135,6 +135,25 @@ class ClipRows:
         arrays = [_packed(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)]
         self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
         self._records = []
+
+
+class ClassedRows:
+    """Collects records with the names of their classes, which are numbered in alphabetical order in the end."""
+
+    def __init__(self) -> None:
+        self._rows = ClipRows()
+        self._numbers: dict[str, int] = {}
+
+    def append(self, record: VideoRecord, class_name: str | None) -> None:
+        """Add a row, with the class None where it is not known."""
+        number = -1 if class_name is None else self._numbers.setdefault(class_name, len(self._numbers))
+        self._rows.append(record._replace(label=number))
+
+    def numbered(self) -> tuple[tuple[str, ...], ClipTable]:
+        """The class names, and the table of all that was added, in its order."""
+        class_names = tuple(sorted(self._numbers))
+        label = {self._numbers[class_name]: label for label, class_name in enumerate(class_names)}
+        return class_names, self._rows.table().relabelled(label | {-1: -1})
 
 
 def _packed(values: Iterable[Any], kind: pa.DataType) -> pa.Array:

@@ -1,9 +1,12 @@
-"""Files in tar archives that are not compressed, read where they lie: nothing is written under their names."""
+"""Files in tar archives, read where they lie or as they stream by: nothing is written under their names."""
 
+import lzma
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, Self
 
 
 class TarMember(NamedTuple):
@@ -20,15 +23,26 @@ class TarMember(NamedTuple):
             return file.read(self.size)
 
 
+class _Header(tarfile.TarInfo):
+    """A header that is told of where it is torn; tarfile alone takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(f"at byte {archive.offset:,} {error}") from error
+
+
 def tar_members(archive: Path) -> Iterator[TarMember]:
-    """Plain files in a tar archive that hold anything, in its order.
+    """Plain files in a tar archive that is not compressed which hold anything, in its order.
 
     Raises:
         ValueError: It cannot be read or ends too early (the message names it).
     """
     try:
         length = archive.stat().st_size
-        with tarfile.open(archive, "r:") as members:
+        with tarfile.open(archive, "r:", tarinfo=_Header) as members:
             for member in members:
                 members.members = []  # type: ignore[attr-defined] # tarfile would keep every one of them
                 if not member.isreg() or member.issparse() or not member.size:
@@ -38,3 +52,41 @@ def tar_members(archive: Path) -> Iterator[TarMember]:
                 yield TarMember(member.name.lstrip("/"), member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise ValueError(f"cannot read the archive {archive}: {error}; fetch it again, or take it away") from error
+
+
+def passing_members(archive: IO[bytes], place: str) -> Iterator[tuple[TarMember, Callable[[], bytes]]]:
+    """The same of an archive, compressed or not, that can be read in one go alone.
+
+    Args:
+        archive: At its begin.
+        place: What messages call it.
+
+    Returns:
+        Members, and what gives the bytes of each until the next is asked for.
+
+    Raises:
+        ValueError: It cannot be read or ends too early (the message has its place).
+    """
+    with _naming(place), tarfile.open(fileobj=archive, mode="r|*", bufsize=2**18, tarinfo=_Header) as members:
+        for member in members:
+            members.members = []  # type: ignore[attr-defined] # as above
+            content = members.extractfile(member) if member.isreg() and member.size else None
+            if content is None or member.issparse():
+                continue
+
+            def read(content: IO[bytes] = content) -> bytes:
+                with _naming(place):
+                    return content.read()
+
+            yield TarMember(member.name.lstrip("/"), member.offset_data, member.size), read
+            while content.read(2**20):  # what is passed over must be there too
+                pass
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Say of which archive it is that something cannot be read."""
+    try:
+        yield
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(f"cannot read the archive {place}: {error}") from error

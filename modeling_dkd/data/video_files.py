@@ -2,9 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from ..file_suffixes import VIDEO_SUFFIXES
 
@@ -46,9 +48,7 @@ def as_meant(written: str, folder: str | Path) -> str:
 
 def visible(folder: Path, folders: bool) -> list[Path]:
     """Sub-folders, or else files, of a folder that are not hidden, sorted by name."""
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir() == folders]
-    return [folder / name for name in sorted(names)]
+    return _visible(folder)[folders]
 
 
 def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
@@ -60,9 +60,21 @@ def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     here = os.path.realpath(folder)
     if here in above:
         raise ValueError(f"{folder} is a link to a folder that it lies in; remove it")
-    yield from visible(folder, folders=False)
-    for sub_folder in visible(folder, folders=True):
+    files, folders = _visible(folder)
+    yield from files
+    for sub_folder in folders:
         yield from files_below(sub_folder, (*above, here))
+
+
+def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files and sub-folders of a folder that are not hidden, each sorted by name."""
+    names: tuple[list[str], list[str]] = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                names[entry.is_dir()].append(entry.name)
+    files, folders = ([folder / name for name in sorted(found)] for found in names)
+    return files, folders
 
 
 def endings(files: Iterable[Path]) -> str:
@@ -71,10 +83,20 @@ def endings(files: Iterable[Path]) -> str:
     return ", ".join(f"{ending} ({count})" for ending, count in counts[:5]) + (" ..." if len(counts) > 5 else "")
 
 
-def same_files(paths: Iterable[str]) -> list[tuple[int, int]]:
-    """Positions (first, again) of paths that lead to one file, by another spelling or by a link."""
+def same_files(paths: Callable[[], Iterable[str]]) -> list[tuple[int, int]]:
+    """Positions (first, again) of paths that lead to one file, by another spelling or by a link.
+
+    Args:
+        paths: Gives them, the same each time; a million are not held, but for a number of 8 bytes each.
+    """
+    hashes = np.fromiter((hash(target) for _, target in _resolved(paths())), np.int64)
+    values, counts = np.unique(hashes, return_counts=True)
+    twice = values[counts > 1]
+    if not len(twice):
+        return []
     first: dict[str, int] = {}
-    targets = enumerate(target for _, target in _resolved(paths))
+    candidates = np.isin(hashes, twice)
+    targets = ((position, target) for position, (_, target) in enumerate(_resolved(paths())) if candidates[position])
     pairs = ((first.setdefault(target, position), position) for position, target in targets)
     return [(one, again) for one, again in pairs if one != again]
 

@@ -11,12 +11,14 @@ Paths are plain file system paths, never URLs: HMDB51 names hold `#`, `;` and `&
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value, Video
 
 from .class_names import spelling_key
-from .clip_table import ClipRows, ClipTable
+from .clip_table import ClassedRows, ClipRows, ClipTable
 from .official_splits import half_class_split
 from .plain_files import open_table
 from .video_files import VideoRecord, as_meant, endings, files_below, is_video, require_inside, same_files, visible
@@ -151,49 +153,41 @@ def folder_index(data_dir: str | Path) -> VideoIndex:
     root = Path(data_dir)
     if not root.is_dir():
         raise ValueError(f"no such folder: {root}")
-    files = {folder: list(files_below(folder)) for folder in visible(root, folders=True)}
-    loose = visible(root, folders=False)
-    part_of, notes = _parts(root, {folder: found for folder, found in files.items() if any(map(is_video, found))})
-    found = [
-        (part_of.get(folder, ""), file.relative_to(folder if folder in part_of else root).parts, file)
-        for folder, below in files.items()
-        for file in below
-        if not part_of or folder in part_of
-    ]
-    videos = [entry for entry in found if is_video(entry[2])]
-    if not videos:
-        there = [*loose, *(file for below in files.values() for file in below)]
-        held = f" with a known video ending (there are {endings(there)})" if there else ""
+    folders, loose = visible(root, folders=True), visible(root, folders=False)
+    part_of, notes = _parts(root, [folder for folder in folders if any(map(is_video, files_below(folder)))])
+    rows, ignored = ClassedRows(), []
+    for folder in folders:
+        if part_of and folder not in part_of:
+            continue
+        num_above = len(folder.parts) if folder in part_of else len(root.parts)
+        for file in files_below(folder):
+            name = "/".join(file.parts[len(root.parts) :])
+            if is_video(file):
+                class_name, *group, _ = file.parts[num_above:]
+                place = os.path.abspath(file), name, -1, "/".join(group), part_of.get(folder, "")
+                rows.append(VideoRecord(*place), class_name)
+            else:
+                ignored.append(name)
+    class_names, records = rows.numbered()
+    if not records:
+        there = endings(chain(loose, *map(files_below, folders)))
+        held = f" with a known video ending (there are {there})" if there else ""
         raise ValueError(f"no videos{held} in {root}: it must hold one sub-folder a class, with the clips in it")
-    class_names = sorted({inner[0] for _, inner, _ in videos})
     require_distinct(class_names, str(root))
-    label = {name: i for i, name in enumerate(class_names)}
-    records = [
-        VideoRecord(
-            os.path.abspath(file),
-            file.relative_to(root).as_posix(),
-            label[inner[0]],
-            "/".join(inner[1:-1]),
-            part,
-        )
-        for part, inner, file in videos
-    ]
     require_inside([root], (record.path for record in records), str(root))
     again = _repeated(records, str(root))
     if again:
-        notes.append(f"{len(again)} files are there under two names and count once, the first is {min(again)}")
+        first = min(records[position].name for position in again)
+        notes.append(f"{len(again)} files are there under two names and count once, the first is {first}")
+        records = records[np.setdiff1d(np.arange(len(records)), again)]
     if any(map(is_video, loose)):
         notes.append(f"{sum(map(is_video, loose))} videos directly in {root} belong to no class and are left out")
-    kept = {file for _, _, file in videos}
-    ignored = tuple(sorted(file.relative_to(root).as_posix() for _, _, file in found if file not in kept))
-    records = [record for record in records if record.name not in again]
-    split = "1" if {record.split for record in records} >= set(PARTS) else "all"
     return VideoIndex(
         root.resolve().name,
-        split,
-        tuple(class_names),
-        ClipTable.of(records).sorted_by_name(),
-        ignored=ignored,
+        "1" if records.splits >= set(PARTS) else "all",
+        class_names,
+        records.sorted_by_name(),
+        ignored=tuple(sorted(ignored)),
         root=str(root),
         notes=tuple(notes),
     )
@@ -222,7 +216,7 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
         (there if os.path.isfile(path) else absent).append(record)
     records, missing = there.table(), absent.table()
     require_inside([root], (clip.path for clips in (records, missing) for clip in clips), str(csv_file))
-    for first, again in same_files(record.path for record in records):
+    for first, again in same_files(lambda: (record.path for record in records)):
         names = f"{records[first].name} and as {records[again].name}"
         raise ValueError(f"{csv_file}: lists one file twice, as {names}; keep one of the lines")
     siblings = _of_their_stems(Path(clip.path) for clip in missing)
@@ -253,10 +247,13 @@ def require_distinct(class_names: Iterable[str], place: str) -> None:
             raise ValueError(f"{place}: {other!r} and {name!r} are one class in two spellings; use one of them")
 
 
-def _parts(root: Path, folders: dict[Path, list[Path]]) -> tuple[dict[Path, str], list[str]]:
-    """Split name of each folder that is a part of the set and no class, and what to say of them; {} without parts."""
+def _parts(root: Path, folders: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:
+    """Split name of each folder that is a part of the set and no class, and what to say of them; {} without parts.
+
+    The folders are those that hold videos.
+    """
     named = {folder: PART_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in PART_FOLDERS}
-    flat = [folder for folder in named if any(is_video(file) and file.parent == folder for file in folders[folder])]
+    flat = [folder for folder in named if any(map(is_video, visible(folder, folders=False)))]
     others = [folder for folder in folders if folder not in named]
     if not named or (others and len(flat) == len(named) == 1):
         return {}, []  # a class may be called train
@@ -282,14 +279,14 @@ def _parts(root: Path, folders: dict[Path, list[Path]]) -> tuple[dict[Path, str]
     return parts, [notes[stands_for].format(folder.name) for folder in val]
 
 
-def _repeated(records: Sequence[VideoRecord], place: str) -> set[str]:
-    """Names of records whose file is there under another name of the same class and part."""
-    again = set()
-    for first, second in same_files([record.path for record in records]):
+def _repeated(records: ClipTable, place: str) -> list[int]:
+    """Positions of records whose file is there under another name of the same class and part."""
+    again = []
+    for first, second in same_files(lambda: (record.path for record in records)):
         one, other = records[first], records[second]
         if (one.label, one.split) != (other.label, other.split):
             raise ValueError(f"{place}: {one.name} and {other.name} are one file in two places; remove one of them")
-        again.add(other.name)
+        again.append(second)
     return again
 
 

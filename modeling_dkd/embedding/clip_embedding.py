@@ -52,7 +52,7 @@ class EmbeddingRun:
     identities: dict[str, str]
 
 
-class _LoadedBatch(NamedTuple):
+class LoadedBatch(NamedTuple):
     """The readable clips of a batch, their positions and remarks, and the reasons for the others.
 
     All frames are one flat tensor, with the shape (T, C, H, W) of each clip beside it: on its way between processes a
@@ -71,6 +71,39 @@ class _LoadedBatch(NamedTuple):
         parts = self.frames.split([math.prod(shape) for shape in self.shapes])
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
+    def write(self, identities: Sequence[str], embed: Callable[[list[Tensor]], Tensor], shards: ClipShards) -> int:
+        """Embed the clips and write their shard; how many they are.
+
+        Args:
+            identities: Of all clips of the batch, readable or not.
+            embed: Frames of each clip -> embeddings (n, P, D).
+            shards: Where the shard goes.
+        """
+        read = [(identities[at], remark) for at, remark in zip(self.positions, self.remarks, strict=True)]
+        if read:
+            shards.write(identities, read, embed(self.clips()))
+        return len(read)
+
+
+def load_batch(
+    number: int, records: Iterable[VideoRecord], load_clip: Callable[[VideoRecord], tuple[Tensor, str]]
+) -> LoadedBatch:
+    """The batch of these clips; what cannot be read is left out, with its reason."""
+    positions: list[int] = []
+    clips: list[Tensor] = []
+    remarks: list[str] = []
+    damaged: dict[str, str] = {}
+    for position, record in enumerate(records):
+        try:
+            frames, remark = load_clip(record)
+            clips.append(frames)
+            remarks.append(remark)
+            positions.append(position)
+        except (VideoReadError, OSError) as error:
+            damaged[record.name] = str(error)
+    frames = torch.cat([clip.reshape(-1) for clip in clips]) if clips else torch.empty(0)
+    return LoadedBatch(number, frames, [tuple(clip.shape) for clip in clips], positions, remarks, damaged)
+
 
 class _ClipBatches(Dataset):
     """Batch number -> loaded batch; `batches` are positions in `records`."""
@@ -88,21 +121,8 @@ class _ClipBatches(Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> _LoadedBatch:
-        positions: list[int] = []
-        clips: list[Tensor] = []
-        remarks: list[str] = []
-        damaged: dict[str, str] = {}
-        for position, record in enumerate(self.records[i] for i in self.batches[number]):
-            try:
-                frames, remark = self.load_clip(record)
-                clips.append(frames)
-                remarks.append(remark)
-                positions.append(position)
-            except (VideoReadError, OSError) as error:
-                damaged[record.name] = str(error)
-        frames = torch.cat([clip.reshape(-1) for clip in clips]) if clips else torch.empty(0)
-        return _LoadedBatch(number, frames, [tuple(clip.shape) for clip in clips], positions, remarks, damaged)
+    def __getitem__(self, number: int) -> LoadedBatch:
+        return load_batch(number, (self.records[i] for i in self.batches[number]), self.load_clip)
 
 
 def embed_clips(
@@ -153,7 +173,7 @@ def embed_clips(
     own = range(accelerator.process_index, len(planned), accelerator.num_processes)
     order = [*own, *(number for number in range(len(planned)) if number not in own)]
     planned, shard_ids = [planned[number] for number in order], [shard_ids[number] for number in order]
-    embed_batch = _WithinMemory(embed, accelerator.device)
+    embed_batch = WithinMemory(embed, accelerator.device)
     clips_of = {shards.path_of(ids).name: len(ids) for ids in shard_ids}
     damaged: dict[str, str] = {}
     num_embedded = 0
@@ -163,11 +183,7 @@ def embed_clips(
     ):
         for batch in _unclaimed(records, planned, shard_ids, shards, claims, load_clip, num_workers):
             damaged.update(batch.damaged)
-            if batch.positions:
-                ids = shard_ids[batch.number]
-                read = [(ids[at], remark) for at, remark in zip(batch.positions, batch.remarks, strict=True)]
-                shards.write(ids, read, embed_batch(batch.clips()))
-                num_embedded += len(read)
+            num_embedded += batch.write(shard_ids[batch.number], embed_batch, shards)
             progress.refresh(len(batch.damaged), is_lost=not batch.positions)
         accelerator.wait_for_everyone()
         progress.refresh(0, is_lost=False, is_last=True)
@@ -225,7 +241,7 @@ def _unclaimed(
     claims: BatchClaims,
     load_clip: Callable[[VideoRecord], tuple[Tensor, str]],
     num_workers: int,
-) -> Iterator[_LoadedBatch]:
+) -> Iterator[LoadedBatch]:
     """Batches that nobody else embeds, each claimed until the next is asked for; ends when every batch is done."""
     names = [shards.path_of(ids).name for ids in shard_ids]
     done: set[str] = set()
@@ -265,7 +281,7 @@ def _unclaimed(
             time.sleep(POLL_SECONDS)
 
 
-class _WithinMemory:
+class WithinMemory:
     """Embeds whole batches, and from the first for which memory is short halves of them."""
 
     def __init__(self, embed: Callable[[list[Tensor]], Tensor], device: torch.device) -> None:

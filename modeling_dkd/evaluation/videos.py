@@ -11,9 +11,9 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -32,6 +32,7 @@ from .names import DIVIDED, LISTED
 if TYPE_CHECKING:  # these take seconds to import, which --help need not wait for
     from accelerate import Accelerator
 
+    from ..data.hub_stream import StreamPiece
     from ..data.video_index import VideoIndex
     from ..embedding.clip_embedding import EmbeddingRun
     from ..embedding.clip_encoder import ClipEncoder
@@ -127,24 +128,26 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     from ..embedding.clip_embedding import embed_clips
     from ..embedding.clip_shards import ClipShards
     from ..embedding.encoder_sources import load_source
+    from ..embedding.streamed_embedding import embed_stream
 
-    index = _index(args)
-    asked = _asked(args, index)
-    parts = _parts(args, asked, index.split)
-    prompts, prompt_name = _prompts(args, asked)
+    pieces = _pieces(args)
+    if not pieces:  # what is wrong with clips that lie here is told before a model is loaded
+        index = _index(args)
+        wanted = _wanted(args, index)
     encoder = load_source(args.model, args.frames, args.revision, getattr(torch, args.dtype), accelerator.device)
     folder = args.cache_dir / _folder_name(encoder)
     shards = ClipShards(folder / "shards")
-    run = embed_clips(
-        index.records,
-        ClipTable.of(record for _, part in parts for record in part.records),
-        encoder.reader,
-        encoder.embed_clips,
-        shards,
-        accelerator,
-        args.batch_size,
-        args.num_workers,
-    )
+    with_what = encoder.reader, encoder.embed_clips, shards, accelerator, args.batch_size, args.num_workers
+    if pieces:
+        index, run = embed_stream(pieces, *with_what)
+        _tell(index)
+        wanted = _wanted(args, index)
+        names = {record.name for _, part in wanted.parts for record in part.records}
+        run = replace(run, damaged={name: reason for name, reason in run.damaged.items() if name in names})
+    else:
+        clips = ClipTable.of(record for _, part in wanted.parts for record in part.records)
+        run = embed_clips(index.records, clips, *with_what)
+    asked, parts, prompts, prompt_name = wanted
     if accelerator.is_main_process:
         _report(run, asked, folder, args.allow_missing)
     if run.damaged and not args.allow_missing:
@@ -165,19 +168,54 @@ def _embed(args: argparse.Namespace, accelerator: "Accelerator") -> VideoSets | 
     return VideoSets(asked.dataset, sets[0], None if args.transductive else sets[1], files)
 
 
+class _Wanted(NamedTuple):
+    """The clips of the classes asked, the parts that are tested and learned from, the prompts and their name."""
+
+    asked: "VideoIndex"
+    parts: list[tuple[str, "VideoIndex"]]
+    prompts: list[list[str]]
+    prompt_name: str
+
+
+def _wanted(args: argparse.Namespace, index: "VideoIndex") -> _Wanted:
+    """What the options ask of the clips that there are."""
+    asked = _asked(args, index)
+    return _Wanted(asked, _parts(args, asked, index.split), *_prompts(args, asked))
+
+
 def asked_parts(args: argparse.Namespace) -> list[tuple[str, "VideoIndex"]]:
     """The parts that are tested and learned from, with the clips of the classes asked."""
     index = _index(args)
     return _parts(args, _asked(args, index), index.split)
 
 
-def _parts(args: argparse.Namespace, asked: "VideoIndex", split: str) -> list[tuple[str, "VideoIndex"]]:
-    """Names and clips of the part to test and, unless the test clips are the domain, of the one to learn it from."""
-    whole = args.split == "all" or split == "all"
-    if whole and not args.transductive:
+def _pieces(args: argparse.Namespace) -> list["StreamPiece"]:
+    """What is streamed of a Hub data set for the parts that are used; nothing where the clips lie here."""
+    if args.dataset != "hub":
+        return []
+    from ..data.hub_stream import is_read_in_place, stream_pieces
+
+    if is_read_in_place(args.data_dir):
+        return []
+    if not args.descriptions:
+        load_templates(args.templates)  # a wrong name is told before all is streamed
+    pieces = stream_pieces(args.data_dir)
+    if not args.transductive:
+        _require_parts(args, any(piece.part for piece in pieces))
+    return [piece for piece in pieces if not args.transductive or piece.part != "train"]
+
+
+def _require_parts(args: argparse.Namespace, are_there: bool) -> None:
+    if not are_there:
         raise ValueError(
             f"{args.data_dir} has no train and test parts to take domain and test from: add --transductive"
         )
+
+
+def _parts(args: argparse.Namespace, asked: "VideoIndex", split: str) -> list[tuple[str, "VideoIndex"]]:
+    """Names and clips of the part to test and, unless the test clips are the domain, of the one to learn it from."""
+    whole = args.split == "all" or split == "all"
+    _require_parts(args, args.transductive or not whole)
     names = ["all" if whole else "test"] if args.transductive else ["test", "train"]
     return [(name, asked.part(name).require_complete(args.allow_missing)) for name in names]
 
@@ -191,9 +229,14 @@ def _index(args: argparse.Namespace) -> "VideoIndex":
     if index.ignored:
         named = ", ".join(index.ignored[:5]) + (" ..." if len(index.ignored) > 5 else "")
         print(f"note: {len(index.ignored)} files without a video extension left out: {named}", file=sys.stderr)
+    _tell(index)
+    return index
+
+
+def _tell(index: "VideoIndex") -> None:
+    """Say how the clips were found."""
     for note in index.notes:
         print(f"note: {note}", file=sys.stderr)
-    return index
 
 
 def _asked(args: argparse.Namespace, index: "VideoIndex") -> "VideoIndex":

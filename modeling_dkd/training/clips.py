@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.hub_videos import streamed_index
+from ..data.hub_stream import streamed_index
 from ..data.named_index import named_index
 from ..data.video_index import VideoIndex, VideoRecord
 from ..embedding.clip_frames import read_clip_frames

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from ..data.hub_videos import hub_stream
+from ..data.hub_stream import hub_stream
 from ..data.prompts import class_prompts, load_templates
 from ..data.video_index import VideoIndex, VideoRecord
 from ..embedding.clip_encoder import ClipEncoder
@@ -58,7 +58,7 @@ from .recognizer import EmbeddedClips, Recognizer, embed_share, fit_domain_of, g
 from .repository import describe_repository, save_best, save_repository
 from .sharding import gathered, shard
 from .step_bar import StepBar
-from .streamed_clips import streamed_batches
+from .streamed_clips import StreamedClips
 from .zero import follow_weights, is_zero, start_engine
 
 
@@ -331,7 +331,7 @@ def rest_of_epoch(run: Run, epoch: int, done: int) -> Iterator[ClipBatch]:
     if data.clips_per_epoch:
         place = str(data.data_dir)
         stream = hub_stream(place, "train")
-        return streamed_batches(stream, place, run.clips, size, epoch, share, done, last, data.num_workers)
+        return StreamedClips(stream, place, run.clips, size, epoch, share).batches(done, last, data.num_workers)
     batches = epoch_batches(len(run.clips), size, epoch, seed, *share)
     return training_loader(run.clips, batches[done:last], data.num_workers)
 

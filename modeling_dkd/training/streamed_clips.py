@@ -5,6 +5,8 @@ the same numbers of processes and workers goes on with the clip that would have 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -17,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import IterableDataset as TorchIterableDataset
 
-from ..data.hub_videos import streamed_clip
+from ..data.hub_stream import streamed_clip
 from ..data.video_files import VideoRecord
 from ..embedding.worker_processes import worker_context
 from .clips import ClipBatch, TrainingClips, collate, seeded_generator, start_worker
@@ -26,10 +28,11 @@ from .clips import ClipBatch, TrainingClips, collate, seeded_generator, start_wo
 SHUFFLED = 64  # clips that a worker holds to draw the next one from
 
 
+@dataclass(eq=False)
 class StreamedClips(TorchIterableDataset):
     """Batches of one process's share of an epoch, without end: the share begins anew where it is through.
 
-    Args:
+    Attributes:
         stream: What `hub_stream` gives.
         name: Of the data set.
         clips: How a clip becomes a sample, and the names of the classes; its own clips are those that are kept.
@@ -39,35 +42,50 @@ class StreamedClips(TorchIterableDataset):
         first: Batches of each worker that are passed over.
     """
 
-    def __init__(
-        self,
-        stream: IterableDataset,
-        name: str,
-        clips: TrainingClips,
-        batch_size: int,
-        epoch: int,
-        share: tuple[int, int],
-        first: int = 0,
-    ) -> None:
-        self.stream = split_dataset_by_node(stream.shuffle(seed=clips.seed, buffer_size=SHUFFLED), *share)
-        self.name = name
-        self.clips = clips
-        self.labels = {class_name: label for label, class_name in enumerate(clips.class_names)}
-        self.batch_size = batch_size
-        self.epoch = epoch
-        self.process = share[0]
-        self.first = first
+    stream: IterableDataset
+    name: str
+    clips: TrainingClips
+    batch_size: int
+    epoch: int
+    share: tuple[int, int]
+    first: int = 0
+
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """Numbers of the classes."""
+        return {class_name: label for label, class_name in enumerate(self.clips.class_names)}
 
     def __iter__(self) -> Iterator[ClipBatch]:
         rows = islice(enumerate(self._rows()), self.first * self.batch_size, None)
         while True:
             yield collate([self._sample(number, row) for number, row in islice(rows, self.batch_size)])
 
+    def batches(self, first: int, last: int, num_workers: int) -> Iterator[ClipBatch]:
+        """The batches `first` to `last` of the epoch, read by worker processes."""
+        workers = min(num_workers, self._own_stream().num_shards)
+        passed = first // max(workers, 1)  # by each worker: batches come from them in turn
+        loader: Any = DataLoader(
+            replace(self, first=passed),
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=start_worker,
+            multiprocessing_context=worker_context(workers),
+            pin_memory=torch.accelerator.is_available(),
+            generator=torch.Generator(),
+        )
+        begin = passed * max(workers, 1)
+        yield from islice(loader, first - begin, last - begin)
+
+    def _own_stream(self) -> IterableDataset:
+        """The share of this process, shuffled."""
+        return split_dataset_by_node(self.stream.shuffle(seed=self.clips.seed, buffer_size=SHUFFLED), *self.share)
+
     def _rows(self) -> Iterator[dict[str, Any]]:
         """The rows of this worker, pass after pass in another order; `datasets` gives each worker its shards."""
+        stream = self._own_stream()
         for passes in count():
-            self.stream.set_epoch(2**16 * self.epoch + passes)
-            yield from self.stream
+            stream.set_epoch(2**16 * self.epoch + passes)
+            yield from stream
 
     def _sample(self, number: int, row: dict[str, Any]) -> tuple[Tensor | str, VideoRecord]:
         """Frames (T, 3, H, W) float32, or why there are none, of a row and its record."""
@@ -76,7 +94,7 @@ class StreamedClips(TorchIterableDataset):
         record = VideoRecord(path, path or f"clip {number} of the stream", self.labels.get(row["class_name"], 0))
         if row["class_name"] not in self.labels:
             return f"its class {row['class_name']!r} is that of no clip that is kept", record
-        generator = seeded_generator(self.clips.seed, self.epoch, self.process, worker.id if worker else 0, number)
+        generator = seeded_generator(self.clips.seed, self.epoch, self.share[0], worker.id if worker else 0, number)
         try:
             content = streamed_clip(row["video"], self.name)["bytes"]
         except OSError as error:
@@ -86,30 +104,3 @@ class StreamedClips(TorchIterableDataset):
             copy.flush()
             frames, _ = self.clips.sample(record._replace(path=copy.name), generator)
         return frames if isinstance(frames, Tensor) else frames.replace(copy.name, path), record
-
-
-def streamed_batches(
-    stream: IterableDataset,
-    name: str,
-    clips: TrainingClips,
-    batch_size: int,
-    epoch: int,
-    share: tuple[int, int],
-    first: int,
-    last: int,
-    num_workers: int,
-) -> Iterator[ClipBatch]:
-    """The batches `first` to `last` of an epoch of one process; see `StreamedClips`."""
-    workers = min(num_workers, split_dataset_by_node(stream, *share).num_shards)
-    passed = first // max(workers, 1)  # by each worker: batches come from them in turn
-    loader: Any = DataLoader(
-        StreamedClips(stream, name, clips, batch_size, epoch, share, passed),
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=start_worker,
-        multiprocessing_context=worker_context(workers),
-        pin_memory=torch.accelerator.is_available(),
-        generator=torch.Generator(),
-    )
-    begin = passed * max(workers, 1)
-    yield from islice(loader, first - begin, last - begin)

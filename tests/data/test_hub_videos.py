@@ -1,10 +1,7 @@
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value, Video
 
-from modeling_dkd.data.hub_videos import hub_dataset, hub_index, hub_stream, streamed_clip, streamed_index
-from modeling_dkd.data.webdataset_index import webdataset_index
-
-from ..made_up_sets import COLOURS, webdataset
+from modeling_dkd.data.hub_videos import hub_dataset, hub_index
 
 
 @pytest.fixture(autouse=True)
@@ -56,32 +53,6 @@ def test_clips_inside_a_table_are_written_once(tmp_path):
     assert [open_bytes(record.path) for record in index.records] == contents
     assert [(record.label, record.group) for record in index.records] == [(1, "0"), (0, "1"), (1, "2")]
     assert len(list((tmp_path / "store").iterdir())) == 2
-    streamed = [(row["video"]["bytes"], row["class_name"]) for row in hub_stream(str(tmp_path / "table"), "train")]
-    assert streamed == [(b"one", "b"), (b"two", "a"), (b"one", "b")]
-
-
-def test_a_stream_of_a_folder_has_the_names_of_its_classes_and_only_its_own_files(data_dir, tmp_path):
-    root = folder_of_clips(tmp_path / "clips", data_dir)
-    rows = list(hub_stream(str(root), "train"))
-    assert [row["class_name"] for row in rows] == ["jump", "run"]
-    assert streamed_clip(rows[0]["video"], str(root))["bytes"] == (root / "train/jump/b.avi").read_bytes()
-    with pytest.raises(ValueError, match="out of the folder"):
-        streamed_clip({"path": str(tmp_path / "elsewhere.avi"), "bytes": None}, str(root))
-
-
-def test_of_a_stream_the_test_part_and_some_training_clips_are_kept(tmp_path):
-    root = webdataset(tmp_path / "shards")
-    index = streamed_index(str(root), tmp_path / "store", 5)
-    assert (index.dataset, index.split, index.class_names) == ("shards", "1", tuple(sorted(COLOURS)))
-    assert [len(index.part(part).records) for part in ("train", "test")] == [5, 4]
-    assert len(list((tmp_path / "store").iterdir())) == 9
-    whole = webdataset_index(root).part("test")
-    assert [record.label for record in index.part("test").records] == [record.label for record in whole.records]
-    webdataset(tmp_path / "val", ["train-0", "val-0"])
-    index = streamed_index(str(tmp_path / "val"), tmp_path / "store", 1)
-    assert [len(index.part(part).records) for part in ("train", "test")] == [1, 4]
-    with pytest.raises(ValueError, match="cannot load the data set"):
-        streamed_index(str(webdataset(tmp_path / "no test", ["train-0"])), tmp_path / "store", 5)
 
 
 def open_bytes(path):

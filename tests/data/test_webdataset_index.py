@@ -1,9 +1,11 @@
+import gzip
 import json
+from io import BytesIO
 
 import pytest
 
 from modeling_dkd.data.hub_videos import hub_index
-from modeling_dkd.data.webdataset_index import webdataset_index
+from modeling_dkd.data.webdataset_index import passing_clips, webdataset_index
 from modeling_dkd.embedding.clip_frames import read_clip_frames
 
 from ..made_up_sets import COLOURS, tar_of, webdataset
@@ -57,7 +59,10 @@ def test_names_labels_and_parts_in_the_forms_that_are_met(tmp_path):
     ("members", "message"),
     [
         ({"a.json": b'{"label": "run"}'}, r"no clips in the 1 archives below .*"),
-        ({"a.mp4": b"x"}, r"say no class of a\.mp4 or any other clip: put a \.json with a \"label\" beside each"),
+        (
+            {"a.mp4": b"x"},
+            r"say no class of train/a\.mp4 or any other clip: put a \.json with a \"label\" beside each",
+        ),
         (sample("a", "run") | {"b.mp4": b"x"}, r"1 of 2 clips have no label, the first is train/b\.mp4"),
         (sample("a", "run") | sample("b", "Run"), r"'Run' and 'run' are one class in two spellings"),
         (sample("a", ["run"]), r"train\.tar: the label in a\.json is neither a text nor a whole number"),
@@ -72,8 +77,26 @@ def test_archives_that_are_not_of_this_form_are_told_of(tmp_path, members, messa
         webdataset_index(tmp_path)
 
 
-def test_a_torn_archive_is_named(tmp_path):
+@pytest.mark.parametrize(("kept", "then"), [(2000, b""), (4200, b""), (4620, b""), (4096, b"x" * 512)])
+def test_a_torn_archive_is_named(tmp_path, kept, then):
+    """Torn in a clip, in the header behind it and in the label; and a header that is none."""
     archive = webdataset(tmp_path, ["train"]) / "train.tar"
-    archive.write_bytes(archive.read_bytes()[:2000])
+    archive.write_bytes(archive.read_bytes()[:kept] + then)
     with pytest.raises(ValueError, match=r"cannot read the archive .*train\.tar: .*; fetch it again"):
         webdataset_index(tmp_path)
+    with archive.open("rb") as file, pytest.raises(ValueError, match=r"cannot read the archive train: "):
+        list(passing_clips(file, "train"))
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_clips_that_pass_are_those_that_are_read_in_place(tmp_path, ending):
+    whole = (webdataset(tmp_path, ["train"]) / "train.tar").read_bytes()
+    index = webdataset_index(tmp_path)
+    file = BytesIO(whole if ending == ".tar" else gzip.compress(whole))
+    file.seek = None  # it cannot go back
+    passed = {f"train/{clip.member.name}": (clip.content, clip.class_name) for clip in passing_clips(file, "x")}
+    in_place = {
+        record.name: (whole[record.offset : record.offset + record.size], index.class_names[record.label])
+        for record in index.records
+    }
+    assert passed == in_place

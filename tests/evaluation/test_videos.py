@@ -1,4 +1,5 @@
 import argparse
+import gzip
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from modeling_dkd.data.hub_stream import StreamPiece
 from modeling_dkd.data.official_splits import half_class_split
 from modeling_dkd.embedding.embedding_cache import read_embeddings
 from modeling_dkd.evaluation.command import add_video_arguments, main
@@ -21,6 +23,7 @@ from modeling_dkd.evaluation.videos import chance_notes, embed_for_evaluation
 from modeling_dkd.modeling_dkd import DKDCLIPModel
 from modeling_dkd.processing_dkd import DKDCLIPProcessor
 
+from ..made_up_sets import COLOURS, tar_of, write_video
 from ..tiny_checkpoint import save_tiny_clip
 
 
@@ -144,6 +147,56 @@ def test_lists_and_hub_data_sets_are_embedded(model_folder, video_folder, tmp_pa
     assert (len(sets.test.labels), len(sets.domain.labels)) == (12, 12)
     assert sets.test.metadata["class_names"] == list(CLASSES)
     assert sets.test.labels.bincount().tolist() == [4, 4, 4]
+
+
+def packed_archives(root, parts=("train", "test")):
+    """Compressed archives, which can only be streamed; the second clip of each is damaged, its class the second."""
+    for number, part in enumerate(parts):
+        members = {}
+        for k, name in enumerate(COLOURS):
+            clip = write_video(root / "clip.mp4", [COLOURS[name]] * 3, 10 * number + k)
+            members |= {f"{k}.cls": name.encode(), f"{k}.mp4": b"no video" if k == 1 else clip.read_bytes()}
+            clip.unlink()
+        archive = tar_of(root / f"{part}.tar", members)
+        (root / f"{part}.tgz").write_bytes(gzip.compress(archive.read_bytes()))
+        archive.unlink()
+    return root
+
+
+def test_what_can_only_be_streamed_is(model_folder, tmp_path, capsys):
+    given = (model_folder, "hub", packed_archives(tmp_path / "set"), tmp_path / "cache", "--frames", "1x1x1")
+    with pytest.raises(ValueError, match=r"2 of 6 clips cannot be read: test/1\.mp4, train/1\.mp4; all are in"):
+        embed_for_evaluation(options(*given))
+    sets = embed_for_evaluation(options(*given, "--allow_missing"))
+    assert "set: 0 clips embedded, 4 known from before, 2 damaged" in capsys.readouterr().err
+    assert sets.test.metadata["names"] == ["test/0.mp4", "test/2.mp4"]
+    assert sets.test.metadata["class_names"] == list(COLOURS)
+    assert sets.test.metadata["split"] == "1 test (2 of 3 clips)"
+    assert sets.test.labels.tolist() == sets.domain.labels.tolist() == [0, 2]
+    classes = tmp_path / "classes.txt"
+    classes.write_text("abseiling\ntai chi\n")
+    asked = embed_for_evaluation(options(*given, "--classes", classes))  # of which no clip is damaged
+    assert asked.test.video_embeds.equal(sets.test.video_embeds)
+    classes.write_text("abseiling\njuggling\n")
+    with pytest.raises(ValueError, match="juggling"):
+        embed_for_evaluation(options(*given, "--classes", classes))
+
+
+def test_only_the_parts_that_are_used_are_streamed(model_folder, tmp_path, monkeypatch):
+    read = []
+    batches = StreamPiece.batches
+    monkeypatch.setattr(StreamPiece, "batches", lambda self, size: read.append(self.file) or batches(self, size))
+    place = packed_archives(tmp_path / "set")
+    more = ("--frames", "1x1x1", "--allow_missing")
+    embed_for_evaluation(options(model_folder, "hub", place, tmp_path / "cache", "--transductive", *more))
+    assert read == ["test.tgz"]
+    place = packed_archives(tmp_path / "whole", ["a", "b"])
+    with pytest.raises(ValueError, match="whole has no train and test parts to take domain and test from: add"):
+        embed_for_evaluation(options(model_folder, "hub", place, tmp_path / "cache", *more))
+    assert read == ["test.tgz"]
+    sets = embed_for_evaluation(options(model_folder, "hub", place, tmp_path / "cache", "--transductive", *more))
+    assert read == ["test.tgz", "a.tgz", "b.tgz"]
+    assert sets.test.metadata["split"] == "all clips (4 of 6 clips)"
 
 
 def test_the_official_split_says_how_many_of_its_clips_are_there(model_folder, data_dir, tmp_path):

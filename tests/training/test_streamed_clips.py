@@ -3,12 +3,12 @@ from collections import Counter
 
 import pytest
 
-from modeling_dkd.data.hub_videos import hub_stream, streamed_index
+from modeling_dkd.data.hub_stream import hub_stream, streamed_index
 from modeling_dkd.processing_dkd import DKDCLIPProcessor
 from modeling_dkd.training.clips import TrainingClips
 from modeling_dkd.training.command import main
 from modeling_dkd.training.config import AugmentationOptions
-from modeling_dkd.training.streamed_clips import streamed_batches
+from modeling_dkd.training.streamed_clips import StreamedClips
 
 from ..made_up_sets import tar_of, webdataset
 from .conftest import forget_processes
@@ -34,7 +34,7 @@ def kept(tmp_path, backbone_dir):
 def batches(root, clips, process, first, last, num_workers=2, num_processes=2, epoch=0):
     share = process, num_processes
     stream = hub_stream(str(root), "train")
-    return streamed_batches(stream, str(root), clips, 2, epoch, share, first, last, num_workers)
+    return StreamedClips(stream, str(root), clips, 2, epoch, share).batches(first, last, num_workers)
 
 
 def same(one, other):
