@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from ..file_suffixes import VIDEO_SUFFIXES
 
 
@@ -89,6 +87,8 @@ def same_files(paths: Callable[[], Iterable[str]]) -> list[tuple[int, int]]:
     Args:
         paths: Gives them, the same each time; a million are not held, but for a number of 8 bytes each.
     """
+    import numpy as np  # every --help would wait for it
+
     hashes = np.fromiter((hash(target) for _, target in _resolved(paths())), np.int64)
     values, counts = np.unique(hashes, return_counts=True)
     twice = values[counts > 1]
