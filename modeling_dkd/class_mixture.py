@@ -16,7 +16,8 @@ With the logit scale s of the dual encoder,
 
     p(k | x) proportional to exp(s x.t~_k - b_k + w_k) N(x; mean_k, S)^(1/T)
 
-- t~_k and b_k: the texts without their bias (text_prior.py).
+- t~_k and b_k: the texts without their bias (text_prior.py). While the mixture is fitted both may count less
+  (text_trust.py).
 - w_k: log frequency of class k beyond what the text prior says, maximum a posteriori under N(0, v).
 - mean_k: conjugate prior of `anchor_samples` pseudo-counts at the anchor, the text carried over to the cone of the
   videos by a shift and a scale; of more where few classes occur and class k has few videos, which then are mostly
@@ -104,9 +105,12 @@ class ClassMixture:
         return slope, -0.5 * ((means + self.domain_mean) * slope).sum(1)
 
     def logits(self, prior: TextPrior, logit_scale: float) -> tuple[LinearLogits, LinearLogits]:
-        """Log posterior of the classes by the texts alone, and by texts and mixture, each up to a constant of x."""
+        """Log posterior of the classes by the texts alone, as far as they are trusted, and by texts and mixture.
+
+        Each is up to a constant of x.
+        """
         slope, intercept = self.linear_log_likelihood(self.means)
-        by_text = logit_scale * prior.directions, self.log_frequency - prior.bias
+        by_text = prior.trust * logit_scale * prior.directions, self.log_frequency - prior.trust * prior.bias
         return by_text, (by_text[0] + slope, by_text[1] + intercept)
 
 

@@ -115,7 +115,7 @@ class DKDHead(nn.Module):
         counts: Samples per component, (K,).
         anchor_weights: Pseudo-samples at the anchor of each class, (K,).
         class_strength: Weight with which each fitted class's own samples moved its text, 0 to 1, (K,).
-        text_trust: Factor of the logit scale with which the domain's texts are trusted, (); `trust_choice` says why,
+        text_trust: Factor of the logit scale with which texts were trusted in the fit, (); `trust_choice` says why,
             until the head is saved.
 
     Attributes (kept in the file of a domain):
@@ -344,7 +344,7 @@ class DKDHead(nn.Module):
         scale, options, mixture = float(self.logit_scale), self.options, self._mixture()
         with torch.autocast(videos.device.type, enabled=False):
             choice, texts, trust = self.trust_choice, self.fitted_texts, float(self.text_trust)
-            logit_sums = self.logit_sums.double() + sum_logits(videos, texts, trust * scale, options)
+            logit_sums = self.logit_sums.double() + sum_logits(videos, texts, scale, options)
             prior = self.prior(texts, logit_sums, options).trusted(trust)
             recent = self._recent_samples().followed_by(videos, mixture, prior, scale, options)
             is_due, labels = recent.is_due(), recent.labels
@@ -353,7 +353,7 @@ class DKDHead(nn.Module):
             elif is_due:
                 # What older samples left was gathered under this trust.
                 parts = fit_class_mixture(recent.videos, prior, labels, scale, options, older=recent.older)
-                fitted = TrustedFit(trust, logit_sums, prior, *parts)
+                fitted = TrustedFit(logit_sums, prior, *parts)
             else:
                 labels = torch.full((len(videos),), -1, device=videos.device)
                 statistics = self._statistics() + gather_statistics(mixture, prior, videos, labels, scale, options)
@@ -362,7 +362,7 @@ class DKDHead(nn.Module):
                 moved = maximise(mixture, prior, statistics, None, options)
                 mixture = replace(moved, log_frequency=mixture.log_frequency)
                 second_moments = self.second_moments.double() + added
-                fitted = TrustedFit(trust, logit_sums, prior, mixture, statistics, second_moments)
+                fitted = TrustedFit(logit_sums, prior, mixture, statistics, second_moments)
             if is_due:
                 recent = replace(recent, num_fitted=recent.num_samples)
             sample = spread_samples(recent.videos, options.sample_size, len(recent.videos))
@@ -563,7 +563,7 @@ class DKDHead(nn.Module):
             return texts
         index, known = self._match(texts)
         scale = self.logit_scale
-        fitted = self.fitted_texts, self.text_scale, self.text_trust, self._mixture(), self._frame()
+        fitted = self.fitted_texts, self.text_scale, self._mixture(), self._frame()
         bases, scales = place_new_texts(texts, *fitted, scale, self.options)
         bases = torch.where(known, self.text_bases[index], bases)
         scales = torch.where(known, self.text_scale[index, None], scales)
@@ -648,7 +648,7 @@ class DKDHead(nn.Module):
         prior, mixture = fit.prior, fit.mixture
         fitted = vars(mixture) | vars(fit.statistics)
         fitted |= {"logit_sums": fit.logit_sums, "second_moments": fit.second_moments}
-        fitted["text_trust"] = torch.tensor(fit.trust)
+        fitted["text_trust"] = torch.tensor(prior.trust)
         fitted |= {"weights": mixture.counts / mixture.counts.sum(), "class_strength": mixture.class_strength}
         fitted |= {"fitted_texts": texts, "text_scale": prior.scale, "text_bias": prior.bias}
         fitted["anchored"] = torch.ones(())

@@ -21,9 +21,9 @@ class MixtureOptions:
         labelled_samples: Labelled samples a class with which T is 1, where all are labelled; with fewer it goes with
             the square, for means of one or two samples say little against the texts.
         labelled_weight: Unlabelled samples that a labelled one is worth.
-        text_trusts: Factors of the logit scale that are tried besides 1, the encoder's word, each in (0, 1); none: its
-            word stands.
-        trust_loss: Share of what there is to say about a sample that may be lost by the least of them, 0 to 1.
+        text_trusts: Factors of the logit scale that are tried besides 1, the encoder's word, while a domain is fitted,
+            each in (0, 1); none: its word stands.
+        trust_loss: The least of them is taken that loses less than this share of what there is to say about a sample.
         debiased_share: Share of the classes' differences in the mean and the log spread of their logits that counts
             as bias, with many classes, 0 to 1.
         frequency_variance: Prior variance v of the log class frequencies, nats^2.

@@ -126,7 +126,6 @@ def place_new_texts(
     text_embeds: Tensor,
     fitted_texts: Tensor,
     fitted_scale: Tensor,
-    text_trust: Tensor,
     mixture: ClassMixture,
     frame: TextFrame,
     logit_scale: Tensor,
@@ -134,13 +133,10 @@ def place_new_texts(
 ) -> tuple[Tensor, Tensor]:
     """Texts of classes that were not fitted, each by itself.
 
-    They are trusted as the encoder says even where the fitted ones are less, for the domain does not bear them out.
-
     Args:
         text_embeds: (J, D), unit norm.
         fitted_texts: (K, D), unit norm.
         fitted_scale: (K,), `TextPrior.scale` of the fitted ones.
-        text_trust: (), a of text_trust.py, which is in `fitted_scale` and in the mixture's anchors.
         mixture: The fitted mixture.
         frame: The fitted frame.
         logit_scale: ().
@@ -156,9 +152,8 @@ def place_new_texts(
     # The mean logit on the domain stands for that on samples of other classes.
     relative = directions - (fitted_offsets * fitted_scale[:, None]).mean(0)
     bias = share * logit_scale * relative @ mixture.domain_mean
-    anchors = mixture.anchors(text_trust * directions)
-    means = mixture.domain_mean + options.new_class_anchor * (anchors - mixture.domain_mean)
-    log_prior = text_trust * options.new_class_log_prior - bias
+    means = mixture.domain_mean + options.new_class_anchor * (mixture.anchors(directions) - mixture.domain_mean)
+    log_prior = options.new_class_log_prior - bias
     placed = _carry_posterior(directions, means, log_prior, mixture, frame.unit_axis, logit_scale)
     return without_axis(placed, frame.norm_axis) - frame.text_centre, scale
 

@@ -27,11 +27,13 @@ class TextPrior:
         offsets: (K, D), class texts minus their mean.
         scale: (K,), factor that makes an offset t~_k.
         bias: (K,), b_k, nats.
+        trust: Factor of the prior logits while a mixture is fitted, in (0, 1], see text_trust.py.
     """
 
     offsets: Tensor
     scale: Tensor
     bias: Tensor
+    trust: float = 1.0
 
     @property
     def directions(self) -> Tensor:
@@ -39,8 +41,8 @@ class TextPrior:
         return self.offsets * self.scale[:, None]
 
     def trusted(self, trust: float) -> "TextPrior":
-        """With offsets that count so many times as much; the bias is of logits that do so already."""
-        return replace(self, scale=trust * self.scale)
+        """The same with another trust."""
+        return replace(self, trust=trust)
 
 
 def sum_logits(video_embeds: Videos, text_embeds: Tensor, logit_scale: float, options: MixtureOptions) -> Tensor:

@@ -1,4 +1,4 @@
-"""How far a domain's class texts are trusted: less than the encoder says, where that loses next to nothing.
+"""How far the class texts are trusted while a domain is fitted: less than the encoder says, where that loses little.
 
 The encoder's logit scale s says how sure its texts are. It may be far too sure; then no sample leaves the class that
 the texts gave it, whatever the mixture has found. Texts that are too sure say much the same at a fraction of the
@@ -7,14 +7,16 @@ into a s, is taken where little of what there is to say, log K, is lost by it:
 
     L(a) = mean over x of [ -log p(y_x | x; a s) / log K + (1 if the halves give x different classes, else 0) ]
 
-with y_x the class that the texts name and p their posterior. The halves are those of a sample of the domain; the
+with y_x the class that the plain texts name and p their posterior. The halves are those of a sample of the domain; the
 mixture of class_mixture.py is fitted under a to either, with the covariance of both. Of the candidates with L(a) below
 `trust_loss` the least is taken; without any the encoder's word stands.
+
+Trust is for the fit alone. What is read from the domain then has the encoder's scale (text_frame.py): where a domain
+is full of videos of none of its classes, what the texts say keeps these from the classes that took them in.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from math import log
 
 import torch
@@ -50,40 +52,21 @@ class TrustChoice:
 
 @dataclass(frozen=True)
 class TrustedFit:
-    """A domain as it is under a certain trust.
+    """A domain fitted under the trust that `prior` has.
 
     Attributes:
-        trust: a, in (0, 1].
-        logit_sums: `sum_logits` of its samples under this trust, (3, K), float64.
-        prior: The texts debiased, with the trust in them.
+        logit_sums: `sum_logits` of its samples, (3, K), float64.
+        prior: The texts debiased.
         mixture: Fitted to them.
         statistics: What the mixture was made from.
         second_moments: The same, (D, D), float64.
     """
 
-    trust: float
     logit_sums: Tensor
     prior: TextPrior
     mixture: ClassMixture
     statistics: DomainStatistics
     second_moments: Tensor
-
-
-def fit_under_trust(
-    video_embeds: Videos,
-    labels: Tensor,
-    text_embeds: Tensor,
-    trust: float,
-    logit_scale: float,
-    options: MixtureOptions,
-    debias: Debias = debias_texts,
-    all_reduce: AllReduce = lambda sums: sums,
-) -> TrustedFit:
-    """Debias unit texts (K, D) and fit a domain with them, both under this trust; the rest as in `fit_best_trust`."""
-    logit_sums = all_reduce(sum_logits(video_embeds, text_embeds, trust * logit_scale, options))
-    prior = debias(text_embeds, logit_sums, options).trusted(trust)
-    fitted = fit_class_mixture(video_embeds, prior, labels, logit_scale, options, all_reduce)
-    return TrustedFit(trust, logit_sums, prior, *fitted)
 
 
 def fit_best_trust(
@@ -96,7 +79,7 @@ def fit_best_trust(
     debias: Debias = debias_texts,
     all_reduce: AllReduce = lambda sums: sums,
 ) -> tuple[TrustChoice, TrustedFit]:
-    """The trust that the domain asks for, and the domain as it is under this.
+    """The trust that the domain asks for, and the domain fitted under it.
 
     Args:
         video_embeds: (N, D), unit norm, float32; or shards of it, passed over once a round.
@@ -108,45 +91,43 @@ def fit_best_trust(
         debias: What makes a prior of the texts, as `DKDHead.prior`.
         all_reduce: Sums a tensor over processes that each hold a part of the samples.
     """
-    under = partial(
-        fit_under_trust,
-        text_embeds=text_embeds,
-        logit_scale=logit_scale,
-        options=options,
-        debias=debias,
-        all_reduce=all_reduce,
-    )
-    sample = spread_samples(video_embeds, options.sample_size, num_samples)
-    own_labels = spread_samples(labels, options.sample_size, num_samples)
-    if sample is None or own_labels is None:
-        sample, own_labels = text_embeds[:0], labels[:0]
-    given = text_embeds, under, logit_scale, options, all_reduce
-    choice, fitted = choose_text_trust(sample, own_labels, *given)
-    if fitted is None or num_samples > options.sample_size:
-        fitted = under(video_embeds, labels, trust=choice.trust)
-    return choice, fitted
+    logit_sums = all_reduce(sum_logits(video_embeds, text_embeds, logit_scale, options))
+    prior = debias(text_embeds, logit_sums, options)
+    given = logit_scale, options, all_reduce
+    choice, parts = TrustChoice(1.0, {}, {}), None
+    if options.text_trusts:
+        sample = spread_samples(video_embeds, options.sample_size, num_samples)
+        own_labels = spread_samples(labels, options.sample_size, num_samples)
+        if sample is None or own_labels is None:
+            sample, own_labels = text_embeds[:0], labels[:0]
+        choice, parts = choose_text_trust(sample, own_labels, text_embeds, prior, *given)
+    prior = prior.trusted(choice.trust)
+    if parts is None or num_samples > options.sample_size:
+        parts = fit_class_mixture(video_embeds, prior, labels, *given)
+    return choice, TrustedFit(logit_sums, prior, *parts)
 
 
 def choose_text_trust(
     sample: Tensor,
     labels: Tensor,
     text_embeds: Tensor,
-    fit: Callable[..., TrustedFit],
+    prior: TextPrior,
     logit_scale: float,
     options: MixtureOptions,
     all_reduce: AllReduce = lambda sums: sums,
-) -> tuple[TrustChoice, TrustedFit | None]:
-    """The least of `MixtureOptions.text_trusts` that loses next to nothing, and the sample under it; 1 if none does.
+) -> tuple[TrustChoice, tuple[ClassMixture, DomainStatistics, Tensor] | None]:
+    """The least of `MixtureOptions.text_trusts` that loses little enough, with what fits the sample; 1 if none does.
 
     Args:
         sample: (n, D), unit norm, float32; those of this process, perhaps none.
         labels: (n,), int64, -1 for unlabelled.
         text_embeds: (K, D), unit norm.
-        fit: `fit_under_trust` given samples, their labels and `trust`.
+        prior: The same debiased.
         logit_scale: s.
         options: Constants.
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
+    given = logit_scale, options, all_reduce
     halves = _halves(sample)
     sizes = all_reduce(torch.stack([half.sum(dtype=torch.float64) for half in halves]))
 
@@ -158,9 +139,10 @@ def choose_text_trust(
     disagreement: dict[float, float] = {}
     for trust in sorted(left_open):
         if left_open[trust] < options.trust_loss and bool(sizes.all()):
-            whole = fit(sample, labels, trust=trust)
-            parts = [_fit_part(sample[half], labels[half], whole, logit_scale, options, all_reduce) for half in halves]
-            classes = [_classes(sample, part, whole.prior, logit_scale) for part in parts]
+            trusted = prior.trusted(trust)
+            whole = fit_class_mixture(sample, trusted, labels, *given)
+            parts = [_fit_part(sample[half], labels[half], trusted, whole[0], *given) for half in halves]
+            classes = [_classes(sample, part, trusted, logit_scale) for part in parts]
             disagreement[trust] = mean(classes[0] != classes[1])
             if left_open[trust] + disagreement[trust] < options.trust_loss:
                 return TrustChoice(trust, left_open, disagreement), whole
@@ -189,18 +171,18 @@ def _halves(sample: Tensor) -> list[Tensor]:
 def _fit_part(
     part: Tensor,
     labels: Tensor,
-    whole: TrustedFit,
+    prior: TextPrior,
+    whole: ClassMixture,
     logit_scale: float,
     options: MixtureOptions,
     all_reduce: AllReduce,
 ) -> ClassMixture:
-    """The mixture of samples (n, D) with the prior, S and T of `whole`: no covariance is factorised."""
-    names = ("variances", "whitening", "temperature")
-    held = {name: getattr(whole.mixture, name) for name in names}
-    mixture = text_only_mixture(whole.prior, options)
+    """The mixture of samples (n, D) with S and T of `whole`: no covariance is factorised."""
+    held = {name: getattr(whole, name) for name in ("variances", "whitening", "temperature")}
+    mixture = text_only_mixture(prior, options)
     for _ in range(options.num_rounds):
-        statistics = gather_statistics(mixture, whole.prior, part, labels, logit_scale, options, all_reduce)
-        mixture = replace(maximise(mixture, whole.prior, statistics, None, options), **held)
+        statistics = gather_statistics(mixture, prior, part, labels, logit_scale, options, all_reduce)
+        mixture = replace(maximise(mixture, prior, statistics, None, options), **held)
     return mixture
 
 

@@ -74,9 +74,8 @@ def without_small_classes(
 
 def _posterior(prior: TextPrior, mixture: ClassMixture, videos: Tensor, labels: Tensor, logit_scale: float) -> Tensor:
     """Share of each class in each clip, (N, K), rows sum to 1."""
-    slope, intercept = mixture.linear_log_likelihood(mixture.means)
-    logits = videos @ (logit_scale * prior.directions + slope).T + mixture.log_frequency - prior.bias + intercept
-    posterior = posterior_of(logits)
+    _, (slope, intercept) = mixture.logits(prior, logit_scale)
+    posterior = posterior_of(videos @ slope.T + intercept)
     known = labels >= 0
     posterior[known] = torch.nn.functional.one_hot(labels[known], posterior.shape[1]).to(posterior.dtype)
     return posterior
@@ -94,9 +93,9 @@ def _store_without(
         second_moments = _coarse(statistics, second_moments)
     mixture = maximise(mixture, prior, statistics, second_moments, options)
     sample = spread_samples(videos, options.sample_size, len(videos))
-    logit_sums, trust = head.logit_sums.double(), float(head.text_trust)
     names = head.class_names
-    head._store(head.fitted_texts, TrustedFit(trust, logit_sums, prior, mixture, statistics, second_moments), sample)
+    fitted = TrustedFit(head.logit_sums.double(), prior, mixture, statistics, second_moments)
+    head._store(head.fitted_texts, fitted, sample)
     head.class_names = names
 
 

@@ -105,13 +105,14 @@ class ClipExplanation:
 
 @dataclass(frozen=True)
 class TrustCandidate:
-    """A factor of the encoder's logit scale with which the texts could have been trusted.
+    """A factor of the encoder's logit scale with which the texts could have been trusted in the fit.
 
     Attributes:
         trust: The factor, 0 to 1.
         left_open: Share of what there is to say about the domain's clips that the texts leave open with it.
         disagreement: Share of the clips that two halves of the domain, each fitted with it, give different classes;
-            None where the texts alone leave too much open.
+            None where that was not looked at: the texts alone leave too much open, a lower factor was taken, or the
+            domain cannot be halved.
     """
 
     trust: float
@@ -135,7 +136,7 @@ class Explanation:
         text_offset_cosine: The same after the mean text is taken off both.
         log_density_before: Of plain clips under the domain's mixture, mean, nats.
         log_density_after: Of moved clips.
-        text_trust: Factor of the encoder's logit scale with which class texts are trusted, as the domain asks for.
+        text_trust: Factor of the encoder's logit scale with which class texts were trusted in the fit.
         trust_curve: What could be chosen besides the encoder's own scale, largest factor first.
         trust_loss: What both shares of a factor together have to be less than for it to be chosen.
         classes: Every class, most support first.

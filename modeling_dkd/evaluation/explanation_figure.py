@@ -149,20 +149,23 @@ def _draw_movement(axes: Axes, e: Explanation) -> None:
 
 def _draw_trust(axes: Axes, e: Explanation) -> None:
     """What is lost by less trust in the texts, and how much would be too much."""
-    title = f"texts are trusted {e.text_trust:g}"
+    title = f"trust in texts, in the fit: {e.text_trust:g}"
     if not e.trust_curve:
-        _say(axes, "what else could be chosen\nis not known")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=9, loc="left")
+        _say(axes, "nothing else was tried,\nor the domain was loaded")
+        return
     names = [f"{c.trust:g}" for c in e.trust_curve]
     left_open = [100 * c.left_open for c in e.trust_curve]
-    axes.barh(names, left_open, 0.5, color=BEFORE, label="texts leave open")
+    axes.barh(names, left_open, 0.5, color=BEFORE, label="by the texts")
     disagreement = [100 * (c.disagreement or 0) for c in e.trust_curve]
-    axes.barh(names, disagreement, 0.5, left=left_open, color=WORSE, label="halves disagree")
+    axes.barh(names, disagreement, 0.5, left=left_open, color=WORSE, label="between halves")
     axes.axvline(100 * e.trust_loss, color=NEUTRAL, linestyle="--", linewidth=0.8, label="too much")
     axes.set_xlim(0, 100)
     axes.set_ylim(-1, max(1, len(names)))
     axes.tick_params(axis="y", labelsize=8)
     axes.legend(fontsize=7, frameon=False, loc="upper right")
-    _finish(axes, title, "lost by less, %")
+    _finish(axes, title, "undecided with less, %")
 
 
 def _say(axes: Axes, text: str) -> None:

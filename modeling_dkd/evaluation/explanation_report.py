@@ -54,8 +54,8 @@ def report_text(explanation: Explanation) -> str:
         f"clips: moved with strength {e.strength:.3f}, cosine with the plain ones {e.video_cosine:.4f} (means)",
         f"class texts: cosine with the plain ones {e.text_cosine:.4f}, after their mean is taken off "
         f"{e.text_offset_cosine:.4f} (means)",
-        f"class texts: trusted with {e.text_trust:g} of the encoder's logit scale",
-        f"  what is lost by less, {100 * e.trust_loss:.0f} % being too much: {_trust_curve(e)}",
+        f"class texts: trusted in the fit with {e.text_trust:g} of the encoder's logit scale",
+        *_trust_curve(e),
         f"log density of the clips under the domain's mixture: {e.log_density_before:.1f} nats before, "
         f"{e.log_density_after:.1f} after (means)",
     ]
@@ -88,13 +88,14 @@ def write_explanation(folder: str | os.PathLike, name: str, explanation: Explana
     yield from paths
 
 
-def _trust_curve(e: Explanation) -> str:
-    """Both shares of each factor."""
-    tried = []
+def _trust_curve(e: Explanation) -> Iterator[str]:
+    """What each lower factor would lose."""
     for c in e.trust_curve:
-        halves = "" if c.disagreement is None else f", halves disagree about {100 * c.disagreement:.1f} %"
-        tried.append(f"{c.trust:g}: texts leave {100 * c.left_open:.1f} % open{halves}")
-    return "; ".join(tried) or "not known"
+        halves = (
+            "halves not compared" if c.disagreement is None else f"halves disagree on {100 * c.disagreement:.1f} %"
+        )
+        lost = f"texts leave {100 * c.left_open:.1f} % undecided, {halves}"
+        yield f"  with {c.trust:g} of it: {lost}; together less than {100 * e.trust_loss:.0f} % is little enough"
 
 
 def _class_table(classes: Sequence[ClassExplanation]) -> str:
