@@ -344,7 +344,7 @@ class DKDHead(nn.Module):
         scale, options, mixture = float(self.logit_scale), self.options, self._mixture()
         with torch.autocast(videos.device.type, enabled=False):
             choice, texts, trust = self.trust_choice, self.fitted_texts, float(self.text_trust)
-            logit_sums = self.logit_sums.double() + sum_logits(videos, texts, scale, options)
+            logit_sums = self.logit_sums.double() + sum_logits(videos, texts, scale, options, trust)
             prior = self.prior(texts, logit_sums, options).trusted(trust)
             recent = self._recent_samples().followed_by(videos, mixture, prior, scale, options)
             is_due, labels = recent.is_due(), recent.labels

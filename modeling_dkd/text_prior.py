@@ -45,17 +45,19 @@ class TextPrior:
         return replace(self, trust=trust)
 
 
-def sum_logits(video_embeds: Videos, text_embeds: Tensor, logit_scale: float, options: MixtureOptions) -> Tensor:
+def sum_logits(
+    video_embeds: Videos, text_embeds: Tensor, logit_scale: float, options: MixtureOptions, trust: float = 1.0
+) -> Tensor:
     """Sums that tell how the logits of a class look on samples of other classes, (3, K), float64; samples add up.
 
-    Rows: number of samples; weight 1 - p(k | x) under the texts alone; weighted logit.
+    Rows: number of samples; weight 1 - p(k | x) under the texts alone, as far as they are trusted; weighted logit.
     """
     offsets = _offsets(text_embeds)
     slope = logit_scale * offsets * text_scale(offsets, offsets, options)[:, None]
     logit_sums = torch.zeros(3, len(offsets), dtype=torch.float64, device=text_embeds.device)
     for chunk in in_chunks(video_embeds):
         logits = chunk @ slope.T
-        other = 1 - logits.softmax(1)
+        other = 1 - (trust * logits).softmax(1)
         sums = (torch.ones_like(other), other, other * logits)
         logit_sums += torch.stack([values.sum(0, dtype=torch.float64) for values in sums])
     return logit_sums

@@ -91,43 +91,56 @@ def fit_best_trust(
         debias: What makes a prior of the texts, as `DKDHead.prior`.
         all_reduce: Sums a tensor over processes that each hold a part of the samples.
     """
-    logit_sums = all_reduce(sum_logits(video_embeds, text_embeds, logit_scale, options))
-    prior = debias(text_embeds, logit_sums, options)
-    given = logit_scale, options, all_reduce
-    choice, parts = TrustChoice(1.0, {}, {}), None
+    given = text_embeds, logit_scale, options, debias, all_reduce
+    choice, fitted = TrustChoice(1.0, {}, {}), None
     if options.text_trusts:
         sample = spread_samples(video_embeds, options.sample_size, num_samples)
         own_labels = spread_samples(labels, options.sample_size, num_samples)
         if sample is None or own_labels is None:
             sample, own_labels = text_embeds[:0], labels[:0]
-        choice, parts = choose_text_trust(sample, own_labels, text_embeds, prior, *given)
-    prior = prior.trusted(choice.trust)
-    if parts is None or num_samples > options.sample_size:
-        parts = fit_class_mixture(video_embeds, prior, labels, *given)
-    return choice, TrustedFit(logit_sums, prior, *parts)
+        choice, fitted = choose_text_trust(sample, own_labels, *given)
+    if fitted is None or num_samples > options.sample_size:
+        fitted = fit_under_trust(choice.trust, video_embeds, labels, *given)
+    return choice, fitted
+
+
+def fit_under_trust(
+    trust: float,
+    video_embeds: Videos,
+    labels: Tensor,
+    text_embeds: Tensor,
+    logit_scale: float,
+    options: MixtureOptions,
+    debias: Debias,
+    all_reduce: AllReduce,
+) -> TrustedFit:
+    """Debias texts and fit a domain with them under a trust; the rest as in `fit_best_trust`."""
+    logit_sums = all_reduce(sum_logits(video_embeds, text_embeds, logit_scale, options, trust))
+    prior = debias(text_embeds, logit_sums, options).trusted(trust)
+    parts = fit_class_mixture(video_embeds, prior, labels, logit_scale, options, all_reduce)
+    return TrustedFit(logit_sums, prior, *parts)
 
 
 def choose_text_trust(
     sample: Tensor,
     labels: Tensor,
     text_embeds: Tensor,
-    prior: TextPrior,
     logit_scale: float,
     options: MixtureOptions,
-    all_reduce: AllReduce = lambda sums: sums,
-) -> tuple[TrustChoice, tuple[ClassMixture, DomainStatistics, Tensor] | None]:
-    """The least of `MixtureOptions.text_trusts` that loses little enough, with what fits the sample; 1 if none does.
+    debias: Debias,
+    all_reduce: AllReduce,
+) -> tuple[TrustChoice, TrustedFit | None]:
+    """The least of `MixtureOptions.text_trusts` that loses little enough, and the sample under it; 1 if none does.
 
     Args:
         sample: (n, D), unit norm, float32; those of this process, perhaps none.
         labels: (n,), int64, -1 for unlabelled.
         text_embeds: (K, D), unit norm.
-        prior: The same debiased.
         logit_scale: s.
         options: Constants.
+        debias: What makes a prior of the texts.
         all_reduce: Sums a tensor over processes that each hold a part of the sample.
     """
-    given = logit_scale, options, all_reduce
     halves = _halves(sample)
     sizes = all_reduce(torch.stack([half.sum(dtype=torch.float64) for half in halves]))
 
@@ -139,10 +152,9 @@ def choose_text_trust(
     disagreement: dict[float, float] = {}
     for trust in sorted(left_open):
         if left_open[trust] < options.trust_loss and bool(sizes.all()):
-            trusted = prior.trusted(trust)
-            whole = fit_class_mixture(sample, trusted, labels, *given)
-            parts = [_fit_part(sample[half], labels[half], trusted, whole[0], *given) for half in halves]
-            classes = [_classes(sample, part, trusted, logit_scale) for part in parts]
+            whole = fit_under_trust(trust, sample, labels, text_embeds, logit_scale, options, debias, all_reduce)
+            parts = [_fit_part(sample[half], labels[half], whole, logit_scale, options, all_reduce) for half in halves]
+            classes = [_classes(sample, part, whole.prior, logit_scale) for part in parts]
             disagreement[trust] = mean(classes[0] != classes[1])
             if left_open[trust] + disagreement[trust] < options.trust_loss:
                 return TrustChoice(trust, left_open, disagreement), whole
@@ -171,18 +183,17 @@ def _halves(sample: Tensor) -> list[Tensor]:
 def _fit_part(
     part: Tensor,
     labels: Tensor,
-    prior: TextPrior,
-    whole: ClassMixture,
+    whole: TrustedFit,
     logit_scale: float,
     options: MixtureOptions,
     all_reduce: AllReduce,
 ) -> ClassMixture:
-    """The mixture of samples (n, D) with S and T of `whole`: no covariance is factorised."""
-    held = {name: getattr(whole, name) for name in ("variances", "whitening", "temperature")}
-    mixture = text_only_mixture(prior, options)
+    """The mixture of samples (n, D) with the prior, S and T of `whole`: no covariance is factorised."""
+    held = {name: getattr(whole.mixture, name) for name in ("variances", "whitening", "temperature")}
+    mixture = text_only_mixture(whole.prior, options)
     for _ in range(options.num_rounds):
-        statistics = gather_statistics(mixture, prior, part, labels, logit_scale, options, all_reduce)
-        mixture = replace(maximise(mixture, prior, statistics, None, options), **held)
+        statistics = gather_statistics(mixture, whole.prior, part, labels, logit_scale, options, all_reduce)
+        mixture = replace(maximise(mixture, whole.prior, statistics, None, options), **held)
     return mixture
 
 

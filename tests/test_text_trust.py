@@ -10,6 +10,8 @@ from modeling_dkd import DKDCLIPConfig, DKDHead, text_trust
 from modeling_dkd.class_mixture import gather_statistics, maximise, text_only_mixture
 from modeling_dkd.evaluation.ranking import search_scores
 from modeling_dkd.mixture_options import MixtureOptions
+from modeling_dkd.text_frame import place_fitted_texts, without_axis
+from modeling_dkd.text_prior import debias_texts
 from modeling_dkd.text_trust import fit_best_trust, fit_under_trust
 from tests.toy_domain import ToyDomain, accuracy, keep_recent
 
@@ -76,17 +78,37 @@ def test_texts_that_are_as_sure_as_they_are_right_keep_the_encoders_scale(domain
     assert not head.trust_choice.disagreement
 
 
-def test_less_trust_is_as_good_as_texts_of_a_smaller_scale():
-    """The tenth of a scale means what the smaller scale itself does, to the domain and to what is read from it."""
+def fit_under(videos, labels, texts, trust, scale, options):
+    """The prior and the mixture fitted under a trust."""
+    fitted = fit_under_trust(trust, videos, labels, texts, scale, options, debias_texts, lambda sums: sums)
+    return fitted.prior, fitted.mixture
+
+
+def test_a_fit_with_less_trust_is_one_at_a_smaller_scale():
     videos, texts, _ = clear_domain()
     labels = unlabelled(videos)
-    less = fit_under_trust(videos, labels, texts, 0.1, 300.0, OPTIONS)
-    smaller = fit_under_trust(videos, labels, texts, 1.0, 30.0, OPTIONS)
+    prior, less = fit_under(videos, labels, texts, 0.1, 300.0, OPTIONS)
+    plain, smaller = fit_under(videos, labels, texts, 1.0, 30.0, OPTIONS)
+    torch.testing.assert_close(0.1 * prior.bias, plain.bias, rtol=1e-4, atol=1e-5)
     for name in ("means", "variances", "counts", "log_frequency", "temperature"):
-        one, other = getattr(less.mixture, name), getattr(smaller.mixture, name)
+        one, other = getattr(less, name), getattr(smaller, name)
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4, msg=name)
-    torch.testing.assert_close(300 * less.prior.directions, 30 * smaller.prior.directions, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(less.prior.bias, smaller.prior.bias, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_read_has_the_encoders_scale(too_sure):
+    """Texts stand where those of a fit under full trust would that had found the same mixture."""
+    (videos, texts, _), head = too_sure
+    assert float(head.text_trust) == pytest.approx(0.1)
+    prior, mixture = head._prior(), head._mixture()
+    frame = place_fitted_texts(texts, prior.trusted(1.0), mixture, TOO_SURE)
+    torch.testing.assert_close(head.text_bases, frame.text_bases)
+    slope, _ = mixture.linear_log_likelihood(mixture.means)
+    by_both = prior.directions + slope / TOO_SURE
+    placed = frame.text_bases + head.class_strength[:, None] * (frame.text_targets - frame.text_bases)
+    relative = videos[:9] - videos[9:18]
+    expected = relative @ without_axis(by_both - by_both.mean(0), frame.norm_axis).T
+    found = relative @ without_axis(placed - placed.mean(0), frame.norm_axis).T
+    assert torch.corrcoef(torch.stack([expected.flatten(), found.flatten()]))[0, 1] > 0.95
 
 
 def naive_loss(videos, labels, texts, trust, scale, options):
@@ -96,8 +118,7 @@ def naive_loss(videos, labels, texts, trust, scale, options):
         logits = scale * texts.double() @ x
         posterior = (trust * logits).exp() / (trust * logits).exp().sum()
         left_open.append(-math.log(posterior[logits.argmax()]) / math.log(len(texts)))
-    whole = fit_under_trust(videos, labels, texts, trust, scale, options)
-    prior, held = whole.prior, whole.mixture
+    prior, held = fit_under(videos, labels, texts, trust, scale, options)
 
     def classes_by(half):
         """EM by hand, with the covariance and the prior of the whole."""
@@ -106,7 +127,7 @@ def naive_loss(videos, labels, texts, trust, scale, options):
             statistics = gather_statistics(mixture, prior, videos[half], labels[half], scale, options)
             mixture = maximise(mixture, prior, statistics, None, options)
             mixture = replace(mixture, whitening=held.whitening, temperature=held.temperature)
-        by_text = scale * videos @ prior.directions.T - prior.bias + mixture.log_frequency
+        by_text = trust * (scale * videos @ prior.directions.T - prior.bias) + mixture.log_frequency
         return (by_text - 0.5 * mixture.squared_distances(videos) / mixture.temperature).argmax(1)
 
     first, second = (classes_by(half) for half in halves)
@@ -228,12 +249,20 @@ def test_without_candidates_nothing_is_tried(monkeypatch):
 
 
 @pytest.mark.parametrize("num_videos", [1, 2, 3])
-def test_what_cannot_be_halved_keeps_the_encoders_scale(num_videos):
+def test_few_videos_give_finite_logits(num_videos):
     videos, texts, _ = clear_domain()
     for sample in (videos[:num_videos], videos[:1].repeat(num_videos, 1)):
         head = make_head(TOO_SURE).fit(sample, texts)
         assert head(videos, texts).logits_per_video.isfinite().all()
-    assert float(make_head(TOO_SURE).fit(videos[:1].repeat(9, 1), texts).text_trust) == 1
+
+
+def test_what_cannot_be_halved_keeps_the_encoders_scale():
+    videos, texts, _ = clear_domain()
+    for sample in (videos[:1], videos[:1].repeat(9, 1)):
+        choice = choose(sample, texts, TOO_SURE)
+        assert choice.trust == 1
+        assert choice.left_open[0.1] < OPTIONS.trust_loss
+        assert not choice.disagreement
 
 
 def test_logits_stay_the_encoders_scale_times_the_cosine(too_sure):
@@ -245,46 +274,23 @@ def test_logits_stay_the_encoders_scale_times_the_cosine(too_sure):
     torch.testing.assert_close(output.logits_per_video, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_new_classes_are_trusted_as_the_encoder_says(too_sure):
-    """Half of the texts are fitted, and trusted less; those of the others rank the videos much as plain ones do."""
-    (videos, texts, _), _ = too_sure
-    head = make_head(TOO_SURE).fit(videos, texts[::2])
-    head.register_buffer("text_trust", torch.tensor(0.1))
-    placed = head(videos, texts)
-    fitted, others = placed.text_embeds[::2], placed.text_embeds[1::2]
-    torch.testing.assert_close(fitted, head(videos, texts[::2]).text_embeds)
-    plain = normalize(videos - videos.mean(0), dim=1) @ (texts - texts[::2].mean(0))[1::2].T
-    scores = placed.video_embeds @ others.T
-    for ours, theirs in zip(scores.T, plain.T, strict=True):
-        assert torch.corrcoef(torch.stack([ours, theirs]))[0, 1] > 0.9
-
-
-def test_new_classes_are_found_by_search_where_the_fitted_ones_are_trusted_less(protocols):
-    """UCF101: every other class is fitted to clips of all."""
-    _, videos, labels, texts = next(protocols.real_video_sets())
-    new = torch.arange(1, len(texts), 2)
-    head = make_head(100.0, videos.shape[1], MixtureOptions()).fit(videos, texts[::2])
-    assert float(head.text_trust) == pytest.approx(0.1)
-    output = head(videos, texts)
-    found, plain = (
-        search_scores((x @ t[new].T).detach(), labels, new)["map"]
-        for x, t in ((output.video_embeds, output.text_embeds), (normalize(videos, dim=1), normalize(texts, dim=1)))
-    )
-    assert found > plain - 0.005
-
-
-def test_a_limit_all_classes_asked_of_a_domain_that_was_fitted_to_half_of_them(protocols):
-    """Below plain zero-shot, and by as much under full trust: mean of both halves of 14 classes and of 101."""
-    below = {"chosen": [], "full": []}
+def test_a_domain_full_of_other_classes_is_read_no_worse_than_under_full_trust(protocols):
+    """UCF101, every other class fitted to clips of all."""
     for _, videos, labels, texts in itertools.islice(protocols.real_video_sets(), 2):
-        plain = accuracy(normalize(videos, dim=1) @ normalize(texts, dim=1).T, labels)
+        videos, texts = normalize(videos, dim=1), normalize(texts, dim=1)
         for first in (0, 1):
+            fitted, new = torch.arange(first, len(texts), 2), torch.arange(1 - first, len(texts), 2)
+            top1, search, trust = {}, {}, {}
             for name, options in (("chosen", MixtureOptions()), ("full", FULL)):
-                head = make_head(100.0, videos.shape[1], options).fit(videos, texts[first::2])
-                below[name].append(plain - accuracy(head(videos, texts).logits_per_video.detach(), labels))
-    chosen, full = (sum(values) / len(values) for values in below.values())
-    assert 0.02 < full < 0.1
-    assert chosen < full + 0.02
+                head = make_head(100.0, videos.shape[1], options).fit(videos, texts[fitted])
+                output, trust[name] = head(videos, texts), float(head.text_trust)
+                scores = (output.video_embeds @ output.text_embeds.T).detach()
+                top1[name] = accuracy(output.logits_per_video, labels)
+                search[name] = [search_scores(scores[:, k], labels, k)["map"] for k in (fitted, new)]
+            plain = [search_scores((videos @ texts.T)[:, k], labels, k)["map"] for k in (fitted, new)]
+            assert trust["chosen"] == pytest.approx(0.1)
+            assert top1["chosen"] >= top1["full"] - 0.005
+            assert all(found > kept - 0.025 for found, kept in zip(search["chosen"], plain, strict=True))
 
 
 def test_it_is_saved_with_the_domain_and_forgotten_with_it(too_sure, tmp_path):
@@ -321,14 +327,6 @@ def test_older_samples_keep_the_trust_they_were_gathered_under(too_sure, tmp_pat
     assert torch.equal(forgetful.text_trust, trust)
 
 
-def test_labels_speak_against_texts_too():
-    """Labels of every sample: the text prior is judged by what they say, and texts of other classes lose trust."""
-    videos, texts, labels = clear_domain()
-    wrong = texts.roll(1, 0)
-    assert choose(videos, wrong, TOO_SURE, labels).trust < 1
-    assert choose(videos, texts, FAIR, labels).trust == 1
-
-
 def test_shards_choose_what_one_tensor_does(too_sure):
     (videos, texts, _), whole = too_sure
     head = make_head(TOO_SURE).fit(videos.split(64), texts)
@@ -357,12 +355,16 @@ def test_a_video_encoder_that_is_too_sure_gains_and_is_calibrated_no_worse(proto
     assert errors["chosen"] <= errors["full"]
 
 
-@pytest.mark.slow
-def test_clip_keeps_its_scale_on_whole_sets(protocols):
-    for name, videos, _, texts in protocols.development_sets():
-        head = make_head(100.0, videos.shape[1], MixtureOptions()).fit(videos, texts)
-        assert float(head.text_trust) == 1, name
-        assert 0.81 <= round(head.trust_choice.left_open[0.1], 2) <= 0.91, name
+def test_clip_keeps_its_scale_in_every_draw(protocols):
+    """The texts alone leave so much open that nothing is fitted to find out."""
+    left_open = []
+    for _, videos, labels, texts in protocols.development_sets():
+        texts = normalize(texts, dim=1)
+        for _, _, domain, _, _ in protocols.splits(videos, labels, len(texts)):
+            logits = 100.0 * normalize(domain, dim=1) @ texts.T
+            left_open.append(float(text_trust._left_open(logits, 0.1).mean()))
+    assert len(left_open) == 5 * 21
+    assert 0.79 <= min(left_open) < max(left_open) <= 0.92
 
 
 def test_few_clips_of_few_classes_show_it_too(protocols):

@@ -91,10 +91,8 @@ def write_explanation(folder: str | os.PathLike, name: str, explanation: Explana
 def _trust_curve(e: Explanation) -> Iterator[str]:
     """What each lower factor would lose."""
     for c in e.trust_curve:
-        halves = (
-            "halves not compared" if c.disagreement is None else f"halves disagree on {100 * c.disagreement:.1f} %"
-        )
-        lost = f"texts leave {100 * c.left_open:.1f} % undecided, {halves}"
+        halves = "are not compared" if c.disagreement is None else f"disagree on {100 * c.disagreement:.1f} %"
+        lost = f"texts leave {100 * c.left_open:.1f} % undecided, halves {halves}"
         yield f"  with {c.trust:g} of it: {lost}; together less than {100 * e.trust_loss:.0f} % is little enough"
 
 
