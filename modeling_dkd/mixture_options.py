@@ -53,7 +53,7 @@ class MixtureOptions:
     labelled_samples: float = 10.0
     labelled_weight: float = 2.0
     text_trusts: tuple[float, ...] = (0.1,)
-    trust_loss: float = 1 / 3
+    trust_loss: float = 0.3
     debiased_share: float = 0.5
     frequency_variance: float = 0.2
     unlabelled_covariance_share: float = 0.25

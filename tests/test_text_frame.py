@@ -180,7 +180,7 @@ def test_a_class_without_evidence_keeps_its_base_as_text():
 def place_others(videos, texts, others):
     prior, mixture, frame = fit(videos, texts)
     scale = torch.tensor(SCALE)
-    return frame, *place_new_texts(others, texts, prior.scale, torch.tensor(1.0), mixture, frame, scale, OPTIONS)
+    return frame, *place_new_texts(others, texts, prior.scale, mixture, frame, scale, OPTIONS)
 
 
 def test_new_texts_have_the_common_norm_and_do_not_see_each_other():

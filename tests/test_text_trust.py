@@ -382,7 +382,7 @@ def test_few_clips_of_few_classes_show_it_too(protocols):
         gains[protocol].append(right[0] - right[1])
     assert [len(own) for own in gains.values()] == [5, 5]
     assert sum(gains["few"]) / 5 > 0.02
-    assert sum(gains["quarter"]) / 5 > 0.01
+    assert sum(gains["quarter"]) / 5 > 0.005
 
 
 @pytest.mark.slow
