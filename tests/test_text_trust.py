@@ -275,13 +275,14 @@ def test_logits_stay_the_encoders_scale_times_the_cosine(too_sure):
 
 
 def test_a_domain_full_of_other_classes_is_read_no_worse_than_under_full_trust(protocols):
-    """UCF101, every other class fitted to clips of all."""
+    """UCF101, every other class fitted to clips of all, with a tenth of the scale in any case."""
+    a_tenth = MixtureOptions(trust_loss=0.5)
     for _, videos, labels, texts in itertools.islice(protocols.real_video_sets(), 2):
         videos, texts = normalize(videos, dim=1), normalize(texts, dim=1)
         for first in (0, 1):
             fitted, new = torch.arange(first, len(texts), 2), torch.arange(1 - first, len(texts), 2)
             top1, search, trust = {}, {}, {}
-            for name, options in (("chosen", MixtureOptions()), ("full", FULL)):
+            for name, options in (("chosen", a_tenth), ("full", FULL)):
                 head = make_head(100.0, videos.shape[1], options).fit(videos, texts[fitted])
                 output, trust[name] = head(videos, texts), float(head.text_trust)
                 scores = (output.video_embeds @ output.text_embeds.T).detach()
