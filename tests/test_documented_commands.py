@@ -38,6 +38,7 @@ NOT_RUN = {
     r"pip install|git clone|cd |M=": "installing: see test_wheel.py",
     r".*--push": "sends: see tests/hub",
     r".*(UCF-101|hmdb51_org)": "takes the videos of a data set: see tests/evaluation and tests/training",
+    r".*--dataset hub": "a data set of the Hub: see tests/hub/test_clips_of_the_hub.py",
     r"dkd export": "see tests/interop",
     r"dkd recognise \S+ .*me/kitchen-domain": "a domain of the Hub: see tests/hub/test_domain_hub.py",
 }
