@@ -28,6 +28,7 @@ from modeling_dkd.embedding.tensor_files import remove_unfinished, sort_metadata
 from modeling_dkd.embedding.worker_processes import NEEDED_BY_WORKERS, start_server, worker_context
 from modeling_dkd.video_frames import VideoReadError
 
+from ..killed_runs import share_with_a_kill
 from ..made_up_sets import tar_of
 
 
@@ -396,24 +397,10 @@ def test_runs_share_archives_of_webdataset_and_a_killed_one_is_resumed(tmp_path)
         }
         tar_of(tmp_path / f"tars/{archive}.tar", files)
     work_on_archives(tmp_path / "tars", tmp_path / "alone")
-    context = multiprocessing.get_context("spawn")
-
-    def begin():
-        process = context.Process(target=work_on_archives, args=(tmp_path / "tars", tmp_path / "shared"))
-        process.start()
-        return process
-
-    processes = [begin(), begin()]
-    deadline = time.monotonic() + 60
-    while len(list((tmp_path / "shared").glob("*.safetensors"))) < 5 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    processes[0].kill()
-    processes[0].join()
-    assert len(list((tmp_path / "shared").glob("*.safetensors"))) < 25
-    processes[0] = begin()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    folder = tmp_path / "shared"
+    share_with_a_kill(
+        work_on_archives, tmp_path / "tars", folder, lambda: len(list(folder.glob("*.safetensors"))) < 25
+    )
     shared = {name: digest for name, digest in bytes_of(tmp_path / "shared").items() if name.endswith(".safetensors")}
     assert shared == bytes_of(tmp_path / "alone")
     assert len(ClipShards(tmp_path / "shared").known()) == 100

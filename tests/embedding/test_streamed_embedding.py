@@ -1,6 +1,5 @@
 """Archives that are read once, as a stream, by whoever claims them: clips, kills, resumes, damage."""
 
-import multiprocessing
 import os
 import shutil
 import time
@@ -15,6 +14,7 @@ from modeling_dkd.embedding.clip_shards import ClipShards
 from modeling_dkd.embedding.streamed_embedding import embed_stream
 from modeling_dkd.video_frames import VideoReadError
 
+from ..killed_runs import share_with_a_kill
 from ..made_up_sets import tar_of
 
 
@@ -219,24 +219,8 @@ def test_runs_share_the_archives_and_a_killed_one_is_resumed(tmp_path):
     """Six archives, two runs with two workers each, one killed in the middle: the same bytes as of one run alone."""
     root = archives(tmp_path / "tars", 20, 6)
     work(root, tmp_path / "alone")
-    context = multiprocessing.get_context("spawn")
-
-    def begin():
-        process = context.Process(target=work, args=(root, tmp_path / "shared"))
-        process.start()
-        return process
-
-    processes = [begin(), begin()]
-    deadline = time.monotonic() + 60
-    while len(list((tmp_path / "shared").glob("*.safetensors"))) < 5 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    processes[0].kill()
-    processes[0].join()
-    assert len(list((tmp_path / "shared").glob("*.json"))) < 6
-    processes[0] = begin()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    shared = tmp_path / "shared"
+    share_with_a_kill(work, root, shared, lambda: len(list(shared.glob("*.json"))) < 6)
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
     shutil.rmtree(tmp_path / "alone")
     index, done, shards = run(root, tmp_path / "shared")
