@@ -1,9 +1,10 @@
 """Which classes of a data set are asked: those of a list, those that a model has not seen, or a drawn share of these.
 
-The usual zero-shot part of Kinetics-600 is 160 of the 220 classes that are not in Kinetics-400, drawn three times, the
-other 60 being for validation (Chen & Huang 2021, "Elaborative Rehearsal for Zero-shot Action Recognition"). How they
-were drawn is not published, the draws are: turned into lists they give the authors' splits. A draw of
-`drawn_classes` is another one, and rows say so.
+The usual zero-shot part of Kinetics-600 is 160 of 220 classes that are not in Kinetics-400, drawn three times, the
+other 60 being for validation (Chen & Huang 2021, "Elaborative Rehearsal for Zero-shot Action Recognition"), on the
+owners' test clips. How they were drawn is not published, the draws are: turned into lists they give the authors'
+splits. A draw of `drawn_classes` is another one, and rows say so. `new_classes` goes by names: 368 of the 400 are in
+Kinetics-600 (Carreira et al. 2018), and old classes under new names are among the others.
 """
 
 from dataclasses import replace
@@ -57,6 +58,8 @@ def only_classes(index: VideoIndex, file: str | Path) -> VideoIndex:
 
 def new_classes(index: VideoIndex, file: str | Path) -> VideoIndex:
     """The clips of the classes that are not in a list of known ones, such as those a model was trained on.
+
+    Names are compared by their letters and digits in small: a known class under another name is new.
 
     Raises:
         ValueError: The list cannot be read, or names none or all of the data set's classes.

@@ -18,7 +18,15 @@ from huggingface_hub import HfApi, HfFileSystem, RepoFile
 
 from .clip_table import ClassedRows
 from .counting import counted
-from .hub_videos import divided_splits, label_column, reaching, split_names, stored_clip, with_videos
+from .hub_videos import (
+    divided_splits,
+    label_column,
+    note_of_unnamed,
+    reaching,
+    split_names,
+    stored_clip,
+    with_videos,
+)
 from .video_files import VideoRecord, files_below, is_video, require_inside
 from .video_index import PARTS, VideoIndex, require_distinct
 from .webdataset_index import part_of_archive, passing_clips, stem_of_archive
@@ -144,8 +152,8 @@ def index_of_stream(name: str, clips: Iterable[tuple[VideoRecord, str]]) -> Vide
     if not records:
         raise ValueError(f"{name}: of {counted(unnamed, 'clip')} none says its class")
     require_distinct(class_names, name)
-    notes = (f"{counted(unnamed, 'clip')} of {name} without a class left out",) if unnamed else ()
     split = "all" if records.splits == {""} else "1"
+    notes = note_of_unnamed(unnamed, name)
     return VideoIndex(Path(name).name, split, class_names, records.sorted_by_name(), root=name, notes=notes)
 
 

@@ -21,9 +21,10 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HTTPError
 
 from .clip_table import ClipRows
-from .video_files import require_inside
+from .counting import counted
+from .video_files import files_below, is_video, require_inside
 from .video_index import PART_FOLDERS, VideoIndex, VideoRecord, require_distinct, video_features
-from .webdataset_index import archives_below, webdataset_index
+from .webdataset_index import archives_below, compressed_below, webdataset_index
 
 
 def hub_dataset(name: str, split: str = "train", revision: str | None = None) -> Dataset:
@@ -48,12 +49,13 @@ def hub_dataset(name: str, split: str = "train", revision: str | None = None) ->
     features = video_features(dataset.features[label].names)
 
     def in_our_columns(row: dict[str, Any], number: int) -> dict[str, Any]:
-        path = row[video]["path"] or ""
+        clip = row[video] or {"path": None, "bytes": b""}
+        path = clip["path"] or ""
         # Clips inside a Parquet file may share a name or have none: the row keeps them apart.
         clip_name = f"{number:07d} {os.path.basename(path)}".strip()
         group = str(row["group"]) if "group" in columns else ""
         return {
-            "video": row[video],
+            "video": clip,
             "path": path,
             "name": clip_name,
             "label": row[label],
@@ -72,7 +74,7 @@ def hub_index(name: str, store: str | Path, revision: str | None = None) -> Vide
     """Index of a Hub data set that is kept here: its splits train and test, or all of its clips without such a pair.
 
     The test is "validation" where there is no "test". Of a data set in tar archives (WebDataset's form) these are
-    fetched and then read where they lie.
+    fetched and then read where they lie. Clips without a class are left out with a note.
 
     Args:
         name: As in `hub_dataset`.
@@ -80,30 +82,39 @@ def hub_index(name: str, store: str | Path, revision: str | None = None) -> Vide
         revision: Branch, tag or commit of the repository.
 
     Raises:
-        ValueError: As in `hub_dataset` and `webdataset_index`; or a row names a file outside of the data set and of
-            the caches.
+        ValueError: As in `hub_dataset` and `webdataset_index`; all archives of a folder are compressed; or a row names
+            a file outside of the data set and of the caches.
     """
     folder = _folder_of_archives(name, revision)
     if folder is not None:
         return webdataset_index(folder, Path(name).name)
     divided = divided_splits(split_names(name, revision))
     places = [name] if os.path.isdir(name) else [constants.HF_HUB_CACHE, config.HF_CACHE_HOME]
-    records = ClipRows()
+    records, unnamed = ClipRows(), 0
     class_names: list[str] = []
     for split, part in divided:
         dataset = hub_dataset(name, split, revision=revision)
         names = dataset.features["label"].names
         class_names += [class_name for class_name in names if class_name not in class_names]
         for row in dataset:
+            if row["label"] is None or row["label"] < 0:
+                unnamed += 1
+                continue
             path = stored_clip(row["video"], Path(store))
             if row["video"]["bytes"] is None:
                 require_inside(places, [path], name)  # a table may name any file of this machine
-            label = class_names.index(names[row["label"]]) if row["label"] is not None and row["label"] >= 0 else -1
+            label = class_names.index(names[row["label"]])
             records.append(VideoRecord(path, f"{split}/{row['name']}", label, row["group"], part))
     require_distinct(class_names, name)
     table = records.table().sorted_by_name()
     split = "all" if table.splits <= {""} else "1"
-    return VideoIndex(Path(name).name, split, tuple(class_names), table, root=str(name))
+    notes = note_of_unnamed(unnamed, name)
+    return VideoIndex(Path(name).name, split, tuple(class_names), table, root=str(name), notes=notes)
+
+
+def note_of_unnamed(number: int, name: str) -> tuple[str, ...]:
+    """What to say of clips of which nobody says the class."""
+    return (f"{counted(number, 'clip')} of {name} without a class left out",) if number else ()
 
 
 def with_videos(name: str, split: str, revision: str | None, streaming: bool) -> tuple[Any, str]:
@@ -142,7 +153,15 @@ def _folder_of_archives(name: str, revision: str | None) -> Path | None:
             folder = Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns="*.tar"))
         except (OSError, ValueError):  # whoever reads the data set next says why
             return None
-    return folder if archives_below(folder) else None
+    if archives_below(folder):
+        return folder
+    packed = compressed_below(folder)
+    if packed and not any(map(is_video, files_below(folder))):
+        raise ValueError(
+            f"the archives below {name} are compressed, such as {packed[0].name}, and clips cannot be read in their "
+            "middle: decompress them (gunzip), they need not be unpacked; or stream them (data.clips_per_epoch)"
+        )
+    return None
 
 
 def divided_splits(splits: Iterable[str]) -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ from .video_files import VideoRecord, as_meant, endings, files_below, is_video, 
 
 
 PARTS = ("train", "test")
+CSV_COLUMNS = ("path", "label", "group", "split")
 # What folders of parts are called, in small letters.
 PART_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
     ("val", "valid", "validate", "validation"), "val"
@@ -67,14 +68,19 @@ class VideoIndex:
         Raises:
             ValueError: Clips are missing: how many of how many, and the names of the first five.
         """
-        total = len(self.records) + len(self.missing)
         if not self.missing or (allow_missing and self.records):
             return self
-        named = ", ".join(clip.name for clip in self.missing[:5]) + (" ..." if len(self.missing) > 5 else "")
         remedy = "" if allow_missing else f"; pass {option} to go on with those that are there"
-        raise ValueError(
-            f"{len(self.missing)} of {total} {self.dataset} clips are missing under {self.root}: "
-            f"{named}{self.hint}{remedy}"
+        raise ValueError(self.told_missing() + remedy)
+
+    def told_missing(self) -> str:
+        """How many clips of how many are missing, the first five, and what was found instead; "" where none is."""
+        if not self.missing:
+            return ""
+        named = ", ".join(clip.name for clip in self.missing[:5]) + (" ..." if len(self.missing) > 5 else "")
+        return (
+            f"{len(self.missing)} of {len(self.records) + len(self.missing)} {self.dataset} clips are missing under "
+            f"{self.root}: {named}{self.hint}"
         )
 
     def part(self, split: str) -> "VideoIndex":
@@ -86,6 +92,8 @@ class VideoIndex:
     def restrict_classes(self, class_names: Sequence[str]) -> "VideoIndex":
         """The clips of some classes, relabelled in the order in which this index lists those classes.
 
+        Clips without a class stay: they may be of any, and a domain needs no labels.
+
         Raises:
             ValueError: A class is unknown to this index.
         """
@@ -95,7 +103,7 @@ class VideoIndex:
                 f"{self.dataset} has no class {unknown[0]!r}; its classes are {', '.join(self.class_names)}"
             )
         kept = [i for i, name in enumerate(self.class_names) if name in set(class_names)]
-        new_label = {old: new for new, old in enumerate(kept)}
+        new_label = {old: new for new, old in enumerate(kept)} | {-1: -1}
         records, missing = (clips.relabelled(new_label) for clips in (self.records, self.missing))
         return replace(self, class_names=tuple(self.class_names[i] for i in kept), records=records, missing=missing)
 
@@ -197,7 +205,8 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
     """Clips listed in a CSV with the columns path and label, and if wanted group and split (train, test, unused).
 
     Paths are relative to `data_dir` (default: the CSV's folder), or absolute, but lead to files in it. Labels are
-    class names; classes are numbered in alphabetical order. Blanks around a value do not count.
+    class names; classes are numbered in alphabetical order. Blanks around a value do not count. A clip is the whole
+    file: other columns, such as the seconds at which it begins and ends, are passed over with a note.
 
     Raises:
         ValueError: The file cannot be read, a column or value is missing, a split is not one of the three names, two
@@ -222,6 +231,8 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
     siblings = _of_their_stems(Path(clip.path) for clip in missing)
     hint = f"; of their names, {len(siblings)} files are there with another ending: {endings(siblings)}"
     split = "1" if records.splits | missing.splits >= set(PARTS) else "all"
+    others = [column for column in open_table(csv_file)[0] if column not in CSV_COLUMNS]
+    unused = f"of {csv_file.name} {', '.join(CSV_COLUMNS)} are read, and not {', '.join(others)[:200]}"
     index = VideoIndex(
         csv_file.stem,
         split,
@@ -229,6 +240,7 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
         records.sorted_by_name(),
         missing,
         root=str(root),
+        notes=(unused,) if others else (),
         hint=hint if siblings else "",
     )
     return index.require_complete(allow_missing)
@@ -309,7 +321,7 @@ def _csv_rows(csv_file: Path) -> Iterator[dict[str, str]]:
         )
     seen = set()
     for line, values in rows:
-        row = {column: values.get(column, "").strip() for column in ("path", "label", "group", "split")}
+        row = {column: values.get(column, "").strip() for column in CSV_COLUMNS}
         row["split"] = row["split"].lower()
         if not row["path"] or not row["label"]:
             raise ValueError(f"{csv_file}, line {line}: path or label is empty")

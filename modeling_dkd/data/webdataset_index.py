@@ -16,6 +16,8 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from .clip_table import ClassedRows
+from .counting import counted
+from .listed_clips import COMPRESSED
 from .tar_members import TarMember, passing_members, tar_members
 from .video_files import VideoRecord, files_below, is_video, require_inside
 from .video_index import PART_FOLDERS, PARTS, VideoIndex, require_distinct
@@ -37,10 +39,16 @@ def archives_below(root: Path) -> list[Path]:
     return [file for file in files_below(root) if file.suffix.lower() == ".tar"]
 
 
+def compressed_below(root: Path) -> list[Path]:
+    """The archives below a folder in whose middle nothing can be read, sorted."""
+    return [file for file in files_below(root) if file.name.lower().endswith(COMPRESSED)]
+
+
 def webdataset_index(root: str | Path, dataset: str = "") -> VideoIndex:
     """Index of the clips in all archives below a folder; the part is a word in an archive's name or its folder's.
 
-    Without archives for "test", those for "val" are the test; beside them they are left out ("unused").
+    Without archives for "test", those for "val" are the test; beside them they are left out ("unused"). Compressed
+    archives are left out with a note.
 
     Args:
         root: Folder of the archives.
@@ -79,7 +87,11 @@ def webdataset_index(root: str | Path, dataset: str = "") -> VideoIndex:
             f"{root}: {len(unlabelled)} of {len(records)} clips have no label, the first is {unlabelled[0]}"
         )
     split = "1" if records.splits >= set(PARTS) else "all"
-    return VideoIndex(dataset or root.resolve().name, split, class_names, records, root=str(root))
+    packed, notes = compressed_below(root), ()
+    if packed:
+        count = counted(len(packed), "compressed archive")
+        notes = (f"{count} left out, the first is {packed[0].name}: decompress (gunzip), and clips are read in place",)
+    return VideoIndex(dataset or root.resolve().name, split, class_names, records, root=str(root), notes=notes)
 
 
 def passing_clips(archive: IO[bytes], place: str) -> Iterator[ArchivedClip]:
@@ -131,7 +143,7 @@ def _label(place: str, member: TarMember, read: Callable[[], bytes]) -> str | No
     if member.size > MOST_BYTES_OF_A_LABEL:
         raise ValueError(f"{place}: {member.name} has {member.size} bytes, too many for what says a label")
     try:
-        text = read().decode()
+        text = read().decode("utf-8-sig")
         value = json.loads(text).get("label") if member.name.lower().endswith("json") else text.strip()
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{place}: {member.name} cannot be read: {error}") from error

@@ -36,6 +36,16 @@ def planned_place(place: str | Path) -> str:
     return str(place) if Path(place).exists() else f"{place} (not here)"
 
 
+def is_indexed_here(dataset: str, data_dir: str | Path) -> bool:
+    """Whether the clips can be counted without a network and without a file being written."""
+    folder = Path(data_dir)
+    if dataset != "hub":
+        return folder.exists()
+    from ..data.webdataset_index import archives_below
+
+    return folder.is_dir() and bool(archives_below(folder))
+
+
 def show_plan(command: str, plan: dict[str, str]) -> None:
     """Print the lines of a plan."""
     width = max(map(len, plan))

@@ -58,9 +58,10 @@ examples, with F the folder of the feature files:
     python evaluate.py --embeddings clips.safetensors --protocols full --explain explained
   videos: embed UCF101 once, fit on the training clips of split 1, test on its test clips
     python evaluate.py --model openai/clip-vit-base-patch16 --dataset ucf101 --data_dir UCF-101 --split 1
-  Kinetics-600 without the classes of Kinetics-400, 160 of the others drawn with seed 0
+  Kinetics-600's test clips without the names of classes of Kinetics-400, 160 of the others drawn with seed 0
     python evaluate.py --model runs/clip-vit-b16-k400 --dataset kinetics600 --data_dir k600 \\
-      --known_classes k400/annotations/train.csv --draw_classes 160 0
+      --annotations k600/annotations/test.csv --known_classes k400/annotations/train.csv --draw_classes 160 0 \\
+      --transductive
   text-to-video retrieval: MSR-VTT, 1kA; the captions are the classes
     python evaluate.py --model openai/clip-vit-base-patch16 --dataset msrvtt --data_dir MSRVTT --templates bare \\
       --search

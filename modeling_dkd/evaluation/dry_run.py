@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..data.prompts import load_templates
-from ..embedding.planned_loading import planned_model, planned_place, show_plan
+from ..embedding.planned_loading import is_indexed_here, planned_model, planned_place, show_plan
 from .names import REFERENCE
 from .sources import check_sources
 from .videos import asked_parts, check_video_options
@@ -46,7 +46,7 @@ def _videos(args: argparse.Namespace) -> dict[str, str]:
     absent = [
         place for place in (args.data_dir, args.classes, args.known_classes) if place and not Path(place).exists()
     ]
-    if args.dataset != "hub" and not absent:
+    if not absent and is_indexed_here(args.dataset, args.data_dir):
         parts = asked_parts(args)
         data += "; " + ", ".join(f"{len(part.records)} {name} clips" for name, part in parts)
     templates = [] if args.descriptions else load_templates(args.templates)

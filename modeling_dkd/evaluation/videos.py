@@ -217,7 +217,15 @@ def _parts(args: argparse.Namespace, asked: "VideoIndex", split: str) -> list[tu
     whole = args.split == "all" or split == "all"
     _require_parts(args, args.transductive or not whole)
     names = ["all" if whole else "test"] if args.transductive else ["test", "train"]
-    return [(name, asked.part(name).require_complete(args.allow_missing)) for name in names]
+    parts = [(name, asked.part(name).require_complete(args.allow_missing)) for name in names]
+    empty = [name for name, part in parts if not part.records]
+    if empty:
+        hint = "; --transductive takes the test clips as the domain" if empty == ["train"] else ""
+        raise ValueError(f"{args.data_dir} has no {empty[0]} clips of the classes asked{hint}")
+    for name, part in parts:
+        if part.missing:
+            print(f"note: {name}: {part.told_missing()}; left out", file=sys.stderr)
+    return parts
 
 
 def _index(args: argparse.Namespace) -> "VideoIndex":

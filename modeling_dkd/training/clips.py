@@ -79,6 +79,8 @@ def open_index(options: DataOptions, num_kept: int = 0) -> VideoIndex:
         chosen = index.part(part)
         if chosen.records or chosen.missing:
             chosen.require_complete(options.allow_missing, "--set data.allow_missing=true")
+        if chosen.missing:
+            index = replace(index, notes=(*index.notes, f"{part}: {chosen.told_missing()}; left out"))
         if not chosen.records:
             raise ValueError(f"{options.data_dir} has no {part} clips; training needs a train and a test part")
     return index

@@ -1,9 +1,10 @@
 """`dkd train --dry-run`: the configuration and all names in it checked, and what a run would do."""
 
+import sys
 from pathlib import Path
 
 from ..data.prompts import load_templates
-from ..embedding.planned_loading import planned_model, planned_place, show_plan
+from ..embedding.planned_loading import is_indexed_here, planned_model, planned_place, show_plan
 from .clips import open_index, require_classes_without_flip
 from .config import TrainingConfig
 from .processes import check_trackers, require_free_output
@@ -42,8 +43,10 @@ def show_training_plan(config: TrainingConfig, resume: bool) -> None:
 def _data(config: TrainingConfig) -> str:
     """Where the clips are, and how many, if they are here."""
     data = config.data
-    if data.data_dir is None or (Path(data.data_dir).exists() and data.dataset != "hub"):
+    if data.data_dir is None or (not data.clips_per_epoch and is_indexed_here(data.dataset, data.data_dir)):
         index = open_index(data)
+        for note in index.notes:
+            print(f"note: {note}", file=sys.stderr)
         require_classes_without_flip(config.augmentation, index.class_names)
         counts = [len(index.part(part).records) for part in ("train", "test")]
         return f"{data.dataset} in {data.data_dir}: {counts[0]} training and {counts[1]} test clips"

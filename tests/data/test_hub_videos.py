@@ -55,6 +55,20 @@ def test_clips_inside_a_table_are_written_once(tmp_path):
     assert len(list((tmp_path / "store").iterdir())) == 2
 
 
+def test_clips_without_a_class_are_left_out_and_told(tmp_path):
+    columns = Features({"clip": Video(decode=False), "action": Value("string")})
+    clips = [{"bytes": b"one", "path": None}, {"bytes": b"two", "path": None}, None]
+    rows = [{"clip": clip, "action": action} for clip, action in zip(clips, ("a", None, "b"), strict=True)]
+    (tmp_path / "table").mkdir()
+    Dataset.from_list(rows, features=columns).to_parquet(tmp_path / "table/train.parquet")
+    index = hub_index(str(tmp_path / "table"), tmp_path / "store")
+    assert index.notes == (f"1 clip of {tmp_path / 'table'} without a class left out",)
+    assert [(open_bytes(record.path), index.class_names[record.label]) for record in index.records] == [
+        (b"one", "a"),
+        (b"", "b"),  # a row without a clip, which is found to be damaged when it is read
+    ]
+
+
 def open_bytes(path):
     with open(path, "rb") as file:
         return file.read()

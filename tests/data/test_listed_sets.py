@@ -242,6 +242,8 @@ def test_msrvtt_asks_captions_and_has_unlabelled_training_videos(tmp_path):
     assert {(r.label, r.split) for r in index.part("train").records} == {(-1, "train")}
     assert counts(index) == [4, 3, 0]
     (tmp_path / "annotation/MSRVTT_JSFUSION_test.csv").unlink()
+    half = index.half_classes(0)
+    assert (len(half.class_names), counts(half)) == (1, [4, 1, 0])  # a domain needs no labels
     index = msrvtt_index(tmp_path / "videos", tmp_path / "annotation")
     assert index.class_names == ("caption 0 of 4", "caption 0 of 5", "caption 0 of 6")
     assert "the owners' test part, first caption of each" in index.notes[0]

@@ -175,6 +175,16 @@ def test_a_csv_of_a_spreadsheet_elsewhere_gives_the_same(tmp_path):
     }
 
 
+def test_columns_of_a_csv_that_are_not_read_are_told(tmp_path):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "list.csv").write_text("path,label,start,end\na.mp4,x,0,5\n")
+    assert csv_index(tmp_path / "list.csv").notes == (
+        "of list.csv path, label, group, split are read, and not start, end",
+    )
+    (tmp_path / "list.csv").write_text("path,label,split\na.mp4,x,train\n")
+    assert csv_index(tmp_path / "list.csv").notes == ()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -36,8 +36,11 @@ def sample(key, label, ending="json"):
 
 
 def test_names_labels_and_parts_in_the_forms_that_are_met(tmp_path):
-    """Folders in archives, labels before the clip or as numbers, dots in a name, parts by folder, val as test."""
-    tar_of(tmp_path / "train/0.tar", {"a/1.json": b'{"label": "run"}', "a/1.clip.mp4": b"x", "a/._1.mp4": b"mac"})
+    """Folders in archives, labels before the clip, as numbers, behind a byte-order mark; dots; parts by folder."""
+    tar_of(
+        tmp_path / "train/0.tar",
+        {"a/1.json": b'\xef\xbb\xbf{"label": "run"}', "a/1.clip.mp4": b"x", "a/._1.mp4": b"mac"},
+    )
     tar_of(tmp_path / "train/1.tar", sample("a/1", "jump", "cls") | {"readme": b"no sample"})
     tar_of(tmp_path / "VAL_0.tar", sample("9", "run") | sample("10", "jump"))
     index = webdataset_index(tmp_path, "mine")
@@ -53,6 +56,22 @@ def test_names_labels_and_parts_in_the_forms_that_are_met(tmp_path):
     index = webdataset_index(tmp_path)
     assert index.class_names == ("3", "jump", "run")
     assert [record.split for record in index.records] == ["unused", "unused", "test", "train", "train"]
+
+
+def test_compressed_archives_beside_others_are_told_and_alone_refused(tmp_path):
+    root = webdataset(tmp_path / "shards")
+    packed = root / "train-1.tar"
+    packed.with_suffix(".tar.gz").write_bytes(gzip.compress(packed.read_bytes()))
+    packed.unlink()
+    index = webdataset_index(root)
+    assert len(index.part("train").records) == 8
+    assert index.notes == (
+        "1 compressed archive left out, the first is train-1.tar.gz: decompress (gunzip), and clips are read in place",
+    )
+    for archive in root.glob("*.tar"):
+        archive.unlink()
+    with pytest.raises(ValueError, match=r"below .*shards are compressed, such as train-1\.tar\.gz, .* \(gunzip\)"):
+        hub_index(str(root), tmp_path / "store")
 
 
 @pytest.mark.parametrize(

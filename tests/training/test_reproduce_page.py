@@ -45,7 +45,7 @@ def made_up(data_dir, tmp_path, monkeypatch):
     save_tiny_clip(tmp_path / "openai/clip-vit-base-patch16")
     made_up_sets.as_archives(made_up_sets.kinetics(tmp_path / "k400"))
     new = {f"new class {i}": (i, 255 - i, 90) for i in range(161)} | made_up_sets.COLOURS
-    made_up_sets.kinetics(tmp_path / "k600", new, (("val", 1),))
+    made_up_sets.kinetics(tmp_path / "k600", new, (("test", 1),))
     for folder, lists, entries in (
         ("UCF-101", "ucfTrainTestlist", read_ucf101_split(data_dir / "annotations", 1)[1]),
         ("hmdb51_org", "testTrainMulti_7030_splits", read_hmdb51_split(data_dir / "annotations", 1)[1]),
@@ -172,3 +172,39 @@ def test_cost_follows_from_the_sizes_of_the_encoders():
     assert 1.8 < twice.flops / once.flops < 2
     assert twice.memory == once.memory
     assert twice.hours(100, 16) > once.hours(200, 16)
+
+
+def test_a_dry_run_tells_what_is_missing_and_counts_clips_in_archives(tmp_path, capsys):
+    config = ["--config", str(ROOT / "hub_configs/clip-vit-b16-k400.yaml"), "--dry-run", "--set"]
+    k400 = made_up_sets.kinetics(tmp_path / "k400")
+    for file in sorted((k400 / "train").rglob("*.mp4"))[:2]:
+        file.unlink()
+    (k400 / "train_part_0.tar.gz").write_bytes(b"not decompressed yet")
+    assert main(["train", *config, f"data.data_dir={k400}"]) == 0
+    told = capsys.readouterr()
+    assert "10 training and 6 test clips" in told.out
+    assert re.search(
+        r"note: train: 2 of 12 kinetics400 clips are missing .*abseiling.*\.tar\.gz are compressed.*; left out\n",
+        told.err,
+    )
+    options = ["--model", "a/b", "--dataset", "kinetics400", "--data_dir", str(k400), "--allow_missing", "--dry-run"]
+    assert main(["evaluate", *options]) == 0
+    assert "note: train: 2 of 12 kinetics400 clips are missing under" in capsys.readouterr().err
+    archives = made_up_sets.webdataset(tmp_path / "archives")
+    assert main(["train", *config, "data.dataset=hub", f"data.data_dir={archives}"]) == 0
+    assert "12 training and 4 test clips" in capsys.readouterr().out
+    options = ["--model", "a/b", "--dataset", "hub", "--data_dir", str(archives), "--dry-run"]
+    assert main(["evaluate", *options]) == 0
+    assert "4 test clips, 12 train clips" in capsys.readouterr().out
+
+
+def test_a_dry_run_says_where_a_part_has_no_clip_of_the_classes(tmp_path, capsys):
+    folder = tmp_path / "clips"
+    for name in ("train/a/1", "test/a/2", "test/b/3"):
+        write_video(folder / f"{name}.mp4", [(90, 90, 90)] * 2)
+    (tmp_path / "asked.txt").write_text("b\n")
+    options = ["--model", "a/b", "--dataset", "folder", "--data_dir", str(folder), "--classes"]
+    options.append(str(tmp_path / "asked.txt"))
+    assert main(["evaluate", *options, "--dry-run"]) == 2
+    assert "has no train clips of the classes asked; --transductive takes" in capsys.readouterr().err
+    assert main(["evaluate", *options, "--transductive", "--dry-run"]) == 0
