@@ -87,11 +87,13 @@ def webdataset_index(root: str | Path, dataset: str = "") -> VideoIndex:
             f"{root}: {len(unlabelled)} of {len(records)} clips have no label, the first is {unlabelled[0]}"
         )
     split = "1" if records.splits >= set(PARTS) else "all"
-    packed, notes = compressed_below(root), ()
-    if packed:
-        count = counted(len(packed), "compressed archive")
-        notes = (f"{count} left out, the first is {packed[0].name}: decompress (gunzip), and clips are read in place",)
-    return VideoIndex(dataset or root.resolve().name, split, class_names, records, root=str(root), notes=notes)
+    packed = compressed_below(root)
+    notes = [
+        f"{counted(len(packed), 'compressed archive')} left out, the first is {first.name}: decompress (gunzip), and "
+        "clips are read in place"
+        for first in packed[:1]
+    ]
+    return VideoIndex(dataset or root.resolve().name, split, class_names, records, root=str(root), notes=tuple(notes))
 
 
 def passing_clips(archive: IO[bytes], place: str) -> Iterator[ArchivedClip]:
