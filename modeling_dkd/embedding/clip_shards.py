@@ -9,17 +9,21 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..data.video_files import VideoRecord
+from .batch_claims import BatchClaims
 from .tensor_files import write_tensors
+
+
+MOST_MERGES = 8  # of other processes while one gathers
 
 
 def clip_identity(record: VideoRecord, look: Callable[[str], os.stat_result] = os.stat) -> str:
@@ -77,12 +81,15 @@ class ClipShards:
 
     def known(self) -> dict[str, ShardRow]:
         """Every embedded clip by its identity; a shard that cannot be read or is none counts as absent."""
-        rows: dict[str, ShardRow] = {}
-        for name in sorted(self.written()):
-            path = self.folder / name
-            clips = _clips_of(path)
-            rows.update({identity: ShardRow(path, row, remark) for row, (identity, remark) in enumerate(clips)})
-        return rows
+        while True:
+            rows: dict[str, ShardRow] = {}
+            names = self.written()
+            for name in sorted(names):
+                path = self.folder / name
+                clips = _clips_of(path)
+                rows.update({identity: ShardRow(path, row, remark) for row, (identity, remark) in enumerate(clips)})
+            if names <= self.written():  # else `merge` of another process put some into a file that is not among them
+                return rows
 
     def write(self, planned: Sequence[str], embedded: Sequence[tuple[str, str]], video_embeds: Tensor) -> None:
         """Write one shard, in one go.
@@ -100,10 +107,10 @@ class ClipShards:
         Raises:
             KeyError: A clip has not been embedded.
         """
-        try:
-            return self._gather(identities)
-        except (FileNotFoundError, KeyError):  # `merge` of another process may have been between look and reading
-            return self._gather(identities)
+        for _ in range(MOST_MERGES):
+            with suppress(FileNotFoundError):  # `merge` of another process was between look and reading
+                return self._gather(identities)
+        return self._gather(identities)
 
     def _gather(self, identities: Sequence[str]) -> Tensor:
         known = self.known()
@@ -113,8 +120,7 @@ class ClipShards:
             wanted.setdefault(clip.path, []).append((position, clip.row))
         gathered: list[Tensor] = [torch.empty(0)] * len(identities)
         for path, pairs in wanted.items():
-            with safe_open(path, framework="pt") as shard:
-                embeds = shard.get_tensor("video_embeds")
+            embeds = _embeds_of(path)
             for position, row in pairs:
                 gathered[position] = embeds[row]
         return torch.stack(gathered)
@@ -123,12 +129,17 @@ class ClipShards:
         """Put small shards together where there are many, so that any number of clips is a few files.
 
         What is merged stands in the new file before the old ones go; a run that is killed in between leaves clips
-        twice, which are the same.
+        twice, which are the same. While one process merges, another leaves it to that.
 
         Args:
             at_least: Fewer small shards stay as they are.
             max_clips: Clips in a merged shard; one of half as many counts as small.
         """
+        with BatchClaims(self.folder) as claims:
+            if claims.take("merge"):
+                self._merge(at_least, max_clips)
+
+    def _merge(self, at_least: int, max_clips: int) -> None:
         clips = {path: _clips_of(path) for path in (self.folder / name for name in sorted(self.written()))}
         small = [path for path, rows in clips.items() if 0 < len(rows) < max_clips // 2]
         if len(small) < at_least:
@@ -140,7 +151,7 @@ class ClipShards:
             groups[-1].append(path)
         for group in groups:
             rows = {clip[0]: (clip[1], path, row) for path in group for row, clip in enumerate(clips[path])}
-            embeds = {path: load_file(path)["video_embeds"] for path in group}
+            embeds = {path: _embeds_of(path) for path in group}
             merged = torch.stack([embeds[path][row] for _, path, row in rows.values()])
             self.write(list(rows), [(identity, remark) for identity, (remark, _, _) in rows.items()], merged)
             target = self.path_of(list(rows))
@@ -149,10 +160,16 @@ class ClipShards:
                     path.unlink(missing_ok=True)
 
 
+def _embeds_of(path: Path) -> Tensor:
+    """All rows of a shard, (n, T, D); for torch the library opens a file twice, between which it may be merged."""
+    with safe_open(path, framework="np") as shard:
+        return torch.from_numpy(shard.get_tensor("video_embeds"))
+
+
 def _clips_of(path: Path) -> list[tuple[str, str]]:
     """Identity and remark of each row of a shard; none where it is torn, or no shard at all."""
     try:
-        with safe_open(path, framework="pt") as shard:
+        with safe_open(path, framework="np") as shard:
             shape = shard.get_slice("video_embeds").get_shape()
             clips = json.loads((shard.metadata() or {})["clips"])
     except (SafetensorError, OSError, KeyError, ValueError, RecursionError):

@@ -373,6 +373,33 @@ def test_four_runs_share_a_folder_and_twenty_kills_change_no_byte(tmp_path):
     assert shared == bytes_of(tmp_path / "alone")
 
 
+def merge_again_and_again(folder, own):
+    """Write, put together and read back, as runs that share a cache do when they end at about one time."""
+    shards = ClipShards(folder)
+    for turn in range(6):
+        for number in range(6):
+            identity = f"{own}-{turn}-{number}"
+            shards.write([identity], [(identity, "")], torch.full((1, 1, 2), float(own)))
+        shards.merge(at_least=2)
+        wanted = [f"{own}-{earlier}-{number}" for earlier in range(turn + 1) for number in range(6)]
+        assert shards.known().keys() >= set(wanted)
+        assert shards.gather(wanted).eq(own).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
+def test_runs_that_merge_shards_at_one_time_lose_none(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=merge_again_and_again, args=(tmp_path / "shards", own)) for own in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert len(ClipShards(tmp_path / "shards").known()) == 3 * 6 * 6
+    assert not list((tmp_path / "shards").glob("*.claim"))
+
+
 def load_member(record):
     """Frames that tell the first byte of a member of an archive."""
     time.sleep(0.02)
