@@ -22,9 +22,9 @@ from huggingface_hub.errors import HTTPError
 
 from .clip_table import ClipRows
 from .counting import counted
-from .video_files import files_below, is_video, require_inside
+from .video_files import require_inside
 from .video_index import PART_FOLDERS, VideoIndex, VideoRecord, require_distinct, video_features
-from .webdataset_index import archives_below, compressed_below, webdataset_index
+from .webdataset_index import archives_below, webdataset_index
 
 
 def hub_dataset(name: str, split: str = "train", revision: str | None = None) -> Dataset:
@@ -82,8 +82,8 @@ def hub_index(name: str, store: str | Path, revision: str | None = None) -> Vide
         revision: Branch, tag or commit of the repository.
 
     Raises:
-        ValueError: As in `hub_dataset` and `webdataset_index`; all archives of a folder are compressed; or a row names
-            a file outside of the data set and of the caches.
+        ValueError: As in `hub_dataset` and `webdataset_index`; or a row names a file outside of the data set and of
+            the caches.
     """
     folder = _folder_of_archives(name, revision)
     if folder is not None:
@@ -153,15 +153,7 @@ def _folder_of_archives(name: str, revision: str | None) -> Path | None:
             folder = Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns="*.tar"))
         except (OSError, ValueError):  # whoever reads the data set next says why
             return None
-    if archives_below(folder):
-        return folder
-    packed = compressed_below(folder)
-    if packed and not any(map(is_video, files_below(folder))):
-        raise ValueError(
-            f"the archives below {name} are compressed, such as {packed[0].name}, and clips cannot be read in their "
-            "middle: decompress them (gunzip), they need not be unpacked; or stream them (data.clips_per_epoch)"
-        )
-    return None
+    return folder if archives_below(folder) else None
 
 
 def divided_splits(splits: Iterable[str]) -> list[tuple[str, str]]:
@@ -180,7 +172,12 @@ def label_column(name: str, columns: Features | dict[str, Any]) -> str:
             return candidate
     labels = [column for column, kind in columns.items() if isinstance(kind, ClassLabel)]
     if len(labels) != 1:
-        raise ValueError(f"{name} has no column called label; its columns are {', '.join(columns)}")
+        hint = "; labels in .json files are read out of plain .tar archives: decompress (gunzip), or stream them"
+        read_by_datasets = "__url__" in columns  # which makes columns of the endings in archives
+        raise ValueError(
+            f"{name} has no column called label; its columns are {', '.join(columns)}"
+            f"{f'{hint} (data.clips_per_epoch)' if read_by_datasets else ''}"
+        )
     return labels[0]
 
 

@@ -39,11 +39,6 @@ def archives_below(root: Path) -> list[Path]:
     return [file for file in files_below(root) if file.suffix.lower() == ".tar"]
 
 
-def compressed_below(root: Path) -> list[Path]:
-    """The archives below a folder in whose middle nothing can be read, sorted."""
-    return [file for file in files_below(root) if file.name.lower().endswith(COMPRESSED)]
-
-
 def webdataset_index(root: str | Path, dataset: str = "") -> VideoIndex:
     """Index of the clips in all archives below a folder; the part is a word in an archive's name or its folder's.
 
@@ -87,7 +82,7 @@ def webdataset_index(root: str | Path, dataset: str = "") -> VideoIndex:
             f"{root}: {len(unlabelled)} of {len(records)} clips have no label, the first is {unlabelled[0]}"
         )
     split = "1" if records.splits >= set(PARTS) else "all"
-    packed = compressed_below(root)
+    packed = [file for file in files_below(root) if file.name.lower().endswith(COMPRESSED)]
     notes = [
         f"{counted(len(packed), 'compressed archive')} left out, the first is {first.name}: decompress (gunzip), and "
         "clips are read in place"

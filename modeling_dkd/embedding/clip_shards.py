@@ -135,6 +135,8 @@ class ClipShards:
             at_least: Fewer small shards stay as they are.
             max_clips: Clips in a merged shard; one of half as many counts as small.
         """
+        if len(self.written()) < at_least:
+            return
         with BatchClaims(self.folder) as claims:
             if claims.take("merge"):
                 self._merge(at_least, max_clips)
