@@ -54,7 +54,9 @@ def open_table(path: str | os.PathLike) -> tuple[list[str], Iterator[tuple[int, 
     """As `read_table`, but each row is read when it is asked for, and found to be none of a CSV only then."""
     text = read_text(path)
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    # A StringIO would take four bytes a letter.
+    lines = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
         columns = [name.strip().lower() for name in next(reader, [])]
     except csv.Error as error:
