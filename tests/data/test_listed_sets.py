@@ -176,7 +176,7 @@ def test_each_of_many_clips_is_paired_with_its_own_file(tmp_path, monkeypatch):
 
 
 def test_a_list_and_a_folder_are_not_held_as_objects(tmp_path, monkeypatch):
-    """An entry as a dict, a path and a record are more than a KiB."""
+    """An entry and its file would take some 800 bytes."""
     monkeypatch.setattr(clip_table, "_CHUNK", 100)
     number = 6000
     write_json(tmp_path / "lists/labels.json", {"Holding something": "0"})
