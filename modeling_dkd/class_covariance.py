@@ -24,17 +24,18 @@ ROUNDING_VARIANCE = 1e-6
 
 
 def scatter_of(statistics: DomainStatistics, second_moments: Tensor, means: Tensor) -> Tensor:
-    """Products of the samples' deviations from their class means, per sample, (D, D)."""
+    """Products of the samples' deviations from their class means, per sample, (D, D), float32."""
     num_samples = statistics.num_samples
-    # Around the domain's mean, from where differences of large numbers lose least.
+    # Around the domain's mean, from where differences of large numbers lose least; S hides what float32 still loses.
     centre = statistics.sums.sum(0) / num_samples
     sums, means = statistics.sums - statistics.counts[:, None] * centre, means - centre
-    cross = (sums - 0.5 * statistics.counts[:, None] * means).T @ means
+    cross = (sums - 0.5 * statistics.counts[:, None] * means).float().T @ means.float()
+    scatter = torch.addr(second_moments, centre, num_samples * centre, alpha=-1).float()
     # In place: a pass over D x D numbers costs as much as some of these products.
-    scatter = torch.addr(second_moments, centre, num_samples * centre, alpha=-1).sub_(cross).sub_(cross.T)
+    scatter.sub_(cross).sub_(cross.T)
     # Equal samples leave nothing but rounding, which is no covariance.
     is_more = scatter.trace() > num_samples * ROUNDING_VARIANCE * len(scatter)
-    return scatter.mul_(is_more / num_samples)
+    return scatter.mul_((is_more / num_samples).float())
 
 
 def temperature_of(statistics: DomainStatistics, scatter: Tensor, options: MixtureOptions) -> Tensor:
@@ -76,6 +77,6 @@ def shrunk_covariance(statistics: DomainStatistics, scatter: Tensor, options: Mi
     num_seen = num_samples * statistics.seen_share(options)
     own_share = num_seen / (num_seen + num_axes)
     own_share = own_share * (labelled + (1 - labelled) * options.unlabelled_covariance_share)
-    covariance = own_share * scatter
+    covariance = own_share.float() * scatter
     covariance.diagonal().add_((1 - own_share) * held + ROUNDING_VARIANCE)
     return covariance

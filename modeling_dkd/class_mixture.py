@@ -9,7 +9,7 @@ where its text is, and the fewer videos there are, the less the mixture is trust
 | x, t | (N, D), (K, D) | unit embeddings of videos and of class texts |
 | `directions` t~, `bias` b | (K, D), (K,) | the texts debiased, `TextPrior` |
 | `log_frequency` w, `counts`, `means` | (K,), (K,), (K, D) | of the classes |
-| `whitening` W, `temperature` T | (D, D), () | W W^T = S^-1, shared by the classes |
+| `precision` S^-1, `temperature` T | (D, D), () | shared by the classes |
 | `DomainStatistics` | (), (K,), (K, D) | sums over videos (domain_statistics.py) |
 
 With the logit scale s of the dual encoder,
@@ -25,6 +25,7 @@ With the logit scale s of the dual encoder,
 - S and T: the covariance, and how far it is believed (class_covariance.py).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -62,7 +63,7 @@ class ClassMixture:
         anchor_scale: (), from t~ offsets to video offsets.
         means: (K, D).
         variances: (D,), the diagonal of S.
-        whitening: (D, D), W with W W^T = S^-1; products with it have unit covariance.
+        precision: (D, D), S^-1.
         counts: (K,), samples per class, a labelled one counted `labelled_weight` times.
         anchor_weights: (K,), pseudo-samples at the anchor.
         temperature: (), T.
@@ -74,7 +75,7 @@ class ClassMixture:
     anchor_scale: Tensor
     means: Tensor
     variances: Tensor
-    whitening: Tensor
+    precision: Tensor
     counts: Tensor
     anchor_weights: Tensor
     temperature: Tensor
@@ -90,14 +91,7 @@ class ClassMixture:
 
     def precision_times(self, vectors: Tensor) -> Tensor:
         """S^-1 v of each vector, (..., D): for a difference of means, the direction that tells them apart."""
-        return vectors @ self.whitening @ self.whitening.T
-
-    def squared_distances(self, points: Tensor) -> Tensor:
-        """Squared Mahalanobis distance of points (N, D) from each mean, (N, K)."""
-        centred = (points - self.domain_mean) @ self.whitening
-        means = (self.means - self.domain_mean) @ self.whitening
-        distances = torch.addmm(means.square().sum(1), centred, means.T, alpha=-2)
-        return distances.add_(centred.square().sum(1, keepdim=True)).clamp_min_(0)
+        return vectors @ self.precision
 
     def linear_log_likelihood(self, means: Tensor) -> LinearLogits:
         """Logarithm of N(x; mean, S)^(1/T) for means (J, D), without the part that is the same for all of them."""
@@ -114,6 +108,10 @@ class ClassMixture:
         return by_text, (by_text[0] + slope, by_text[1] + intercept)
 
 
+# The mixture, and the statistics and second moments (D, D) it was made from.
+MixtureFit = tuple[ClassMixture, DomainStatistics, Tensor]
+
+
 def fit_class_mixture(
     video_embeds: Videos,
     prior: TextPrior,
@@ -122,7 +120,7 @@ def fit_class_mixture(
     options: MixtureOptions,
     all_reduce: AllReduce = lambda sums: sums,
     older: OlderSamples | None = None,
-) -> tuple[ClassMixture, DomainStatistics, Tensor]:
+) -> MixtureFit:
     """Fit the class-anchored mixture to a domain.
 
     Of a large unlabelled domain the first rounds look at a sample, whose statistics stand for all: where the classes
@@ -140,24 +138,47 @@ def fit_class_mixture(
     Returns:
         The mixture, and the statistics and second moments it was made from.
     """
-    held = {} if older is None else {"log_frequency": older.log_frequency}
-    mixture = replace(text_only_mixture(prior, options), **held)
     given = labels, logit_scale, options, all_reduce
-    sample, num_each = _first_look(video_embeds, labels, all_reduce)
-    if sample is not None:
-        own_moments = num_each * all_reduce(sum_second_moments(sample, labels, prior.offsets, options))
-        for _ in range(options.num_rounds - LAST_ROUNDS):
-            statistics = gather_statistics(mixture, prior, sample, *given) * num_each
-            mixture = maximise(mixture, prior, statistics, own_moments, options)
-    second_moments = all_reduce(sum_second_moments(video_embeds, labels, prior.offsets, options))
-    if older is not None:
-        second_moments = second_moments + older.second_moments
-    for _ in range(options.num_rounds if sample is None else min(options.num_rounds, LAST_ROUNDS)):
-        statistics = gather_statistics(mixture, prior, video_embeds, *given)
+    held = {} if older is None else {"log_frequency": older.log_frequency}
+
+    def learn(mixture: ClassMixture, samples: Videos, num_each: float, num_rounds: int) -> MixtureFit:
+        """Rounds on samples, each of which stands for so many."""
+        second_moments = num_each * all_reduce(sum_second_moments(samples, labels, prior.offsets, options))
         if older is not None:
-            statistics += older.statistics
-        mixture = replace(maximise(mixture, prior, statistics, second_moments, options), **held)
-    return mixture, statistics, second_moments
+            second_moments = second_moments + older.second_moments
+
+        def expect(mixture: ClassMixture) -> DomainStatistics:
+            statistics = gather_statistics(mixture, prior, samples, *given) * num_each
+            return statistics if older is None else statistics + older.statistics
+
+        def update(mixture: ClassMixture, statistics: DomainStatistics) -> ClassMixture:
+            return replace(maximise(mixture, prior, statistics, second_moments, options), **held)
+
+        return *run_rounds(mixture, expect, update, num_rounds), second_moments
+
+    mixture, num_rounds = replace(text_only_mixture(prior, options), **held), options.num_rounds
+    sample, num_each = _first_look(video_embeds, labels, all_reduce)
+    if sample is not None and num_rounds > LAST_ROUNDS:
+        mixture, *_ = learn(mixture, sample, num_each, num_rounds - LAST_ROUNDS)
+        num_rounds = LAST_ROUNDS
+    return learn(mixture, video_embeds, 1.0, num_rounds)
+
+
+def run_rounds(
+    mixture: ClassMixture,
+    expect: Callable[[ClassMixture], DomainStatistics],
+    update: Callable[[ClassMixture, DomainStatistics], ClassMixture],
+    num_rounds: int,
+) -> tuple[ClassMixture, DomainStatistics]:
+    """E and M steps, at least one round, at most so many, until hardly a sample changes its class."""
+    before = None
+    for _ in range(num_rounds):
+        statistics = expect(mixture)
+        mixture = update(mixture, statistics)
+        if before is not None and statistics.is_like(before):
+            break
+        before = statistics
+    return mixture, statistics
 
 
 def _first_look(
@@ -232,17 +253,17 @@ def maximise(
     labelled = statistics.num_labelled / num_samples
     anchor_weights = _anchor_weights(counts, labelled, options)
     means = anchors + (counts / (counts + anchor_weights))[:, None] * (own_means - anchors)
-    variances, whitening, temperature = mixture.variances, mixture.whitening, mixture.temperature
+    variances, precision, temperature = mixture.variances, mixture.precision, mixture.temperature
     if second_moments is not None:
         scatter = scatter_of(statistics, second_moments, means)
         temperature = temperature_of(statistics, scatter, options)
         covariance = shrunk_covariance(statistics, scatter, options)
-        factor = torch.linalg.cholesky(covariance).float()
-        whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
+        # It comes column by column; symmetric as it is, it is itself row by row.
+        precision = torch.cholesky_inverse(torch.linalg.cholesky(covariance)).T
         variances = covariance.diagonal()
     log_frequency = _log_frequency(mixture.log_frequency.double(), counts, statistics.prior_counts, options)
     place = (log_frequency, domain_mean, mean_direction, scale)
-    new = (*place, means, variances, whitening, counts, anchor_weights, temperature)
+    new = (*place, means, variances, precision, counts, anchor_weights, temperature)
     return ClassMixture(*(value.float() for value in new))
 
 

@@ -139,7 +139,7 @@ class DKDHead(nn.Module):
     weights: Tensor
     means: Tensor
     variances: Tensor
-    whitening: Tensor
+    precision: Tensor
     counts: Tensor
     anchor_weights: Tensor
     log_frequency: Tensor
@@ -544,6 +544,12 @@ class DKDHead(nn.Module):
         videos = frames.mean(1)
         if len(self.weights) == 0:
             return videos, torch.zeros_like(videos[:, 0])
+        targets, strength = self._video_targets(videos)
+        moved = self._svgd(frames, targets, strength)
+        return normalize(without_axis(moved.mean(1), self.norm_axis), dim=-1), strength
+
+    def _video_targets(self, videos: Tensor) -> tuple[Tensor, Tensor]:
+        """Where videos (B, D) are moved to, (B, D), and which share of the way, (B,)."""
         # Posterior of the fitted classes, which the fitted texts carry whole.
         fitted = self.text_bases + self.class_strength[:, None] * (self.text_targets - self.text_bases)
         assigned = posterior_of(self.logit_scale * videos @ fitted.T)
@@ -552,9 +558,7 @@ class DKDHead(nn.Module):
         support = assigned @ self.class_strength
         distances = ((videos - targets).square() / self.variances).sum(1)
         typicality = (videos.shape[1] / distances.clamp_min(1e-6)).clamp(max=1)
-        strength = self.config.video_strength * support * typicality
-        moved = self._svgd(frames, targets, strength)
-        return normalize(without_axis(moved.mean(1), self.norm_axis), dim=-1), strength
+        return targets, self.config.video_strength * support * typicality
 
     def _move_texts(self, prompts: Tensor) -> Tensor:
         """Prompts (K, P, D) to moved texts (K, D)."""
@@ -661,7 +665,9 @@ class DKDHead(nn.Module):
         scale, frame = float(self.logit_scale), place_fitted_texts(texts, prior, mixture, float(self.logit_scale))
         self._set_buffers(fitted | vars(frame))
         # How far a video is moved does not depend on how confident the texts are, but confidence depends on it.
-        moved, _ = self._move_videos(sample[:, None])
+        targets, strength = self._video_targets(sample)
+        # A single particle goes straight to its target.
+        moved = normalize(without_axis(torch.lerp(sample, targets, strength[:, None]), frame.norm_axis), dim=-1)
         given = (texts, prior, mixture, frame, scale, self.options, sample, moved, all_reduce)
         self._set_buffers(fitted | vars(replace(frame, text_norm=common_norm(*given))))
 

@@ -23,6 +23,8 @@ from .precision import posterior_of
 
 # Samples whose N x K matrices are held at once; larger ones cost fresh memory from the system each time.
 CHUNK_SIZE = 4096
+# Share of the samples: a round of EM that gives no more of them to other classes is the last.
+SETTLED = 1e-3
 
 AllReduce = Callable[[Tensor], Tensor]
 # Embeddings (N, D), or shards of them that can be passed over again and again.
@@ -52,6 +54,11 @@ class DomainStatistics:
     def seen_share(self, options: MixtureOptions) -> Tensor:
         """Samples per unit of weight, (): 1 where none is labelled."""
         return 1 - self.num_labelled / self.num_samples * (1 - 1 / options.labelled_weight)
+
+    def is_like(self, before: "DomainStatistics") -> bool:
+        """Whether no more than SETTLED of the samples have gone to other classes since."""
+        moved = torch.stack([self.counts - before.counts, self.prior_counts - before.prior_counts]).abs().sum(1)
+        return bool((moved <= SETTLED * self.num_samples).all())
 
     def __add__(self, other: "DomainStatistics") -> "DomainStatistics":
         """Of both sets of samples."""

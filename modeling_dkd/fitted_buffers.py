@@ -17,7 +17,7 @@ BUFFER_AXES = {
     "weights": "K",
     "means": "KD",
     "variances": "D",
-    "whitening": "DD",
+    "precision": "DD",
     "counts": "K",
     "anchor_weights": "K",
     "log_frequency": "K",

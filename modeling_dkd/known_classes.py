@@ -92,27 +92,25 @@ def fit_known(scores: Tensor, all_reduce: AllReduce = lambda sums: sums) -> Know
         scores: z of all fitted classes (n, K); n is 0 where this process has no videos.
         all_reduce: Sums a tensor over processes that each hold a part of the videos.
     """
-
-    def total(*per_video: Tensor) -> Tensor:
-        return all_reduce(torch.stack([values.sum(dtype=torch.float64) for values in per_video]))
-
-    best, second = (scores.sort(1, descending=True).values[:, i : i + 1] for i in (0, 1))
-    both = torch.cat([best, second], 1)
-    num_videos = total(torch.ones_like(best))[0]
+    rivals = min(1, scores.shape[1] - 1)
+    highest = scores.topk(1 + rivals).values.double()
+    best, second = highest[:, 0], rivals * highest[:, -1]
+    per_video = torch.stack([torch.ones_like(best), best, second, second.square()])
+    num_videos, sum_best, best_squares = all_reduce(torch.stack([per_video[0].sum(), best.sum(), best.square().sum()]))
     high, low, variance, share = num_videos.new_tensor([3.0, 1.0, 1.0, 0.5])
     for _ in range(50):
         slope = (high - low) / variance
         offset = share.logit() - slope * (high + low) / 2
         assigned = (slope * best + offset).sigmoid()
-        by_chance = torch.cat([1 - assigned, assigned.expand_as(second)], 1)
-        weighted = [weight * value for weight, value in ((assigned, best), (by_chance, both))]
-        squares = assigned * best.square(), by_chance * both.square()
-        num_high, num_low, sum_high, sum_low, *sum_squares = total(assigned, by_chance, *weighted, *squares)
+        num_high, sum_high, sum_second, second_squares = all_reduce(per_video @ assigned)
+        # Low are the best scores of the videos that are not recognised and the second best of those that are.
+        num_low, sum_low = num_videos - (1 - rivals) * num_high, sum_best - sum_high + sum_second
         # One pseudo-video of each kind, at the start's mean and deviation, keeps both possible.
         share = (num_high + 1) / (num_videos + 2)
         high, low = (sum_high + 3) / (num_high + 1), (sum_low + 1) / (num_low + 1)
-        deviations = sum(sum_squares) - 2 * (high * sum_high + low * sum_low) + high**2 * num_high + low**2 * num_low
+        spread = high * sum_high + low * sum_low
+        deviations = best_squares + second_squares - 2 * spread + high**2 * num_high + low**2 * num_low
         variance = (deviations + 2) / (num_high + num_low + 2)
-    confidence = total((slope * scores).softmax(1).amax(1))[0]
+    confidence = all_reduce((slope * scores).softmax(1).amax(1).sum(dtype=torch.float64))
     known = torch.minimum(share * (num_videos + 1) / (confidence + 1), (num_videos + 1) / (num_videos + 2))
     return KnownModel(*(value.to(scores.dtype) for value in (slope, offset, (known - share) / (1 - share))))

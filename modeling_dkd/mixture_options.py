@@ -8,7 +8,7 @@ class MixtureOptions:
     """Constants of the mixture and of what is read from it; the defaults are those of all published figures.
 
     Attributes:
-        num_rounds: EM rounds, the first of which knows the texts only, >= 1.
+        num_rounds: EM rounds at most, the first of which knows the texts only, >= 1.
         anchor_samples: Pseudo-samples that hold a class mean at its anchor, > 0.
         doubtful_size: Size below which the samples of a class are rather taken for those of others, relative to the
             typical size and times the classes that do not occur for each one that does.

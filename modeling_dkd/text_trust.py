@@ -22,7 +22,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from .class_mixture import ClassMixture, fit_class_mixture, gather_statistics, maximise, text_only_mixture
+from .class_mixture import ClassMixture, fit_class_mixture, gather_statistics, maximise, run_rounds, text_only_mixture
 from .domain_statistics import AllReduce, DomainStatistics, Videos, spread_samples
 from .mixture_options import MixtureOptions
 from .text_prior import TextPrior, debias_texts, sum_logits
@@ -189,12 +189,15 @@ def _fit_part(
     all_reduce: AllReduce,
 ) -> ClassMixture:
     """The mixture of samples (n, D) with the prior, S and T of `whole`: no covariance is factorised."""
-    held = {name: getattr(whole.mixture, name) for name in ("variances", "whitening", "temperature")}
-    mixture = text_only_mixture(whole.prior, options)
-    for _ in range(options.num_rounds):
-        statistics = gather_statistics(mixture, whole.prior, part, labels, logit_scale, options, all_reduce)
-        mixture = replace(maximise(mixture, whole.prior, statistics, None, options), **held)
-    return mixture
+    held = {name: getattr(whole.mixture, name) for name in ("variances", "precision", "temperature")}
+
+    def expect(mixture: ClassMixture) -> DomainStatistics:
+        return gather_statistics(mixture, whole.prior, part, labels, logit_scale, options, all_reduce)
+
+    def update(mixture: ClassMixture, statistics: DomainStatistics) -> ClassMixture:
+        return replace(maximise(mixture, whole.prior, statistics, None, options), **held)
+
+    return run_rounds(text_only_mixture(whole.prior, options), expect, update, options.num_rounds)[0]
 
 
 def _classes(sample: Tensor, mixture: ClassMixture, prior: TextPrior, logit_scale: float) -> Tensor:

@@ -26,6 +26,9 @@ def fit(videos, texts=TEXTS, labels=None, **options):
 
 def assert_same_domain(one, other, **tolerance):
     for name, expected in other.named_buffers():
+        if name == "precision":
+            # Large numbers, of which single ones may be near 0.
+            tolerance = tolerance | {"atol": tolerance["atol"] * float(expected.abs().max())}
         torch.testing.assert_close(one.get_buffer(name), expected, **tolerance, msg=name)
 
 
@@ -41,6 +44,7 @@ class Passes(list):
 
 @pytest.mark.parametrize("labels", [None, SOME_LABELS])
 def test_shards_give_the_domain_of_the_whole(labels, monkeypatch):
+    monkeypatch.setattr(domain_statistics, "SETTLED", -1.0)
     whole = fit(VIDEOS, labels=labels)
     shards = Passes(VIDEOS.split([70, 1, 40, 39]))
     # In pieces that end neither with a shard nor with each other.

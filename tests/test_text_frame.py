@@ -53,13 +53,14 @@ def naive_log_posterior(mixture, prior, videos, means=None):
     """Of the module docstring, up to a term per sample, in float64: (N, K)."""
     means = (mixture.means if means is None else means).double()
     log_prior = SCALE * videos.double() @ prior.directions.double().T + mixture.log_frequency - prior.bias
-    distances = ((videos[:, None].double() - means) @ mixture.whitening.double()).square().sum(-1)
+    offsets = videos[:, None].double() - means
+    distances = (offsets @ mixture.precision.double() * offsets).sum(-1)
     return log_prior - 0.5 * distances / mixture.temperature
 
 
 def covariance(mixture):
     """S in float64."""
-    return torch.linalg.inv(mixture.whitening.double() @ mixture.whitening.double().T)
+    return torch.linalg.inv(mixture.precision.double())
 
 
 def centred(values):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from modeling_dkd import DKDCLIPConfig, DKDHead, text_trust
+from modeling_dkd import DKDCLIPConfig, DKDHead, domain_statistics, text_trust
 from modeling_dkd.class_mixture import gather_statistics, maximise, text_only_mixture
 from modeling_dkd.evaluation.ranking import search_scores
 from modeling_dkd.mixture_options import MixtureOptions
@@ -126,9 +126,11 @@ def naive_loss(videos, labels, texts, trust, scale, options):
         for _ in range(options.num_rounds):
             statistics = gather_statistics(mixture, prior, videos[half], labels[half], scale, options)
             mixture = maximise(mixture, prior, statistics, None, options)
-            mixture = replace(mixture, whitening=held.whitening, temperature=held.temperature)
+            mixture = replace(mixture, precision=held.precision, temperature=held.temperature)
         by_text = trust * (scale * videos @ prior.directions.T - prior.bias) + mixture.log_frequency
-        return (by_text - 0.5 * mixture.squared_distances(videos) / mixture.temperature).argmax(1)
+        offsets = videos[:, None] - mixture.means
+        distances = (offsets @ mixture.precision * offsets).sum(-1)
+        return (by_text - 0.5 * distances / mixture.temperature).argmax(1)
 
     first, second = (classes_by(half) for half in halves)
     return sum(left_open) / len(videos), float((first != second).double().mean())
@@ -217,6 +219,7 @@ def count_rounds(monkeypatch):
 def test_the_choice_costs_a_bounded_number_of_rounds(scale, sample_size, fits, parts, monkeypatch):
     """Nothing where texts are not too sure; halves factorise nothing; and what is all of the domain is fitted once."""
     videos, texts, _ = clear_domain()
+    monkeypatch.setattr(domain_statistics, "SETTLED", -1.0)
     sizes, factorised, cholesky = count_rounds(monkeypatch), [], torch.linalg.cholesky
 
     def counting(matrix):
@@ -241,6 +244,7 @@ def test_large_domains_are_compared_on_a_sample(monkeypatch):
 
 def test_without_candidates_nothing_is_tried(monkeypatch):
     videos, texts, _ = clear_domain()
+    monkeypatch.setattr(domain_statistics, "SETTLED", -1.0)
     sizes = count_rounds(monkeypatch)
     head = make_head(TOO_SURE, options=FULL).fit(videos, texts)
     assert sizes == [300] * OPTIONS.num_rounds
