@@ -133,6 +133,8 @@ def test_the_page_of_recognising_has_what_chosen_labels_are_worth():
 def test_what_a_million_clips_cost_is_as_measured():
     contents = json.loads((ROOT / "docs/clip_index.json").read_text())
     assert contents["clips"] == 1_000_000
+    assert {row["layout"] for row in contents["rows"]} == set(LAYOUTS)
+    assert f"({' / '.join({'archives': 'tar archives'}.get(layout, layout) for layout in LAYOUTS)})" in TEXT
 
     def cells(what, key, unit):
         rows = [

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,32 +95,39 @@ def json_entries(path: str | os.PathLike, *keys: str) -> Iterator[Any]:
         TypeError: There is neither a list nor an object.
     """
     with _named_json(path):
-        yield from _entries(read_text(path), 0, keys)
+        text = read_text(path)
+        behind = yield from _entries(text, 0, keys)
+        if not keys and behind < len(text):
+            raise json.JSONDecodeError("Extra data", text, behind)
 
 
-def _entries(text: str, at: int, keys: Sequence[str]) -> Iterator[Any]:
-    """Entries under the keys, in the value that begins at a position; what other keys have is passed over."""
+def _entries(text: str, at: int, keys: Sequence[str]) -> Generator[Any, None, int]:
+    """Entries under the keys, in the value that begins at a position, and then where it ends.
+
+    What other keys have is passed over, and what comes behind the entries is not looked at.
+    """
     decode = json.JSONDecoder(object_hook=(lambda _: None) if keys else None).raw_decode
     opened, at = _sign(text, at)
     if opened not in ("[", "{"):
         raise TypeError("there is neither a list nor an object where one should be")
     end = "]" if opened == "[" else "}"
-    more = not text.startswith(end, at)
-    while more:
+    sign = ","
+    if text.startswith(end, at):
+        sign, at = _sign(text, at)
+    while sign == ",":
         key = None
         if opened == "{":
             key, at = decode(text, at)
             _, at = _sign(text, at, ":")
         if keys and key == keys[0]:
-            yield from _entries(text, at, keys[1:])
-            return
+            return (yield from _entries(text, at, keys[1:]))
         value, at = decode(text, at)
         if not keys:
             yield value if opened == "[" else (key, value)
         sign, at = _sign(text, at, f",{end}")
-        more = sign == ","
     if keys:
         raise KeyError(keys[0])
+    return at
 
 
 def _sign(text: str, at: int, expected: str = "") -> tuple[str, int]:

@@ -73,6 +73,8 @@ def test_entries_of_a_json_file_come_one_by_one(tmp_path, indent):
         "[1,",
         "[1 2]",
         "[1;2]",
+        "[1][2]",
+        "[] 3",
         "[\0]",
         "[{'a': 1}]",
         '{"a" 1}',
