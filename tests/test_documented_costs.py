@@ -143,6 +143,6 @@ def test_what_a_million_clips_cost_is_as_measured():
         return " / ".join(f"{row[key] / unit:.0f}" for row in rows)
 
     read, plan, again = "reading the index", "the plan of embedding", "a run with nothing left to embed"
-    assert f"| {cells(read, 'seconds', 1)} s, {cells(read, 'peak_bytes', 2**20)} MiB (" in TEXT
-    end = f"{cells(again, 'seconds', 1)} s, {cells(again, 'peak_bytes', 2**20)} MiB in all |"
-    assert f"| {cells(plan, 'seconds', 1)} s / {end}" in TEXT
+    assert f"| {cells(read, 'processor_seconds', 1)} s, {cells(read, 'peak_bytes', 2**20)} MiB (" in TEXT
+    end = f"{cells(again, 'processor_seconds', 1)} s, {cells(again, 'peak_bytes', 2**20)} MiB in all |"
+    assert f"| {cells(plan, 'processor_seconds', 1)} s / {end}" in TEXT
