@@ -1,11 +1,12 @@
 """Seconds and memory of an index of a million made-up clips: reading it, restricting it, sharing it out, embedding it.
 
-python -m benchmarks.clip_index --json docs/clip_index.json      # a million clips, four layouts: 12 minutes
+python -m benchmarks.clip_index --json docs/clip_index.json      # a million clips, five layouts: 15 minutes
 python -m benchmarks.clip_index --clips 20000
 
-The clips are laid out as Kinetics-700 is, in 100 tar archives and as files, as a CSV with the same files, and as these
-alone, each of their 1,000 folders a class; none holds a picture. Each layout is read in a process of its own, of which
-the peak of resident memory above what it was after the imports is told.
+The clips are laid out as Kinetics-700 is, in 100 tar archives and as files, as a CSV with the same files, as these
+alone, each of their 1,000 folders a class, and with the JSON lists of Something-Something v2; none holds a picture.
+Each layout is read in a process of its own, of which the peak of resident memory is told, above what it was after the
+imports.
 """
 
 import argparse
@@ -44,6 +45,7 @@ LAYOUTS = {
     "files": ("kinetics700", "files"),
     "CSV": ("csv", "files/list.csv"),
     "folders": ("folder", "files"),
+    "JSON": ("ssv2", "files"),
 }
 
 
@@ -63,11 +65,7 @@ def make_clips(root: Path, number: int) -> None:
         )
     num_train = number * 19 // 20
     for place in ("archives", "files"):
-        (root / place / "annotations").mkdir(parents=True)
-        for part, listed in (("train", clips[:num_train]), ("val", clips[num_train:])):
-            lines = [f'"{name}",{video},{start},{start + 10},{part},0\n' for name, video, start, _ in listed]
-            header = "label,youtube_id,time_start,time_end,split,is_cc\n"
-            (root / place / f"annotations/{part}.csv").write_text(header + "".join(lines))
+        _write_lists(root / place / "annotations", {"train": clips[:num_train], "val": clips[num_train:]})
     for archive in range(ARCHIVES):
         with tarfile.open(root / f"archives/part_{archive:03d}.tar", "w") as tar:
             for *_, file in clips[archive::ARCHIVES]:
@@ -81,6 +79,20 @@ def make_clips(root: Path, number: int) -> None:
             folder.mkdir(exist_ok=True)
             (folder / file).touch()
             table.write(f"{folder.name}/{file},{name},{'train' if i < num_train else 'test'}\n")
+
+
+def _write_lists(folder: Path, parts: dict[str, list[tuple[str, str, int, str]]]) -> None:
+    """What the owners of Kinetics and of Something-Something v2 publish."""
+    folder.mkdir(parents=True)
+    (folder / "labels.json").write_text(json.dumps({f"class number {i}": str(i) for i in range(CLASSES)}))
+    for part, clips in parts.items():
+        lines = [f'"{name}",{video},{start},{start + 10},{part},0\n' for name, video, start, _ in clips]
+        header = "label,youtube_id,time_start,time_end,split,is_cc\n"
+        (folder / f"{part}.csv").write_text(header + "".join(lines))
+        what = {"label": "a text of some words for each clip", "placeholders": ["some", "words"]}
+        entries = [{"id": Path(file).stem, "template": name} | what for name, *_, file in clips]
+        name = "validation" if part == "val" else part
+        (folder / f"{name}.json").write_text(json.dumps(entries))
 
 
 def measure_layout(root: Path, layout: str) -> list[dict[str, Any]]:

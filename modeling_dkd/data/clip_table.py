@@ -15,14 +15,15 @@ from .video_files import VideoRecord
 
 
 # Names and paths may hold what is no UTF-8, so all texts are bytes here; paths of archives, groups and splits repeat.
-_REPEATED = pa.dictionary(pa.int32(), pa.large_binary())
+TEXT = pa.large_binary()
+REPEATED = pa.dictionary(pa.int32(), TEXT)
 _SCHEMA = pa.schema(
     {
-        "path": _REPEATED,
-        "name": pa.large_binary(),
+        "path": REPEATED,
+        "name": TEXT,
         "label": pa.int32(),
-        "group": _REPEATED,
-        "split": _REPEATED,
+        "group": REPEATED,
+        "split": REPEATED,
         "start": pa.float64(),
         "end": pa.float64(),
         "offset": pa.int64(),
@@ -56,9 +57,9 @@ class ClipTable(Sequence[VideoRecord]):
         return self.columns["label"].to_numpy()
 
     @property
-    def distinct_paths(self) -> list[str]:
+    def distinct_paths(self) -> Iterator[str]:
         """The files that hold the clips, each once."""
-        return [path.decode(errors="surrogatepass") for path in pc.unique(self.columns["path"]).to_pylist()]
+        return (path.as_py().decode(errors="surrogatepass") for path in pc.unique(self.columns["path"]))
 
     @property
     def splits(self) -> set[str]:
@@ -74,12 +75,27 @@ class ClipTable(Sequence[VideoRecord]):
         labels = self.labels
         kept = np.flatnonzero(np.isin(labels, list(new_label)))
         values = np.array([new_label[label] for label in labels[kept].tolist()], dtype=np.int32)
-        columns = self.columns if len(kept) == len(labels) else self.columns.take(kept)
-        return ClipTable(columns.set_column(columns.schema.get_field_index("label"), "label", pa.array(values)))
+        table = self if len(kept) == len(labels) else self[kept]
+        return table._with("label", pa.array(values))
+
+    def with_splits(self, new_split: dict[str, str]) -> "ClipTable":
+        """The same clips, each split that is a key called what it leads to."""
+        column = self.columns["split"].combine_chunks()
+        names = [split.decode() for split in column.dictionary.to_pylist()]
+        renamed = _packed([new_split.get(name, name) for name in names], TEXT).take(column.indices)
+        return self._with("split", renamed.dictionary_encode())
+
+    def with_files(self, files: pa.Table) -> "ClipTable":
+        """The same clips in other places: the columns path, offset and size, a row a clip."""
+        return self._with("path", files["path"])._with("offset", files["offset"])._with("size", files["size"])
 
     def sorted_by_name(self) -> "ClipTable":
         """The same clips by name, code point by code point, as Python sorts texts."""
         return ClipTable(self.columns.take(pc.sort_indices(self.columns["name"])))
+
+    def _with(self, name: str, column: pa.Array | pa.ChunkedArray) -> "ClipTable":
+        """The same clips with another column of this name."""
+        return ClipTable(self.columns.set_column(self.columns.schema.get_field_index(name), name, column))
 
     def __len__(self) -> int:
         return self.columns.num_rows
@@ -97,11 +113,14 @@ class ClipTable(Sequence[VideoRecord]):
         if isinstance(where, np.ndarray):
             return ClipTable(self.columns.take(where))
         position = range(len(self))[where]
-        return next(_records(self.columns.slice(position, 1)))
+        return next(self._records(self.columns.slice(position, 1)))
 
     def __iter__(self) -> Iterator[VideoRecord]:
-        for batch in self.columns.to_batches(max_chunksize=_CHUNK):
-            yield from _records(batch)
+        return self._records(self.columns)
+
+    @staticmethod
+    def _records(columns: pa.Table) -> Iterator[VideoRecord]:
+        return map(VideoRecord._make, rows_of(columns))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
@@ -112,33 +131,50 @@ class ClipTable(Sequence[VideoRecord]):
         return f"ClipTable({len(self)} clips)"
 
 
+class Rows:
+    """Collects tuples into a table without keeping them."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._batches: list[pa.RecordBatch] = []
+        self._rows: list[tuple] = []
+
+    def append(self, row: tuple) -> None:
+        """Add a row, with a value for each column."""
+        self._rows.append(row)
+        if len(self._rows) == _CHUNK:
+            self._pack()
+
+    def table(self) -> pa.Table:
+        """The table of all that was added, which is not kept here."""
+        self._pack()
+        batches, self._batches = self._batches, []
+        return pa.Table.from_batches(batches, self._schema).unify_dictionaries().combine_chunks()
+
+    def _pack(self) -> None:
+        columns = zip(*self._rows, strict=True) if self._rows else [()] * len(self._schema)
+        arrays = [_packed(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
+        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._rows = []
+
+
 class ClipRows:
     """Collects records into a table without keeping them."""
 
     def __init__(self) -> None:
-        self._batches: list[pa.RecordBatch] = []
-        self._records: list[VideoRecord] = []
+        self._rows = Rows(_SCHEMA)
 
     def append(self, record: VideoRecord) -> None:
         """Add a row."""
-        self._records.append(record)
-        if len(self._records) == _CHUNK:
-            self._pack()
+        self._rows.append(record)
 
     def table(self) -> ClipTable:
-        """The table of all that was added."""
-        self._pack()
-        return ClipTable(pa.Table.from_batches(self._batches, _SCHEMA).unify_dictionaries().combine_chunks())
-
-    def _pack(self) -> None:
-        columns = zip(*self._records, strict=True) if self._records else [()] * len(_SCHEMA)
-        arrays = [_packed(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)]
-        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
-        self._records = []
+        """The table of all that was added, which is not kept here."""
+        return ClipTable(self._rows.table())
 
 
 class ClassedRows:
-    """Collects records with the names of their classes, which are numbered in alphabetical order in the end."""
+    """Collects records with the names of their classes, which are numbered in the end."""
 
     def __init__(self) -> None:
         self._rows = ClipRows()
@@ -149,28 +185,34 @@ class ClassedRows:
         number = -1 if class_name is None else self._numbers.setdefault(class_name, len(self._numbers))
         self._rows.append(record._replace(label=number))
 
-    def numbered(self) -> tuple[tuple[str, ...], ClipTable]:
-        """The class names, and the table of all that was added, in its order."""
-        class_names = tuple(sorted(self._numbers))
-        label = {self._numbers[class_name]: label for label, class_name in enumerate(class_names)}
-        return class_names, self._rows.table().relabelled(label | {-1: -1})
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that occur, in alphabetical order."""
+        return tuple(sorted(self._numbers))
+
+    def numbered(self, class_names: Sequence[str]) -> ClipTable:
+        """The table of all that was added, in its order, with the classes numbered in this one; others are unknown."""
+        label = dict.fromkeys([-1, *self._numbers.values()], -1)
+        label |= {self._numbers[name]: i for i, name in enumerate(class_names) if name in self._numbers}
+        return self._rows.table().relabelled(label)
+
+
+def rows_of(table: pa.Table) -> Iterator[tuple]:
+    """The rows of a table of `Rows`, of which a few are Python objects at a time."""
+    for batch in table.to_batches(max_chunksize=_CHUNK):
+        yield from zip(*map(_values, batch.columns), strict=True)
 
 
 def _packed(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
-    """One column of some records."""
-    if kind in (_REPEATED, pa.large_binary()):
-        texts = pa.array([value.encode(errors="surrogatepass") for value in values], pa.large_binary())
-        return texts.dictionary_encode() if kind == _REPEATED else texts
+    """One column of some rows."""
+    if kind in (REPEATED, TEXT):
+        texts = pa.array([value.encode(errors="surrogatepass") for value in values], TEXT)
+        return texts.dictionary_encode() if kind == REPEATED else texts
     return pa.array(values, kind)
 
 
-def _records(rows: pa.RecordBatch | pa.Table) -> Iterator[VideoRecord]:
-    """The records of some rows."""
-    columns = []
-    for field, column in zip(rows.schema, rows.columns, strict=True):
-        if pa.types.is_dictionary(field.type):
-            column = column.cast(pa.large_binary())
-        values = column.to_pylist()
-        texts = pa.types.is_dictionary(field.type) or field.type == pa.large_binary()
-        columns.append([value.decode(errors="surrogatepass") for value in values] if texts else values)
-    return map(VideoRecord._make, zip(*columns, strict=True))
+def _values(column: pa.Array) -> list:
+    """The values of a column of some rows."""
+    if column.type not in (REPEATED, TEXT):
+        return column.to_pylist()
+    return [text.decode(errors="surrogatepass") for text in column.cast(TEXT).to_pylist()]

@@ -148,7 +148,8 @@ def index_of_stream(name: str, clips: Iterable[tuple[VideoRecord, str]]) -> Vide
         if class_name:
             rows.append(record, class_name)
         unnamed += not class_name
-    class_names, records = rows.numbered()
+    class_names = rows.class_names
+    records = rows.numbered(class_names)
     if not records:
         raise ValueError(f"{name}: of {counted(unnamed, 'clip')} none says its class")
     require_distinct(class_names, name)

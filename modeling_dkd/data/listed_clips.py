@@ -1,20 +1,27 @@
 """Clips that a list names, paired with what lies under a folder: files, and members of tar archives in it.
 
-    index = listed_index("kinetics400", Path("k400"), class_names, clips)
+    rows = ListedRows()
+    rows.append(ListedClip("abseiling/abc_000001_000011.mp4", "abseiling", "train", "abc_000001_000011"))
+    index = listed_index("kinetics400", Path("k400"), rows)
 
 A clip is found by the name of its file without the ending, wherever below the folder it lies: in class folders in any
 spelling, divided into train/ and val/, encoded again with another ending, or inside a .tar as it was downloaded. Names
-are compared without case.
+are compared without case. There may be a million clips and as many files, so both are columns (clip_table.py).
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from ..file_suffixes import VIDEO_SUFFIXES
 from .class_names import name_key
-from .clip_table import ClipRows
+from .clip_table import REPEATED, TEXT, ClassedRows, ClipTable, Rows, rows_of
 from .tar_members import tar_members
 from .video_files import VideoRecord, endings, files_below, require_inside
 from .video_index import PARTS, VideoIndex
@@ -29,8 +36,10 @@ class ListedClip(NamedTuple):
     Attributes:
         name: Within the data set, "<class>/<file>".
         class_name: Its class; "" unknown.
-        split: "train", "test" or "unused".
-        stems: What its file may be called without the ending, the likeliest first.
+        split: "train", "test", "unused" or "val"; clips of "val" are the test, beside which those of "test" are
+            unused.
+        stem: What its file is called without the ending.
+        other_stem: What it may be called instead; "" nothing.
         group: What clips of one source share; "" unknown.
         start: Second of the file at which the clip begins.
         end: At which it ends; 0 where the file holds the clip alone.
@@ -39,15 +48,41 @@ class ListedClip(NamedTuple):
     name: str
     class_name: str
     split: str
-    stems: tuple[str, ...]
+    stem: str
+    other_stem: str = ""
     group: str = ""
     start: float = 0.0
     end: float = 0.0
 
 
-class _Found(NamedTuple):
-    """A file, or the bytes of a member of an archive; texts, for there may be a million and a Path takes much more."""
+class ListedRows:
+    """Collects what lists name without keeping it as objects."""
 
+    def __init__(self) -> None:
+        self._clips = ClassedRows()
+        self._stems = Rows(_STEMS)
+
+    def append(self, clip: ListedClip) -> None:
+        """Add a row."""
+        place = "", clip.name, -1, clip.group, clip.split, clip.start, clip.end
+        self._clips.append(VideoRecord(*place), clip.class_name or None)
+        self._stems.append((clip.stem.lower(), clip.other_stem.lower()))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that occur, in alphabetical order."""
+        return self._clips.class_names
+
+    def tables(self, class_names: Sequence[str]) -> tuple[ClipTable, pa.Table]:
+        """The clips with their classes numbered in this order, and their stems; neither is kept here."""
+        return self._clips.numbered(class_names), self._stems.table()
+
+
+class _Found(NamedTuple):
+    """A file, or the bytes of a member of an archive, and its name in small letters without the ending."""
+
+    stem: str
+    video: bool
     path: str
     member: str = ""
     offset: int = 0
@@ -58,17 +93,18 @@ class _Found(NamedTuple):
         """The path to show, a member's behind its archive's."""
         return Path(self.path, self.member)
 
-    @property
-    def stem_and_ending(self) -> tuple[str, str]:
-        """The file's name in small letters, divided before its ending."""
-        return os.path.splitext(os.path.basename(self.member or self.path).lower())
+
+_STEMS = pa.schema({"stem": TEXT, "other_stem": TEXT})
+_FOUND = pa.schema(
+    {"stem": TEXT, "video": pa.bool_(), "path": REPEATED, "member": TEXT, "offset": pa.int64(), "size": pa.int64()}
+)
 
 
 def listed_index(
     dataset: str,
     root: Path,
     class_names: Sequence[str],
-    clips: Iterable[ListedClip],
+    rows: ListedRows,
     split: str | None = None,
     notes: Sequence[str] = (),
 ) -> VideoIndex:
@@ -78,7 +114,7 @@ def listed_index(
         dataset: Name for results.
         root: Folder to look under.
         class_names: In label order.
-        clips: What the lists name.
+        rows: What the lists name; empty thereafter.
         split: Name of the official split; None: "1" for lists of training and test clips, "all" for others.
         notes: What the user should know of the lists.
 
@@ -88,38 +124,25 @@ def listed_index(
     """
     if not root.is_dir():
         raise ValueError(f"no such folder: {root}")
-    named: dict[str, tuple[_Found, ...]] = {}
-    for found in _files_and_members(root):
-        stem = found.stem_and_ending[0]
-        named[stem] = (*named.get(stem, ()), found)
-    label = {name: i for i, name in enumerate(class_names)}
-    there, absent = ClipRows(), ClipRows()
-    no_videos: list[Path] = []
-    example = ""
-    for clip in clips:
-        files = next((named[stem.lower()] for stem in clip.stems if stem.lower() in named), ())
-        chosen = _nearest(clip.name, [file for file in files if file.stem_and_ending[1] in VIDEO_SUFFIXES])
-        record = VideoRecord(
-            os.path.abspath(chosen.path if chosen else root / clip.name),
-            clip.name,
-            label.get(clip.class_name, -1),
-            clip.group,
-            clip.split,
-            clip.start,
-            clip.end,
-            *(chosen[2:] if chosen else ()),
+    listed, stems = rows.tables(class_names)
+    if "val" in listed.splits:
+        listed = listed.with_splits({"val": "test", "test": "unused"})
+    found = _files_and_members(root)
+    videos, others = found.filter(found["video"]), found.filter(pc.invert(found["video"]))
+    del found
+    chosen = _chosen(listed, stems, videos)
+    there, absent = np.flatnonzero(chosen >= 0), np.flatnonzero(chosen < 0)
+    missing = ClipTable.of(clip._replace(path=os.path.abspath(root / clip.name)) for clip in listed[absent])
+    hint = _instead(stems.take(absent), others) if missing else ""
+    if not len(there):
+        example = f", such as {missing[0].name}" if missing else ""
+        places = (file.place for table in (videos, others) for file in _files(table))
+        held = f"files with the endings {endings(places)}" if len(videos) + len(others) else "no file"
+        raise ValueError(
+            f"{root} holds none of the {len(missing)} {dataset} clips{example}{hint or f'; it holds {held}'}"
         )
-        (there if chosen else absent).append(record)
-        no_videos += [] if chosen else [file.place for file in files]
-        example = example or f", such as {clip.name}"
-    records, missing = there.table(), absent.table()
-    hint = f"; of their names, {len(no_videos)} files are there that are no videos: {endings(no_videos)}"
-    hint = (hint if no_videos else "") + (_compressed(named) if missing else "")
-    if not records:
-        held = hint or (
-            f"; it holds files with the endings {endings(_places(named))}" if named else "; it holds no file"
-        )
-        raise ValueError(f"{root} holds none of the {len(missing)} {dataset} clips{example}{held}")
+    records = listed[there].with_files(videos.take(chosen[there]))
+    del listed, stems, videos, others
     require_inside([root], records.distinct_paths, str(root))
     divided = records.splits | missing.splits >= set(PARTS)
     return VideoIndex(
@@ -134,38 +157,70 @@ def listed_index(
     )
 
 
-def _files_and_members(root: Path) -> Iterator[_Found]:
+def _files_and_members(root: Path) -> pa.Table:
     """Files below a folder, and the files in archives among them."""
-    for path in files_below(root):
-        if path.suffix.lower() == ".tar":
-            archive = str(path)
-            require_inside([root], [archive], str(root))
-            for member in tar_members(path):
-                yield _Found(archive, *member)
+    rows = Rows(_FOUND)
+
+    def add(path: str, member: str = "", offset: int = 0, size: int = 0) -> None:
+        stem, ending = os.path.splitext(os.path.basename(member or path).lower())
+        rows.append(_Found(stem, ending in VIDEO_SUFFIXES, path, member, offset, size))
+
+    for path in map(str, files_below(Path(os.path.abspath(root)))):
+        if path.lower().endswith(".tar"):
+            require_inside([root], [path], str(root))
+            for member in tar_members(Path(path)):
+                add(path, *member)
         else:
-            yield _Found(str(path))
+            add(path)
+    return rows.table()
 
 
-def _places(named: dict[str, tuple[_Found, ...]]) -> Iterator[Path]:
-    """Where everything was found."""
-    return (file.place for files in named.values() for file in files)
+def _files(found: pa.Table) -> Iterator[_Found]:
+    """The files that are the rows of a table."""
+    return map(_Found._make, rows_of(found))
 
 
-def _compressed(named: dict[str, tuple[_Found, ...]]) -> str:
-    """What to say of archives in which missing clips may lie, but in whose middle nothing can be read."""
-    packed = [place.name for place in _places(named) if place.name.lower().endswith(COMPRESSED)]
-    if not packed:
-        return ""
-    return (
-        f"; {len(packed)} archives such as {packed[0]} are compressed, and clips are read out of plain .tar files: "
-        "decompress them (gunzip), they need not be unpacked"
-    )
+def _chosen(listed: ClipTable, stems: pa.Table, videos: pa.Table) -> np.ndarray:
+    """Row of the video of each clip, (N,); -1 where there is none."""
+    distinct = videos["stem"].combine_chunks().dictionary_encode()
+    codes = distinct.indices.to_numpy()
+    order = np.append(np.argsort(codes, kind="stable"), -1)  # videos of one stem stand beside each other
+    counts = np.bincount(codes, minlength=len(distinct.dictionary) + 1)  # the last is of no stem
+    begins = np.cumsum(counts) - counts
+    places = (pc.index_in(stems[name], distinct.dictionary) for name in stems.column_names)
+    stem = pc.fill_null(pc.coalesce(*places), -1).to_numpy()
+    chosen = order[begins[stem]]
+
+    several = np.flatnonzero(counts[stem] > 1)
+    numbers = counts[stem[several]]
+    ends = np.cumsum(numbers)
+    rows = order[np.repeat(begins[stem[several]] - ends + numbers, numbers) + np.arange(numbers.sum())]
+    files = _files(videos.take(rows))
+    names = rows_of(listed.columns.select(["name"]).take(several))
+    for clip, (name,), end, number in zip(several, names, ends, numbers, strict=True):
+        chosen[clip] = rows[end - number + _nearest(name, list(islice(files, number)))]
+    return chosen
 
 
-def _nearest(name: str, files: Sequence[_Found]) -> _Found | None:
-    """Of the files of a clip the one in a folder of replacements, with the official ending and class, the highest."""
-    if len(files) < 2:
-        return files[0] if files else None
+def _instead(stems: pa.Table, others: pa.Table) -> str:
+    """What to say of files that are no videos, for clips of these stems that are not there."""
+    names = pa.chunked_array([chunk for column in stems.columns for chunk in column.chunks], TEXT)
+    same = others.filter(pc.is_in(others["stem"], value_set=names))
+    hint = ""
+    if len(same):
+        had = endings(file.place for file in _files(same))
+        hint = f"; of their names, {len(same)} files are there that are no videos: {had}"
+    packed = [file.place.name for file in _files(others) if file.place.name.lower().endswith(COMPRESSED)]
+    if packed:
+        hint += (
+            f"; {len(packed)} archives such as {packed[0]} are compressed, and clips are read out of plain .tar "
+            "files: decompress them (gunzip), they need not be unpacked"
+        )
+    return hint
+
+
+def _nearest(name: str, files: Sequence[_Found]) -> int:
+    """Which file of a clip is in a folder of replacements, has the official ending and class, and is the highest."""
 
     def distance(file: _Found) -> tuple[bool, bool, bool, bool, int]:
         official, folders = Path(name), file.place.parts[:-1]
@@ -177,8 +232,9 @@ def _nearest(name: str, files: Sequence[_Found]) -> _Found | None:
             len(file.place.parts),
         )
 
-    ordered = sorted(files, key=distance)
-    if distance(ordered[0]) == distance(ordered[1]):
-        first, second = ordered[0].place, ordered[1].place
-        raise ValueError(f"{name} is there twice, as {first} and as {second}; give the folder of one of them")
-    return ordered[0]
+    distances = [distance(file) for file in files]
+    first, second = sorted(range(len(files)), key=distances.__getitem__)[:2]
+    if distances[first] == distances[second]:
+        places = f"as {files[first].place} and as {files[second].place}"
+        raise ValueError(f"{name} is there twice, {places}; give the folder of one of them")
+    return first

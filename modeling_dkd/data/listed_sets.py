@@ -2,20 +2,20 @@
 
     index = kinetics_index("kinetics400", "k400", "k400/annotations")
 
-The lists are the user's; none of them is part of this package. Each reader turns them into `ListedClip`s and leaves
+The lists are the user's; none of them is part of this package. Each reader turns them into `ListedRows` and leaves
 the rest to listed_clips.py. What the lists hold is told beside what the owners publish: lists of these sets shrink as
 films vanish, so other numbers are a note and no error. Validation clips are the test part, as in the literature; a
 test list of Kinetics is left out beside them, and is the test where no validation list is there.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .counting import counted
-from .listed_clips import ListedClip, listed_index
-from .plain_files import open_table, read_json, read_table
+from .listed_clips import ListedClip, ListedRows, listed_index
+from .plain_files import json_entries, open_table, read_json, read_table
 from .video_index import PART_FOLDERS, VideoIndex, require_distinct
 
 
@@ -49,22 +49,19 @@ def kinetics_index(dataset: str, data_dir: str | Path, annotations: str | Path |
     files = next((lists for place in found if (lists := _tables(place))), [])
     if not files:
         raise _no_lists(dataset, "CSV files with the columns youtube_id, time_start and time_end", found)
+    rows = ListedRows()
     parts: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
-    class_names: set[str] = set()
     for file in files:
         for clip in _kinetics_clips(file):
             parts[clip.split].add(file.name)
-            class_names.add(clip.class_name)
+            rows.append(clip)
     for part, names in parts.items():
         if len(names) > 1:
             raise ValueError(
                 f"{files[0].parent}: {', '.join(sorted(names))} all list clips of the part {part}; keep the lists of "
                 f"one data set in a folder, or name one with --annotations"
             )
-    as_part = {"train": "train", "val": "test", "test": "unused" if parts["val"] else "test"}
-    # Read again, for a list of a million clips is best not held.
-    clips = (clip._replace(split=as_part[clip.split]) for file in files for clip in _kinetics_clips(file))
-    return _index(dataset, Path(data_dir), sorted(class_names), clips)
+    return _index(dataset, Path(data_dir), rows.class_names, rows)
 
 
 def ssv2_index(data_dir: str | Path, annotations: str | Path | None = None) -> VideoIndex:
@@ -90,22 +87,21 @@ def ssv2_index(data_dir: str | Path, annotations: str | Path | None = None) -> V
         raise _no_lists("ssv2", "something-something-v2-labels.json or labels.json", found)
     labels_file = place / f"{before}labels.json"
     numbers = read_json(labels_file)
-    clips = []
+    rows = ListedRows()
     try:
         ordered = sorted(numbers.keys(), key=lambda name: int(numbers[name]))
         class_names = [_template(name) for name in ordered]
         known = set(class_names)
         for part in ("train", "validation"):
             labels_file = place / f"{before}{part}.json"
-            for entry in read_json(labels_file) if labels_file.is_file() else ():
+            for entry in json_entries(labels_file) if labels_file.is_file() else ():
                 name, video = _template(entry["template"]), str(entry["id"])
                 if name not in known:
                     raise ValueError(f"the template {name[:100]!r} is no class")
-                split = PART_FOLDERS[part].replace("val", "test")
-                clips.append(ListedClip(f"{name}/{video}.webm", name, split, (video,)))
+                rows.append(ListedClip(f"{name}/{video}.webm", name, PART_FOLDERS[part], video))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unreadable(labels_file, error) from error
-    return _index("ssv2", Path(data_dir), class_names, clips)
+    return _index("ssv2", Path(data_dir), class_names, rows)
 
 
 def activitynet_index(data_dir: str | Path, annotations: str | Path | None = None) -> VideoIndex:
@@ -120,22 +116,23 @@ def activitynet_index(data_dir: str | Path, annotations: str | Path | None = Non
         ValueError: No such list, an entry that cannot be read, or as `listed_index`.
     """
     file = _file(data_dir, annotations, "activity_net*.json", "activitynet")
-    clips, empty = [], 0
+    rows, empty = ListedRows(), 0
     try:
-        for video, entry in read_json(file)["database"].items():
-            split = PART_FOLDERS.get(str(entry["subset"]).lower(), "unused").replace("val", "test")
+        for video, entry in json_entries(file, "database"):
+            split = PART_FOLDERS.get(str(entry["subset"]).lower(), "unused")
             for number, segment in enumerate(entry["annotations"]):
                 start, end = (float(second) for second in segment["segment"])
                 if not 0 <= start < end:
                     empty += 1
                     continue
-                name = f"{segment['label']}/v_{video}_{number:03d}.mp4"
-                stems = (f"v_{video}", video)
-                clips.append(ListedClip(name, str(segment["label"]), split, stems, video, start, end))
+                label, stem = str(segment["label"]), f"v_{video}"
+                rows.append(
+                    ListedClip(f"{label}/{stem}_{number:03d}.mp4", label, split, stem, video, video, start, end)
+                )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unreadable(file, error) from error
     notes = [f"{counted(empty, 'segment')} of no length in {file.name} left out"] if empty else []
-    return _index("activitynet", Path(data_dir), sorted({clip.class_name for clip in clips}), clips, notes)
+    return _index("activitynet", Path(data_dir), rows.class_names, rows, notes)
 
 
 def diving48_index(data_dir: str | Path, annotations: str | Path | None = None) -> VideoIndex:
@@ -150,19 +147,19 @@ def diving48_index(data_dir: str | Path, annotations: str | Path | None = None) 
         ValueError: No such lists, an entry that cannot be read, or as `listed_index`.
     """
     file = _file(data_dir, annotations, "Diving48_vocab.json", "diving48")
-    folder, clips = file.parent, []
+    folder, rows = file.parent, ListedRows()
     try:
         class_names = [" ".join(parts) for parts in read_json(file)]
         for part in ("train", "test"):
             file = folder / f"Diving48_V2_{part}.json"
-            for entry in read_json(file) if file.is_file() else ():
+            for entry in json_entries(file) if file.is_file() else ():
                 label, video = int(entry["label"]), str(entry["vid_name"])
                 if not 0 <= label < len(class_names):
                     raise ValueError(f"the label {label} is none of the {len(class_names)} in Diving48_vocab.json")
-                clips.append(ListedClip(f"{class_names[label]}/{video}.mp4", class_names[label], part, (video,)))
+                rows.append(ListedClip(f"{class_names[label]}/{video}.mp4", class_names[label], part, video))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unreadable(file, error) from error
-    return _index("diving48", Path(data_dir), class_names, clips)
+    return _index("diving48", Path(data_dir), class_names, rows)
 
 
 def msrvtt_index(data_dir: str | Path, annotations: str | Path | None = None) -> VideoIndex:
@@ -191,30 +188,33 @@ def msrvtt_index(data_dir: str | Path, annotations: str | Path | None = None) ->
     file = jsons[0] if jsons else tests[0]
     try:
         for file in jsons:
-            content = read_json(file)
-            split_of |= {str(video["video_id"]): str(video["split"]) for video in content["videos"]}
-            for sentence in content["sentences"]:
+            split_of |= {str(video["video_id"]): str(video["split"]) for video in json_entries(file, "videos")}
+            for sentence in json_entries(file, "sentences"):
                 caption_of.setdefault(str(sentence["video_id"]), str(sentence["caption"]))
         asked = {video: caption_of[video] for video, split in split_of.items() if split == "test"}
         for file in tests:
             asked = {row["video_id"].strip(): row["sentence"].strip() for _, row in read_table(file)[1]}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _unreadable(file, error) from error
-    clips = [ListedClip(f"{video}.mp4", caption, "test", (video,)) for video, caption in asked.items()]
-    clips += [ListedClip(f"{video}.mp4", "", "train", (video,)) for video in split_of if video not in asked]
+    rows = ListedRows()
+    for video, caption in asked.items():
+        rows.append(ListedClip(f"{video}.mp4", caption, "test", video))
+    for video in split_of:
+        if video not in asked:
+            rows.append(ListedClip(f"{video}.mp4", "", "train", video))
     captions = list(dict.fromkeys(asked.values()))
     notes = [] if tests else ["there is no MSRVTT_JSFUSION_test.csv: the owners' test part, first caption of each"]
     if len(captions) < len(asked):
         notes.append(f"{len(asked) - len(captions)} of {len(asked)} test videos share their caption with another")
-    return listed_index("msrvtt", Path(data_dir), captions, clips, notes=notes)
+    return listed_index("msrvtt", Path(data_dir), captions, rows, notes=notes)
 
 
 def _index(
-    dataset: str, root: Path, class_names: Sequence[str], clips: Iterable[ListedClip], notes: Sequence[str] = ()
+    dataset: str, root: Path, class_names: Sequence[str], rows: ListedRows, notes: Sequence[str] = ()
 ) -> VideoIndex:
     """The index, with a note where the lists hold something else than the owners publish."""
     require_distinct(class_names, f"the lists of {dataset}")
-    index = listed_index(dataset, root, class_names, clips, notes=notes)
+    index = listed_index(dataset, root, class_names, rows, notes=notes)
     parts = (index.part(name) for name in ("train", "test"))
     held = (len(class_names), *(len(part.records) + len(part.missing) for part in parts))
     if held == PUBLISHED[dataset]:
@@ -243,7 +243,7 @@ def _kinetics_clips(file: Path) -> Iterator[ListedClip]:
             )
         if name:
             stem = f"{video}_{start:06d}_{end:06d}"
-            yield ListedClip(f"{name}/{stem}.mp4", name, part, (stem, f"{video}_{start}_{end}"), video)
+            yield ListedClip(f"{name}/{stem}.mp4", name, part, stem, f"{video}_{start}_{end}", video)
 
 
 def _tables(place: Path) -> list[Path]:

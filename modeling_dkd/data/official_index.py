@@ -7,10 +7,10 @@ folders that the owners distribute, in doubled ones, or divided into train/ and 
 for many copies were encoded again (listed_clips.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .listed_clips import ListedClip, listed_index
+from .listed_clips import ListedClip, ListedRows, listed_index
 from .official_splits import SplitEntry, hmdb51_group, read_hmdb51_split, read_ucf101_split, ucf101_group
 from .video_index import VideoIndex
 
@@ -24,8 +24,8 @@ def ucf101_index(data_dir: str | Path, annotations: str | Path, split: int, allo
             `allow_missing`.
     """
     class_names, entries = read_ucf101_split(annotations, split)
-    clips = [_listed(entry, lambda entry: ucf101_group(entry.name)) for entry in entries]
-    return listed_index("ucf101", Path(data_dir), class_names, clips, str(split)).require_complete(allow_missing)
+    rows = _listed(entries, lambda entry: ucf101_group(entry.name))
+    return listed_index("ucf101", Path(data_dir), class_names, rows, str(split)).require_complete(allow_missing)
 
 
 def hmdb51_index(data_dir: str | Path, annotations: str | Path, split: int, allow_missing: bool = False) -> VideoIndex:
@@ -37,10 +37,15 @@ def hmdb51_index(data_dir: str | Path, annotations: str | Path, split: int, allo
         ValueError: As for `ucf101_index`.
     """
     class_names, entries = read_hmdb51_split(annotations, split)
-    clips = [_listed(entry, lambda entry: hmdb51_group(entry.name, entry.class_name)) for entry in entries]
-    return listed_index("hmdb51", Path(data_dir), class_names, clips, str(split)).require_complete(allow_missing)
+    rows = _listed(entries, lambda entry: hmdb51_group(entry.name, entry.class_name))
+    return listed_index("hmdb51", Path(data_dir), class_names, rows, str(split)).require_complete(allow_missing)
 
 
-def _listed(entry: SplitEntry, group_of: Callable[[SplitEntry], str]) -> ListedClip:
-    """A line of an official list with the group of its clip."""
-    return ListedClip(entry.name, entry.class_name, entry.split, (Path(entry.name).stem,), group_of(entry))
+def _listed(entries: Sequence[SplitEntry], group_of: Callable[[SplitEntry], str]) -> ListedRows:
+    """The lines of the official lists with the groups of their clips."""
+    rows = ListedRows()
+    for entry in entries:
+        rows.append(
+            ListedClip(entry.name, entry.class_name, entry.split, Path(entry.name).stem, group=group_of(entry))
+        )
+    return rows

@@ -176,7 +176,8 @@ def folder_index(data_dir: str | Path) -> VideoIndex:
                 rows.append(VideoRecord(*place), class_name)
             else:
                 ignored.append(name)
-    class_names, records = rows.numbered()
+    class_names = rows.class_names
+    records = rows.numbered(class_names)
     if not records:
         there = endings(chain(loose, *map(files_below, folders)))
         held = f" with a known video ending (there are {there})" if there else ""

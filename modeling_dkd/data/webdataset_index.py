@@ -65,7 +65,8 @@ def webdataset_index(root: str | Path, dataset: str = "") -> VideoIndex:
             name = f"{prefix}/{member.name}"
             place = str(archive.absolute()), name, -1, "", val if part == "val" else part, 0.0, 0.0
             rows.append(VideoRecord(*place, member.offset, member.size), class_name)
-    class_names, records = rows.numbered()
+    class_names = rows.class_names
+    records = rows.numbered(class_names)
     records = records.sorted_by_name()
     if not records:
         raise ValueError(f"no clips in the {len(archives)} archives below {root}")

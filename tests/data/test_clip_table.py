@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from modeling_dkd.data import clip_table
-from modeling_dkd.data.clip_table import ClipTable
+from modeling_dkd.data.clip_table import ClassedRows, ClipTable
 from modeling_dkd.data.video_files import VideoRecord
 
 
@@ -67,6 +67,28 @@ def test_parts_of_it_are_tables():
     assert table.relabelled(new_label).labels.tolist() == [record.label for record in expected]
 
 
+def test_splits_and_places_of_clips_are_replaced():
+    records = clips(40)
+    table = ClipTable.of(records)
+    new_split = {"train": "test", "test": "unused", "other": "train"}
+    resplit = table.with_splits(new_split)
+    assert resplit == [record._replace(split=new_split.get(record.split, record.split)) for record in records]
+    assert resplit.splits == {"test", "unused", ""}
+    assert len(resplit.of_split("unused")) == 20  # those that were and those that were called test
+    others = ClipTable.of(records[::-1])
+    expected = [r._replace(path=o.path, offset=o.offset, size=o.size) for r, o in zip(table, others, strict=True)]
+    assert table.with_files(others.columns) == expected
+
+
+def test_classes_are_numbered_in_the_order_asked():
+    rows = ClassedRows()
+    for record, name in zip(clips(5), ("walk", None, "run", "walk", "jump"), strict=True):
+        rows.append(record, name)
+    assert rows.class_names == ("jump", "run", "walk")
+    assert rows.numbered(("walk", "swim", "run")).labels.tolist() == [0, -1, 2, 0, -1]
+    assert rows.numbered(()) == ()  # they were handed out
+
+
 def test_it_is_sorted_as_python_sorts_texts():
     records = clips(60)
     assert ClipTable.of(records).sorted_by_name() == sorted(records, key=lambda record: record.name)
@@ -76,7 +98,14 @@ def test_an_empty_one_is_false():
     table = ClipTable.of()
     assert not table
     assert table == ()
-    assert table.sorted_by_name() == table.of_split("train") == table.relabelled({0: 1}) == table[:5] == ()
+    assert (
+        table.sorted_by_name()
+        == table.of_split("train")
+        == table.relabelled({0: 1})
+        == table[:5]
+        == table.with_splits({})
+        == ()
+    )
     assert table.splits == set()
 
 

@@ -2,11 +2,13 @@
 
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from modeling_dkd.data import clip_table
 from modeling_dkd.data.asked_classes import drawn_classes, new_classes, only_classes, read_class_list
 from modeling_dkd.data.class_names import readable_class_name
 from modeling_dkd.data.listed_sets import (
@@ -128,6 +130,68 @@ def test_a_damaged_member_is_named_with_its_archive(tmp_path):
     (record,) = kinetics_index("kinetics400", tmp_path / "k", tmp_path).records
     with pytest.raises(VideoReadError, match=rf"cannot read video '{archive}: a/v_000000_000010.mp4'"):
         read_clip_frames(record, 2)
+
+
+def test_each_of_many_clips_is_paired_with_its_own_file(tmp_path, monkeypatch):
+    """Many more than are Python objects at a time, some absent, there twice or with other files of their name."""
+    monkeypatch.setattr(clip_table, "_CHUNK", 50)
+    names = [f"v{i * 7919 % 1000:03d}_000000_000010" for i in range(1000)]
+    draw = np.random.default_rng(0)
+    expected, absent, members = {}, set(), {}
+    for name in names:
+        kind, folder = draw.integers(6), tmp_path / "k" / f"{draw.integers(9)}"
+        files = [folder / f"{name}.mp4"]
+        if kind == 1:
+            files = [folder / f"{name.upper()}.avi", tmp_path / f"k/a/b/{name}.mp4"]
+            files = files[:: int(draw.choice([1, -1]))]
+        if kind == 2:
+            files += [folder / f"{name}.wav"]
+        if kind == 3:
+            absent.add(f"a/{name}.mp4")
+            files = [folder / f"{name}.npy"]
+        if kind == 4:
+            members[f"{name}.mp4"] = name.encode()
+            files = [tmp_path / "k/clips.tar"]
+        if kind == 5:
+            members[f"{name}.mp4"] = name.encode()  # what lies loose comes first
+        for file in files:
+            if file.suffix != ".tar":
+                write(file, name)
+        if kind != 3:
+            expected[f"a/{name}.mp4"] = str(next(f for f in files if f.suffix in (".mp4", ".tar")))
+    tar_of(tmp_path / "k/clips.tar", members)
+    write(
+        tmp_path / "val.csv",
+        "label,youtube_id,time_start,time_end,split\n" + "".join(f"a,{name[:4]},0,10,val\n" for name in names),
+    )
+    index = kinetics_index("kinetics400", tmp_path / "k", tmp_path)
+    assert {record.name: record.path for record in index.records} == expected
+    assert [record.name for record in index.records] == sorted(expected)
+    assert [record.name for record in index.missing] == [f"a/{n}.mp4" for n in names if f"a/{n}.mp4" in absent]
+    assert f"of their names, {len(absent)} files are there that are no videos: .npy ({len(absent)})" in index.hint
+    for record in index.records:
+        content = Path(record.path).read_bytes()
+        content = content[record.offset :][: record.size] if record.size else content
+        assert content.decode() == record.name[2:-4]
+
+
+def test_a_list_and_a_folder_are_not_held_as_objects(tmp_path, monkeypatch):
+    """An entry and its file would take some 800 bytes."""
+    monkeypatch.setattr(clip_table, "_CHUNK", 100)
+    number = 6000
+    write_json(tmp_path / "lists/labels.json", {"Holding something": "0"})
+    entries = [
+        {"id": str(i), "label": "holding a cup", "template": "Holding something", "placeholders": ["a cup"]}
+        for i in range(number)
+    ]
+    write_json(tmp_path / "lists/train.json", entries)
+    tar_of(tmp_path / "clips/0.tar", {f"{i}.webm": b"x" for i in range(number)})
+    tracemalloc.start()
+    index = ssv2_index(tmp_path / "clips", tmp_path / "lists")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(index.records) == number
+    assert peak < 500 * number
 
 
 def test_no_name_in_an_archive_becomes_a_path(tmp_path):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from modeling_dkd.data.plain_files import parse_yaml, read_json, read_table, read_yaml
+from modeling_dkd.data.plain_files import json_entries, parse_yaml, read_json, read_table, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,64 @@ def test_a_json_file_gives_its_content_or_its_name(tmp_path, content):
     assert read_json(path) == {"a": 1}
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_entries_of_a_json_file_come_one_by_one(tmp_path, indent):
+    path = tmp_path / "list.json"
+    entries = [{"id": "1", "of": [{}, []]}, {"id": 'a "} ]'}, 3, None, "é", [], -1.5e3]
+    content = {"info": {"list": 1}, "a": {"b": {"list": entries, "c": {}}, "list": 4}, "none": [], "nothing": {}}
+    path.write_text(json.dumps(content, indent=indent), encoding="utf-8-sig")
+    for keys in ((), ("info",), ("a",), ("a", "b"), ("nothing",)):
+        value = content
+        for key in keys:
+            value = value[key]
+        assert list(json_entries(path, *keys)) == list(value.items())
+    assert list(json_entries(path, "a", "b", "list")) == entries
+    assert list(json_entries(path, "none")) == []
+    for keys in (("b",), ("a", "info"), ("nothing", "a")):
+        with pytest.raises(KeyError, match=keys[-1]):
+            list(json_entries(path, *keys))
+    with pytest.raises(TypeError, match="neither a list nor an object"):
+        list(json_entries(path, "a", "list"))
+    path.write_text("  [ 1 , 2 ]  ")
+    assert list(json_entries(path)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[1",
+        "[1,",
+        "[1 2]",
+        "[1;2]",
+        "[1][2]",
+        "[] 3",
+        "[\0]",
+        "[{'a': 1}]",
+        '{"a" 1}',
+        '{"a": 1]',
+        '{"a": 1',
+        '{"a"',
+        '{"a": }',
+        "{a: 1}",
+    ],
+)
+def test_entries_of_what_is_no_json_are_refused_with_its_name(tmp_path, content):
+    path = tmp_path / "list.json"
+    for text in (content, f"[{'9' * 5000}]", "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"list\.json is not valid JSON: "):
+            list(json_entries(path))
+
+
+def test_entries_are_given_up_to_where_a_json_file_is_torn(tmp_path):
+    path = tmp_path / "list.json"
+    path.write_text('[{"id": 1}, {"id": 2}, {"id"')
+    entries = json_entries(path)
+    assert [next(entries), next(entries)] == [{"id": 1}, {"id": 2}]
+    with pytest.raises(ValueError, match=r"list\.json is not valid JSON: .*line 1 column 29"):
+        next(entries)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
@@ -70,6 +128,6 @@ def test_a_table_that_is_none_is_named(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    for read in (read_json, read_table, read_yaml):
+    for read in (read_json, read_table, read_yaml, lambda path: list(json_entries(path))):
         with pytest.raises(ValueError, match=r"cannot read .*absent: .*No such file"):
             read(tmp_path / "absent")
