@@ -54,6 +54,12 @@ class CountedPackets:
         refuse_if_damaged(path, max(self.missing_frames, self.incomplete), self.expected)
 
     @property
+    def look_sound(self) -> bool:
+        """Whether nothing tells of damage before anything is decoded."""
+        signs = self.unread or self.incomplete or self.missing_bytes or self.missing_frames
+        return not (signs or self.starts_without_key)
+
+    @property
     def expected(self) -> int:
         """Frames that the file should hold."""
         return len(self.timestamps) + self.missing_frames

@@ -1,7 +1,8 @@
 """The frames of one open video file, decoded in sequence with PyAV."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class OpenVideo:
         self.failed_packets, self.corrupt_frames = self.packets.unread, 0
         self.interlaced = False
 
-    def _frames(self, packets: Iterator[Any] | None = None) -> Iterator[Any]:
+    def _frames(self, packets: Iterable[Any] | None = None) -> Iterator[Any]:
         """Decodes in sequence; packets that cannot be decoded are counted and passed over."""
         # What a decoder makes up before the first picture that needs no other.
         groundless = self.packets.starts_without_key
@@ -70,10 +71,18 @@ class OpenVideo:
         warn_of_damage(self.path, damaged, found, self.packets.missing_bytes)
         return damaged
 
-    def read(self, indices_of: Callable[[int], ArrayOfInt]) -> VideoFrames:
-        """The frames at `indices_of(number of frames)`."""
+    def read(self, indices_of: Callable[[int], ArrayOfInt], behind: int | None = None) -> VideoFrames:
+        """The frames at `indices_of(number of frames)`.
+
+        Where all of them lie before the frame number `behind`, whatever the number of frames, a film that looks sound
+        is decoded no further than to there, and H.264 and H.265 only from where the same frames come out.
+        """
         total = len(self.timestamps)
         indices = indices_of(total)
+        if behind is not None and self.packets.look_sound:
+            part = self._read_part(indices, behind)
+            if part is not None:
+                return self._assemble([part[index] for index in indices.tolist()], indices, self.timestamps, 0)
         kept = self._read_by_timestamp(indices)
         times = self.timestamps
         if kept is None:
@@ -97,37 +106,106 @@ class OpenVideo:
         Exact, because the timestamps of these containers are those of the frames that come out. None where that does
         not hold, or not every frame came that should; then the file is decoded in sequence.
         """
+        units = self._units()
+        if units is None:
+            return None
+        index_at = {self.timestamps[index]: index for index in indices.tolist()}
+        passed_over: set[int] = set()
+        kept: dict[int, Any] = {}
+        count = 0
+        for frame in self._frames(self._skipping(self.packets, units, index_at.keys(), passed_over)):
+            count += 1
+            if frame.pts in index_at:
+                kept[index_at[frame.pts]] = frame
+        expected = len(self.timestamps) - len(passed_over)
+        if len(kept) == len(index_at) and count == expected and self.failed_packets == self.packets.unread:
+            return kept
+        self._rewind()
+        return None
+
+    def _units(self) -> PacketUnits | None:
+        """How packets are cut into units, where each is one picture and has its time; else None."""
         units = PacketUnits.of(self.decoder.name, self.decoder.extradata)
         if units is None or self.packets.format not in ("mov", "matroska") or self.packets.starts_without_key:
             return None
         if self.timestamps[-1] is None or len(set(self.timestamps)) < len(self.timestamps):
             return None
+        return units
+
+    def _skipping(
+        self, packets: Iterable[Any], units: PacketUnits, wanted: Set[int | None], passed_over: set[int]
+    ) -> Iterator[Any]:
+        """Packets, of which the decoder skips those that are unwanted and that no other one refers to."""
+        for packet in packets:
+            self.decoder.skip_frame = "DEFAULT"
+            if packet is not None and packet.size and packet.pts not in wanted:
+                reference = units.is_reference(memoryview(packet))
+                if reference is None:
+                    self.failed_packets += 1
+                elif not reference:
+                    self.decoder.skip_frame = "NONREF"
+                    if not packet.is_discard:
+                        passed_over.add(packet.pts)
+            yield packet
+
+    def _read_part(self, indices: ArrayOfInt, behind: int) -> dict[int, Any] | None:
+        """The wanted frames by index, decoding those of the part and what leads to them.
+
+        None where one fails to come, comes damaged or out of order, or where the end of the film could matter.
+        """
+        units = self._units()
+        if units is not None:
+            kept = self._read_part_by_timestamp(indices, behind, units)
+        else:
+            kept = self._read_part_in_sequence(indices, behind) if behind < len(self.timestamps) else None
+        if kept is None or self.failed_packets or self.corrupt_frames or not set(indices.tolist()) <= kept.keys():
+            self._rewind()
+            return None
+        return kept
+
+    def _read_part_by_timestamp(self, indices: ArrayOfInt, behind: int, units: PacketUnits) -> dict[int, Any] | None:
+        """The same, if the frames that come are those whose packets were decoded, one after the other."""
         index_at = {self.timestamps[index]: index for index in indices.tolist()}
-        expected = len(self.timestamps)
-
-        def packets_with_skipping(units: PacketUnits) -> Iterator[Any]:
-            nonlocal expected
-            for packet in self.packets:
-                self.decoder.skip_frame = "DEFAULT"
-                if packet is not None and packet.size and packet.pts not in index_at:
-                    reference = units.is_reference(memoryview(packet))
-                    if reference is None:
-                        self.failed_packets += 1
-                    elif not reference:
-                        self.decoder.skip_frame = "NONREF"
-                        expected -= not packet.is_discard
-                yield packet
-
+        end = self.timestamps[behind - 1]
+        passed_over: set[int] = set()
+        left_out: list[int] = []  # timestamps between the first packet and the one where decoding goes on
+        came: list[int] = []
         kept: dict[int, Any] = {}
-        count = 0
-        for frame in self._frames(packets_with_skipping(units)):
-            count += 1
+        packets = self._packets_of_part(units, self.timestamps[indices.min()], left_out)
+        for frame in self._frames(self._skipping(packets, units, index_at.keys(), passed_over)):
+            came.append(frame.pts)
             if frame.pts in index_at:
                 kept[index_at[frame.pts]] = frame
-        if len(kept) == len(index_at) and count == expected and self.failed_packets == self.packets.unread:
-            return kept
-        self._rewind()
-        return None
+            if frame.pts >= end:
+                break
+        missing = passed_over.union(left_out)
+        last = max(end, came[-1]) if came else end
+        due = [stamp for stamp in self.timestamps if stamp <= last and stamp not in missing]
+        return kept if came == due else None
+
+    def _packets_of_part(self, units: PacketUnits, wanted_from: int, left_out: list[int]) -> Iterator[Any]:
+        """Packets from the first, less those that change nothing in what is shown from `wanted_from` on."""
+        start, depth = units.last_start(self.packets, wanted_from)
+        packets = iter(self.packets)
+        yield from islice(packets, 1)
+        # A decoder that keeps fewer pictures back than come ahead of their time loses some: how many, only decoding
+        # them tells.
+        if self.decoder.reorder_depth >= depth:
+            left_out.extend(packet.pts for packet in islice(packets, max(0, start - 1)))
+        yield from packets
+
+    def _read_part_in_sequence(self, indices: ArrayOfInt, behind: int) -> dict[int, Any] | None:
+        """The same, decoded one after the other from the start."""
+        wanted = set(indices.tolist())
+        kept: dict[int, Any] = {}
+        stamps: list[int | None] = []
+        for frame in islice(self._frames(), behind):
+            if len(stamps) in wanted:
+                kept[len(stamps)] = frame
+            stamps.append(frame.pts)
+        # Which times frames have does not depend on those that follow.
+        settled = stamps == self.timestamps[:behind] or not _ascend(stamps)
+        return kept if settled else None
 
     def _read_in_sequence(self, indices_of: Callable[[int], ArrayOfInt]) -> tuple[dict[int, Any], list[int | None]]:
         """The wanted frames by index, and the timestamps of all, decoding one after the other.
@@ -154,8 +232,8 @@ class OpenVideo:
 
     def _timestamps_of(self, stamps: list[int | None]) -> list[int | None]:
         """Timestamps of decoded frames: their own where they ascend, else those of the packets, the last repeated."""
-        count, known = len(stamps), [stamp for stamp in stamps if stamp is not None]
-        if count < len(self.timestamps) and len(known) == count and known == sorted(set(known)):
+        count = len(stamps)
+        if count < len(self.timestamps) and _ascend(stamps):
             return stamps
         return (self.timestamps + [self.timestamps[-1]] * max(0, count - len(self.timestamps)))[:count]
 
@@ -251,3 +329,9 @@ class OpenVideo:
             if not needed[index]:
                 kept.pop(index, None)
                 lost.discard(index)
+
+
+def _ascend(stamps: list[int | None]) -> bool:
+    """Whether all timestamps are there, each later than the one before."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    return len(known) == len(stamps) and known == sorted(set(known))

@@ -68,7 +68,7 @@ def read_frames(
             return low + indices_at(positions, max(1, high - low)).reshape(-1)
 
         if backend == "pyav":
-            return video.read(indices_of)
+            return video.read(indices_of) if isinstance(video, PictureFrames) else video.read(indices_of, behind)
         if isinstance(video, PictureFrames):
             raise unreadable(video.file.path, f"torchcodec is not used for image files; {REMEDY}")
         return read_with_torchcodec(video, indices_of)
