@@ -166,12 +166,13 @@ class OpenVideo:
     def _read_part_by_timestamp(self, indices: ArrayOfInt, behind: int, units: PacketUnits) -> dict[int, Any] | None:
         """The same, if the frames that come are those whose packets were decoded, one after the other."""
         index_at = {self.timestamps[index]: index for index in indices.tolist()}
-        end = self.timestamps[behind - 1]
+        stamps = [stamp for stamp in self.timestamps if stamp is not None]
+        end = stamps[behind - 1]
         passed_over: set[int] = set()
         left_out: list[int] = []  # timestamps between the first packet and the one where decoding goes on
         came: list[int] = []
         kept: dict[int, Any] = {}
-        packets = self._packets_of_part(units, self.timestamps[indices.min()], left_out)
+        packets = self._packets_of_part(units, stamps[indices.min()], left_out)
         for frame in self._frames(self._skipping(packets, units, index_at.keys(), passed_over)):
             came.append(frame.pts)
             if frame.pts in index_at:
@@ -180,7 +181,7 @@ class OpenVideo:
                 break
         missing = passed_over.union(left_out)
         last = max(end, came[-1]) if came else end
-        due = [stamp for stamp in self.timestamps if stamp <= last and stamp not in missing]
+        due = [stamp for stamp in stamps if stamp <= last and stamp not in missing]
         return kept if came == due else None
 
     def _packets_of_part(self, units: PacketUnits, wanted_from: int, left_out: list[int]) -> Iterator[Any]:
