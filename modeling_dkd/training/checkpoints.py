@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ class Checkpoints:
             shutil.rmtree(unfinished, ignore_errors=True)
             logger.warning("no checkpoint written at step %d (%s); the former ones are kept", progress.step, error)
             return False
-        for old in self._complete()[KEPT:]:
+        for old in _complete(self.folder)[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
         return True
 
@@ -142,7 +143,7 @@ class Checkpoints:
         Raises:
             ValueError: It belongs to other options or to another number of processes.
         """
-        for folder in self._complete():
+        for folder in _complete(self.folder):
             try:
                 progress, scaler = _read_progress(folder / "progress.json")
                 files = {
@@ -163,10 +164,6 @@ class Checkpoints:
         """Delete all checkpoints: the run is finished."""
         if self.accelerator.is_main_process:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _complete(self) -> list[Path]:
-        """Folders of complete checkpoints, the newest first."""
-        return sorted(self.folder.glob("step-*"), reverse=True)
 
     def _weights(self) -> dict[str, Tensor]:
         trained: dict[str, Tensor] = {f"trained.{name}": p for name, p in self.parameters.items()}
@@ -213,6 +210,31 @@ class Checkpoints:
             else:
                 states[name][what] = share_like(tensor, self.parameters[name])
         follow_weights(self.optimizer)
+
+
+def _complete(folder: Path) -> list[Path]:
+    """Complete checkpoints, the newest first."""
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def check_resumable(folder: Path, config: dict[str, Any], num_processes: int) -> None:
+    """Refuse what `Checkpoints.resume` would refuse, by how far the run was, without its weights.
+
+    Args:
+        folder: Of the checkpoints; there may be none.
+        config: Options of the run that is to go on.
+        num_processes: How many it is to have.
+
+    Raises:
+        ValueError: The newest checkpoint belongs to other options or to another number of processes.
+    """
+    for checkpoint in _complete(folder):
+        with suppress(OSError, ValueError):
+            progress, _ = _read_progress(checkpoint / "progress.json")
+            break
+    else:
+        return
+    _check_same(progress, config, num_processes)
 
 
 def _read_progress(path: Path) -> tuple[Progress, dict[str, Any] | None]:

@@ -86,6 +86,21 @@ def open_index(options: DataOptions, num_kept: int = 0) -> VideoIndex:
     return index
 
 
+def clips_of_an_epoch(config: TrainingConfig, found: int, num_processes: int) -> int:
+    """How many clips an epoch has: what is streamed, or those that were found.
+
+    Raises:
+        ValueError: They do not fill one step of all processes.
+    """
+    num_clips = config.data.clips_per_epoch or found
+    effective = config.recipe.effective_batch(num_processes)
+    if config.recipe.epochs and num_clips < effective:
+        raise ValueError(
+            f"{num_clips} training clips do not fill one effective batch of {effective}; lower recipe.batch_size"
+        )
+    return num_clips
+
+
 def domain_clips(index: VideoIndex, config: TrainingConfig) -> VideoIndex:
     """The training clips that the domain is fitted to: all, or `domain.num_clips` drawn with the run's seed."""
     training, wanted = index.part("train"), config.domain.num_clips

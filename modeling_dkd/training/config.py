@@ -178,6 +178,10 @@ class RecipeOptions:
         _require(self.learning_rate > 0, "recipe.learning_rate", self.learning_rate, "above 0")
         _require(0 < self.layer_decay <= 1, "recipe.layer_decay", self.layer_decay, "above 0, at most 1")
 
+    def effective_batch(self, num_processes: int) -> int:
+        """Clips of one optimizer step."""
+        return self.batch_size * self.accumulation_steps * num_processes
+
 
 @dataclass(frozen=True)
 class DomainOptions:

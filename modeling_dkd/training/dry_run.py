@@ -4,10 +4,14 @@ import sys
 from pathlib import Path
 
 from ..data.prompts import load_templates
+from ..embedding.clip_encoder import require_model_name
 from ..embedding.planned_loading import is_indexed_here, planned_model, planned_place, show_plan
-from .clips import open_index, require_classes_without_flip
-from .config import TrainingConfig
-from .processes import check_trackers, require_free_output
+from ..open_clip_backbone import PREFIX as OPEN_CLIP
+from .checkpoints import check_resumable
+from .clips import clips_of_an_epoch, open_index, require_classes_without_flip
+from .config import TrainingConfig, as_plain
+from .parameters import require_peft
+from .processes import asked_processes, check_launch, require_free_output, take_sharding_request
 
 
 def show_training_plan(config: TrainingConfig, resume: bool) -> None:
@@ -16,8 +20,16 @@ def show_training_plan(config: TrainingConfig, resume: bool) -> None:
     Raises:
         ValueError: As `train` would, for what can be seen without weights.
     """
-    check_trackers(config.run.trackers)
-    require_free_output(Path(config.run.output_dir), resume)
+    take_sharding_request(config)
+    check_launch(config)
+    output = Path(config.run.output_dir)
+    require_free_output(output, resume)
+    if resume:
+        check_resumable(output / "checkpoints", as_plain(config), asked_processes())
+    if config.recipe.trainable == "lora":
+        require_peft()
+    if not config.model.backbone.startswith(OPEN_CLIP):
+        require_model_name(config.model.backbone)  # an encoder of one's own cannot be trained
     data, recipe, domain = config.data, config.recipe, config.domain
     templates = load_templates(data.templates)
     passes = f"{recipe.batch_size} clips x {recipe.accumulation_steps} passes a process"
@@ -48,9 +60,12 @@ def _data(config: TrainingConfig) -> str:
         for note in index.notes:
             print(f"note: {note}", file=sys.stderr)
         require_classes_without_flip(config.augmentation, index.class_names)
+        clips_of_an_epoch(config, len(index.part("train").records), asked_processes())
         counts = [len(index.part(part).records) for part in ("train", "test")]
         return f"{data.dataset} in {data.data_dir}: {counts[0]} training and {counts[1]} test clips"
     lists = f", lists in {planned_place(data.annotations)}" if data.annotations else ""
+    if data.clips_per_epoch:
+        clips_of_an_epoch(config, 0, asked_processes())
     if data.dataset == "hub":
         return (
             f"{data.data_dir}, {f'{data.clips_per_epoch} clips streamed an epoch' if data.clips_per_epoch else 'kept'}"

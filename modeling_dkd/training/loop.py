@@ -28,6 +28,7 @@ from .checkpoints import Checkpoints, Progress
 from .clips import (
     ClipBatch,
     TrainingClips,
+    clips_of_an_epoch,
     domain_clips,
     epoch_batches,
     mix_clips,
@@ -143,12 +144,7 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, shar
     for note in index.notes:
         accelerator.print(f"note: {note}")
     train_records = index.part("train").records
-    effective = config.recipe.batch_size * config.recipe.accumulation_steps * accelerator.num_processes
-    num_clips = config.data.clips_per_epoch or len(train_records)
-    if config.recipe.epochs and num_clips < effective:
-        raise ValueError(
-            f"{num_clips} training clips do not fill one effective batch of {effective}; lower recipe.batch_size"
-        )
+    num_clips = clips_of_an_epoch(config, len(train_records), accelerator.num_processes)
     # Model: the same weights in every process.
     torch.manual_seed(config.run.seed)
     encoder = load_encoder(config, accelerator)
@@ -195,7 +191,7 @@ def prepare(config: TrainingConfig, accelerator: Accelerator, resume: bool, shar
         average,
         checkpoints,
         clips,
-        num_clips // effective,
+        num_clips // config.recipe.effective_batch(accelerator.num_processes),
         max(math.log(MAX_LOGIT_SCALE), encoder.model.head.log_logit_scale.item()),
     )
 
@@ -258,7 +254,7 @@ def describe(run: Run, progress: Progress) -> None:
     recipe, accelerator = run.config.recipe, run.accelerator
     trained = sum(p.numel() for p in run.recognizer.parameters() if p.requires_grad)
     total = sum(p.numel() for p in run.recognizer.parameters())
-    effective = recipe.batch_size * recipe.accumulation_steps * accelerator.num_processes
+    effective = recipe.effective_batch(accelerator.num_processes)
     shared = ", trained weights shared out" if isinstance(run.wrapped, FSDPModule) else ""
     shared += ", AdamW's state shared out" if is_zero(run.optimizer) else ""
     streamed = run.config.data.clips_per_epoch

@@ -124,12 +124,23 @@ def optimizer_groups(
     return list(groups.values())
 
 
-def _add_adapters(backbone: nn.Module, video: Tower, rank: int) -> None:
-    """Put LoRA adapters on every linear layer of the video encoder's blocks."""
+def require_peft() -> None:
+    """Refuse adapters where what makes them cannot be imported.
+
+    Raises:
+        ValueError: The message says what to install.
+    """
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        import peft  # noqa: F401
     except ImportError as error:
         raise ValueError("recipe.trainable=lora needs peft: pip install peft") from error
+
+
+def _add_adapters(backbone: nn.Module, video: Tower, rank: int) -> None:
+    """Put LoRA adapters on every linear layer of the video encoder's blocks."""
+    require_peft()
+    from peft import LoraConfig, inject_adapter_in_model
+
     blocks = backbone.get_submodule(video.blocks)
     targets = [f"{video.blocks}.{path}" for path, m in blocks.named_modules() if isinstance(m, nn.Linear)]
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), backbone)

@@ -17,7 +17,7 @@ import psutil
 import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import DynamoBackend, TorchDynamoPlugin, gather_object
+from accelerate.utils import DeepSpeedPlugin, DynamoBackend, TorchDynamoPlugin, gather_object
 from filelock import FileLock, Timeout
 
 from .config import TrainingConfig
@@ -51,21 +51,8 @@ def start_processes(config: TrainingConfig) -> Accelerator:
     Raises:
         ValueError: Fewer run than were asked for, they run in a way that is not supported, or a tracker is unknown.
     """
-    check_trackers(config.run.trackers)
-    if config.recipe.mixed_precision == "fp16" and not torch.accelerator.is_available():
-        # accelerate would train in float32 without a word
-        raise ValueError("recipe.mixed_precision=fp16 needs a GPU; on a CPU set it to bf16 or no")
-    asked = max(int(os.environ.get("WORLD_SIZE", "1")), processes_asked_of_launcher(_parent_command()))
-    zero = zero_plugin(config) if _is_set("ACCELERATE_USE_DEEPSPEED") else None
-    on_cpu = not torch.accelerator.is_available()
-    backend = compiler_backend()
-    if zero and backend != DynamoBackend.NO:
-        raise ValueError("DeepSpeed runs without --dynamo_backend; launch it without")
-    if on_cpu and backend == DynamoBackend.INDUCTOR and not has_cpp_compiler():
-        raise ValueError(
-            "--dynamo_backend inductor needs a C++ compiler for a CPU, and there is none: install g++, "
-            "or launch without the option"
-        )
+    zero = check_launch(config)
+    asked, on_cpu = asked_processes(), not torch.accelerator.is_available()
     # One process may wait long for another that writes or measures.
     group = InitProcessGroupKwargs(timeout=timedelta(hours=6))
     if zero and on_cpu:
@@ -92,6 +79,34 @@ def start_processes(config: TrainingConfig) -> Accelerator:
             "choose multi-GPU in accelerate config, as hub_configs/accelerate/multi_gpu.yaml does"
         )
     return accelerator
+
+
+def check_launch(config: TrainingConfig) -> DeepSpeedPlugin | None:
+    """Refuse what this machine or the way of launching does not allow; gives what DeepSpeed is built from, if asked.
+
+    Raises:
+        ValueError: A tracker or a compiler is not there, or options do not go together.
+    """
+    check_trackers(config.run.trackers)
+    on_cpu = not torch.accelerator.is_available()
+    if config.recipe.mixed_precision == "fp16" and on_cpu:
+        # accelerate would train in float32 without a word
+        raise ValueError("recipe.mixed_precision=fp16 needs a GPU; on a CPU set it to bf16 or no")
+    zero = zero_plugin(config) if _is_set("ACCELERATE_USE_DEEPSPEED") else None
+    backend = compiler_backend()
+    if zero and backend != DynamoBackend.NO:
+        raise ValueError("DeepSpeed runs without --dynamo_backend; launch it without")
+    if on_cpu and backend == DynamoBackend.INDUCTOR and not has_cpp_compiler():
+        raise ValueError(
+            "--dynamo_backend inductor needs a C++ compiler for a CPU, and there is none: install g++, "
+            "or launch without the option"
+        )
+    return zero
+
+
+def asked_processes() -> int:
+    """How many processes were asked for, of whoever launches them."""
+    return max(int(os.environ.get("WORLD_SIZE", "1")), processes_asked_of_launcher(_parent_command()))
 
 
 def end_processes() -> None:

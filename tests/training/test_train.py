@@ -1,6 +1,7 @@
 import gc
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -303,6 +304,64 @@ def test_one_line_for_what_the_user_must_change(config_file, capsys, setting, me
     assert message in shown
     assert "Traceback" not in shown
     assert shown.strip().splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("setting", "resumed"),
+    [
+        ("recipe.batch_size=19", False),
+        ("recipe.accumulation_steps=4", False),
+        ("recipe.mixed_precision=fp16", False),
+        ("recipe.trainable=lora", False),
+        ("model.backbone=own.py:load", False),
+        ("data.classes=[Purple]", False),
+        ("augmentation.classes_without_flip=[Purple]", False),
+        ("run.trackers=[board]", False),
+        ("recipe.learning_rate=0.5", True),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_refuses(config_file, options, capsys, monkeypatch, setting, resumed):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    command = ["--config", str(config_file())]
+    if resumed:
+        with monkeypatch.context() as context:
+            stop_at(context, 1)
+            assert main(command) > 128
+        assert main([*command, "--resume", "--dry-run"]) == 0
+        command.append("--resume")
+    capsys.readouterr()
+    said = []
+    for kind in (["--dry-run"], []):
+        assert main([*command, *kind, "--set", setting]) == 2
+        said.append(capsys.readouterr().err.strip().splitlines()[-1])
+    assert said[0] == said[1]
+    assert said[0].startswith("error: ")
+
+
+def test_a_dry_run_counts_the_processes_that_it_is_launched_with(config_file, capsys, monkeypatch):
+    command = ["--config", str(config_file()), "--dry-run"]
+    assert main(command) == 0
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert main(command) == 2
+    assert "18 training clips do not fill one effective batch of 24" in capsys.readouterr().err
+    assert main([*command, "--set", "recipe.epochs=0"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "training does not run with version 1 of FSDP"),
+        ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR", "CXX": "absent"}, "--dynamo_backend inductor needs a C++ compiler"),
+    ],
+)
+def test_a_dry_run_refuses_a_launch_that_the_run_refuses(config_file, capsys, monkeypatch, environment, message):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for kind in (["--dry-run"], []):
+        assert main(["--config", str(config_file()), *kind]) == 2
+        assert f"error: {message}" in capsys.readouterr().err
 
 
 def test_schedule():
