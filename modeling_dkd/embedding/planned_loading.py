@@ -1,9 +1,12 @@
 """What a run would load, told for `--dry-run` without loading or fetching it."""
 
+import re
 from pathlib import Path
 
 from transformers import AutoConfig
 
+from ..open_clip_backbone import PREFIX as OPEN_CLIP
+from ..open_clip_backbone import import_open_clip, open_clip_config, open_clip_folder
 from .clip_encoder import require_model_name
 
 
@@ -17,9 +20,19 @@ def planned_model(name: str, revision: str | None = None) -> str:
     Raises:
         ValueError: It can be no model (the message names it), or its folder holds none.
     """
+    if name.startswith(OPEN_CLIP):
+        try:
+            import_open_clip()
+            if not re.match(f"{OPEN_CLIP}hf-hub:.", name):
+                open_clip_config(open_clip_folder(name))
+        except ValueError as error:
+            raise ValueError(f"cannot load the model {name}: {error}") from error
+        return name
     if ":" in name and not Path(name).exists():
         file = Path(name.partition(":")[0])
         return f"{name} ({planned_place(file)})" if file.suffix == ".py" else name
+    if name.endswith(".py"):
+        raise ValueError(f"--model {name} names a file; add what to call in it, as in {name}:load")
     require_model_name(name)
     try:
         kind = AutoConfig.from_pretrained(name, revision=revision, local_files_only=True).model_type

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from ..data.prompts import load_templates
 from ..embedding.planned_loading import is_indexed_here, planned_model, planned_place, show_plan
+from ..hub.card_target import require_card
+from .evaluate_sets import refuse_folders
 from .names import REFERENCE
 from .sources import check_sources
 from .videos import asked_parts, check_video_options
@@ -19,6 +21,9 @@ def show_evaluation_plan(args: argparse.Namespace) -> None:
     Raises:
         ValueError: As `run` would, for what can be seen without weights and embeddings.
     """
+    if args.update_card and Path(args.update_card).is_dir():
+        require_card(args.update_card)
+    refuse_folders(args)
     check_sources(args)
     plan = _videos(args) if args.model else {"embeddings": ", ".join(map(planned_place, args.embeddings))}
     rows = [REFERENCE, "both_centred", "dkd", *_asked(args.baselines, "peers"), *_asked(args.ablations, "ablations")]

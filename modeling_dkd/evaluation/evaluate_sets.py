@@ -66,8 +66,10 @@ def check_outputs(args: argparse.Namespace) -> None:
         from ..hub.card_target import require_card
 
         require_card(args.update_card)
-    files = {"--output": args.output, "--summary": args.summary}
-    folders = {option: file and file.parent for option, file in files.items()}
+    refuse_folders(args)
+    folders = {
+        f"--{name}": file and file.parent for name, file in (("output", args.output), ("summary", args.summary))
+    }
     folders |= {"--figures": args.figures, "--explain": args.explain}
     for option, folder in folders.items():
         if folder is None:
@@ -78,7 +80,15 @@ def check_outputs(args: argparse.Namespace) -> None:
             raise ValueError(f"{option}: the folder {folder} cannot be made ({error.strerror})") from error
         if not os.access(folder, os.W_OK):
             raise ValueError(f"{option}: the folder {folder} cannot be written to")
-    for option, file in files.items():
+
+
+def refuse_folders(args: argparse.Namespace) -> None:
+    """Refuse a folder where a file is to be written.
+
+    Raises:
+        ValueError: The message names it.
+    """
+    for option, file in (("--output", args.output), ("--summary", args.summary)):
         if file and file.is_dir():
             raise ValueError(f"{option}: {file} is a folder; name a file")
 

@@ -77,6 +77,12 @@ def check_sources(args: argparse.Namespace) -> None:
             "nothing to evaluate: give --embeddings FILE, or --model and --dataset; see dkd evaluate --help"
         )
     if not args.model:
+        if args.domain is None:
+            return
+        if args.protocols:
+            raise ValueError("--protocols chooses the domain from --embeddings, and --domain gives it: leave one out")
+        if len(args.embeddings) > 1:
+            raise ValueError(f"--domain goes with one --embeddings file, and {len(args.embeddings)} are given")
         return
     for name in OF_EMBEDDINGS:
         if getattr(args, name) is not None:
@@ -96,10 +102,6 @@ def _load_domain(args: argparse.Namespace) -> EmbeddingSet | None:
     """The set of --domain, its labels numbered as those of --embeddings."""
     if args.domain is None:
         return None
-    if args.protocols:
-        raise ValueError("--protocols chooses the domain from --embeddings, and --domain gives it: leave one out")
-    if len(args.embeddings) > 1:
-        raise ValueError(f"--domain goes with one --embeddings file, and {len(args.embeddings)} are given")
     clips, texts = Source.parse(args.domain), split_pair(args.embeddings[0], args.text_embeddings)[1]
     if texts is None and "text_embeds" not in clips.arrays and args.text_key not in array_names(clips.path):
         # The domain's own class texts are not used, so it need not have those that the test has.

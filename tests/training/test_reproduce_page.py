@@ -119,6 +119,11 @@ def test_every_command_can_be_checked_without_network_and_data(tmp_path, monkeyp
             "evaluate --model a/b --dataset folder --data_dir done",
             "no videos with a known video ending (there are .json (1)) in done",
         ),
+        ("evaluate --model own.py --dataset folder --data_dir x", "--model own.py names a file; add what to call in"),
+        ("evaluate --model a/b --dataset folder --data_dir x --output done", "--output: done is a folder; name a"),
+        ("evaluate --model a/b --dataset folder --data_dir x --update_card done", "done holds no README.md; write"),
+        ("evaluate --model open_clip:b --dataset folder --data_dir x", "cannot load the model open_clip:b: open_clip"),
+        ("evaluate --embeddings a b --domain c", "--domain goes with one --embeddings file, and 2 are given"),
         ("evaluate", "nothing to evaluate: give --embeddings FILE"),
         ("interpolate a b/c/d --share 0.5 --output new", "no model folder b/c/d; give one, or a repository"),
     ],
@@ -138,7 +143,7 @@ def test_a_dry_run_counts_the_clips_that_are_here(tmp_path, capsys):
     for part, number in (("train", 3), ("test", 2)):
         for i in range(number):
             write_video(folder / part / "a" / f"{i}.mp4", [(20 * i, 90, 90)] * 2, i)
-    config = ["--config", str(ROOT / "hub_configs/clip-vit-b16-k400.yaml"), "--dry-run", "--set"]
+    config = ["--config", str(ROOT / "hub_configs/clip-vit-b16-k400.yaml"), "--dry-run", "--set", *SMALL_BATCH]
     assert main(["train", *config, "data.dataset=folder", f"data.data_dir={folder}"]) == 0
     assert f"folder in {folder}: 3 training and 2 test clips\n" in capsys.readouterr().out
     assert main(["evaluate", "--model", "a/b", "--dataset", "folder", "--data_dir", str(folder), "--dry-run"]) == 0
@@ -175,7 +180,7 @@ def test_cost_follows_from_the_sizes_of_the_encoders():
 
 
 def test_a_dry_run_tells_what_is_missing_and_counts_clips_in_archives(tmp_path, capsys):
-    config = ["--config", str(ROOT / "hub_configs/clip-vit-b16-k400.yaml"), "--dry-run", "--set"]
+    config = ["--config", str(ROOT / "hub_configs/clip-vit-b16-k400.yaml"), "--dry-run", "--set", *SMALL_BATCH]
     k400 = made_up_sets.kinetics(tmp_path / "k400")
     for file in sorted((k400 / "train").rglob("*.mp4"))[:2]:
         file.unlink()
