@@ -95,10 +95,8 @@ def clips_of_an_epoch(config: TrainingConfig, found: int, num_processes: int) ->
     num_clips = config.data.clips_per_epoch or found
     effective = config.recipe.effective_batch(num_processes)
     if config.recipe.epochs and num_clips < effective:
-        steps = " or recipe.accumulation_steps" if config.recipe.accumulation_steps > 1 else ""
-        raise ValueError(
-            f"{num_clips} training clips do not fill one effective batch of {effective}; lower recipe.batch_size{steps}"
-        )
+        remedy = "lower recipe.batch_size" + " or recipe.accumulation_steps" * (config.recipe.accumulation_steps > 1)
+        raise ValueError(f"{num_clips} training clips do not fill one effective batch of {effective}; {remedy}")
     return num_clips
 
 

@@ -23,6 +23,7 @@ PAGE = (ROOT / "docs/reproduce.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 SMALL = ["data.allow_missing=true", "data.num_workers=0", "recipe.batch_size=4", "recipe.accumulation_steps=1"]
 SMALL += ["recipe.mixed_precision=no"]
+SMALL_BATCH = ("recipe.batch_size=1", "recipe.accumulation_steps=1")
 
 
 def arguments_of(command):
