@@ -1,12 +1,13 @@
 """Who embeds which batch, told by files beside the shards: processes and machines that share a folder share the work.
 
 A claim is a file that only one can create. Its holder touches it again and again; one that nobody has touched for
-`PATIENCE` seconds, or whose process on this machine is gone, belongs to whoever takes it away first. Two that embed
+`PATIENCE` seconds, or whose process is known to be gone, belongs to whoever takes it away first. Two that embed
 one batch all the same, after a pause for instance, write the same bytes.
 """
 
 import os
 import socket
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ from ..data.whole_files import cannot_be_written
 
 HEARTBEAT = 10.0  # seconds between two touches
 PATIENCE = 120.0  # of a claim that is not touched; storages show changes of others after up to a minute
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+PROCESS_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 class BatchClaims:
@@ -34,7 +37,8 @@ class BatchClaims:
         self.patience = patience
         self.heartbeat = heartbeat
         self.held: set[Path] = set()
-        self.owner = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4().hex}"
+        self.processes = visible_processes()
+        self.owner = f"{self.processes} {os.getpid()} {uuid.uuid4().hex}"
         self._ended = threading.Event()
         self._keeper = threading.Thread(target=self._keep_alive, name="keep_claims_alive", daemon=True)
 
@@ -109,8 +113,8 @@ class BatchClaims:
     def _is_lost(self, path: Path) -> bool:
         """Whether the holder of a claim is gone."""
         try:
-            host, pid, _ = path.read_text(encoding="utf-8").split()
-            if host == socket.gethostname() and not _is_alive(int(pid)):
+            processes, pid, _ = path.read_text(encoding="utf-8").split()
+            if processes == self.processes and not _is_alive(int(pid)):
                 return True
         except (OSError, ValueError):
             pass  # gone by now, or torn: its age decides
@@ -135,8 +139,23 @@ class BatchClaims:
                     os.utime(path)
 
 
+def visible_processes() -> str:
+    """A name for all processes whose numbers mean the same here: those of a machine or of a container, while it runs.
+
+    Containers can have the name of their machine and numbers of their own (docker --network host). After a new start
+    a machine or container has another name, and nothing but the age of its former claims tells that they are lost.
+    """
+    host = socket.gethostname()
+    if sys.platform != "linux":
+        return host
+    try:
+        return "/".join((host, BOOT.read_text(encoding="ascii").strip(), os.readlink(PROCESS_NAMESPACE)))
+    except OSError:
+        return f"{host}/{uuid.uuid4().hex}"  # like nobody else's
+
+
 def _is_alive(pid: int) -> bool:
-    """Whether a process of this machine runs."""
+    """Whether a process runs, of those whose numbers mean the same here."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from modeling_dkd.data.hub_stream import stream_pieces
 from modeling_dkd.embedding import streamed_embedding
+from modeling_dkd.embedding.batch_claims import visible_processes
 from modeling_dkd.embedding.clip_shards import ClipShards
 from modeling_dkd.embedding.streamed_embedding import embed_stream
 from modeling_dkd.video_frames import VideoReadError
@@ -177,7 +178,7 @@ def test_an_archive_that_another_run_reads_is_waited_for(tmp_path, monkeypatch):
     root = archives(tmp_path / "tars", number=3)
     (tmp_path / "shards").mkdir()
     claim = tmp_path / "shards" / f"{stream_pieces(str(root))[0].key}.json.claim"
-    claim.write_text(f"{os.uname().nodename} {os.getppid()} x")
+    claim.write_text(f"{visible_processes()} {os.getppid()} x")
     waits = []
 
     def sleep(seconds):
