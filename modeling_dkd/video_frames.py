@@ -1,7 +1,7 @@
 """Frames of a video file, decoded exactly, with PyAV unless torchcodec is asked for.
 
 Decoding runs in sequence, never by seeking to index / rate (torchcodec's by seeking to key frames), so the frames are
-those of a full decode whatever the timestamps say. Pixels are as stored (RGB, 0-255); non-square pixels are not
+those of a full decode whatever the timestamps say; of a part of a film no more is decoded than leads to it. Pixels are as stored (RGB, 0-255); non-square pixels are not
 stretched, turns and flips that the file asks for are applied.
 """
 
@@ -44,6 +44,9 @@ def read_frames(
             MP4, QuickTime, Matroska and WebM, of which it decodes only what leads to the frames asked for, so that
             damage inside of packets can go unseen. The frames are the same; a file of which they are not is refused.
         span: Start and end in seconds since the first frame: the part of the video that is sampled; None is all of it.
+            Its frames are those of a full decode. A film that looks sound is decoded no further than to its end, and
+            H.264 and H.265 in MP4, QuickTime and Matroska from the last picture before it that begins anew; the rest
+            is looked over for what is missing, but damage inside of pictures that are not decoded goes unseen.
 
     Returns:
         num_clips * num_frames frames, clip after clip.

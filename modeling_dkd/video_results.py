@@ -27,7 +27,7 @@ class VideoFrames:
         pixels: RGB frames, (T, 3, H, W) uint8, 0-255, channels last in memory.
         indices: Position of each frame in the full decode, (T,) int64.
         times: Time of each frame since the first one, (T,) seconds, float64; NaN where the file does not tell.
-        total_frames: Number of frames that the file holds.
+        total_frames: Number of frames that the file holds, by its packets where a part of it was decoded.
         damaged_frames: Lost or damaged frames that were met on the way; 0 for a sound file. Codecs carry no checksums,
             so a few flipped bits can pass for another valid picture.
         missing_bytes: Bytes that the file lacks at its end, at least; 0 for a sound file.

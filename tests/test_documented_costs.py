@@ -146,3 +146,14 @@ def test_what_a_million_clips_cost_is_as_measured():
     assert f"| {cells(read, 'processor_seconds', 1)} s, {cells(read, 'peak_bytes', 2**20)} MiB (" in TEXT
     end = f"{cells(again, 'processor_seconds', 1)} s, {cells(again, 'peak_bytes', 2**20)} MiB in all |"
     assert f"| {cells(plan, 'processor_seconds', 1)} s / {end}" in TEXT
+
+
+def test_what_a_part_of_a_film_costs_is_as_measured():
+    contents = json.loads((ROOT / "docs/film_parts.json").read_text())
+    assert (contents["seconds"], contents["part_seconds"], contents["frames"]) == (240, 5, 8)
+    assert contents["begin"] == [0.01, 0.5, 0.95]
+    said = [
+        " / ".join(f"{seconds:.2f}" for seconds in row["parts"]) + f", all of it {row['whole']:.2f} s"
+        for row in contents["rows"]
+    ]
+    assert f"H.264 in MP4 {said[0]}; MPEG-4 in AVI, which is decoded from its start, {said[1]} (" in TEXT
