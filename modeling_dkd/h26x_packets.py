@@ -69,7 +69,8 @@ class PacketUnits:
         shown: list[int] = []  # timestamps from the last start on, ascending
         parameters: list[bytes] = []
         for number, packet in enumerate(packets):
-            units = self.split(memoryview(packet)) if packet is not None and packet.size else None
+            timed = packet is not None and packet.size and packet.pts is not None
+            units = self.split(memoryview(packet)) if timed else None
             if units is None or not self._is_one_frame(units) or packet.has_sidedata("new_extradata"):
                 break
             begins = all(self._kind(unit) in IDR[self.codec] for unit in units if self._is_picture(unit))

@@ -174,6 +174,8 @@ class OpenVideo:
         kept: dict[int, Any] = {}
         packets = self._packets_of_part(units, stamps[indices.min()], left_out)
         for frame in self._frames(self._skipping(packets, units, index_at.keys(), passed_over)):
+            if frame.pts is None:
+                return None
             came.append(frame.pts)
             if frame.pts in index_at:
                 kept[index_at[frame.pts]] = frame
@@ -204,8 +206,8 @@ class OpenVideo:
             if len(stamps) in wanted:
                 kept[len(stamps)] = frame
             stamps.append(frame.pts)
-        # Which times frames have does not depend on those that follow.
-        settled = stamps == self.timestamps[:behind] or not _ascend(stamps)
+        # Neither which frames are wanted nor which times they have depends on those that follow.
+        settled = len(stamps) == behind and (stamps == self.timestamps[:behind] or not _ascend(stamps))
         return kept if settled else None
 
     def _read_in_sequence(self, indices_of: Callable[[int], ArrayOfInt]) -> tuple[dict[int, Any], list[int | None]]:

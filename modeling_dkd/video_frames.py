@@ -1,8 +1,8 @@
 """Frames of a video file, decoded exactly, with PyAV unless torchcodec is asked for.
 
 Decoding runs in sequence, never by seeking to index / rate (torchcodec's by seeking to key frames), so the frames are
-those of a full decode whatever the timestamps say; of a part of a film no more is decoded than leads to it. Pixels are as stored (RGB, 0-255); non-square pixels are not
-stretched, turns and flips that the file asks for are applied.
+those of a full decode whatever the timestamps say; of a part of a film no more is decoded than leads to it. Pixels are
+as stored (RGB, 0-255); non-square pixels are not stretched, turns and flips that the file asks for are applied.
 """
 
 import os

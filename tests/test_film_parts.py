@@ -295,6 +295,7 @@ def test_nothing_is_said_of_what_follows_an_odd_packet(name, tmp_path):
         picture = next(u for u in units.split(memoryview(packets[40])) if u[0] >> 1 & 63 in (19, 20))
         key[key.index(bytes(picture)) + 2] |= 0x40  # no_output_of_prior_pics_flag
         odd["what is not shown yet is dropped"] = changed(old, bytes(key))
+    odd["without a time"] = av.Packet(content)
     odd["configured anew"] = ConfiguredAnew(old)
     for what, packet in odd.items():
         assert units.last_start([*packets[:30], packet, *packets[31:]], wanted)[0] == 20, what
