@@ -223,6 +223,46 @@ def test_damage_is_told_of_what_is_decoded(name, tmp_path, monkeypatch, decoded)
     assert numbers_of(parts[0]) == [6, 8, 10, 12]
 
 
+def test_a_film_that_is_cut_off_is_told_whatever_part_is_asked(tmp_path):
+    for name in ("closed.mkv", "pictures.avi"):
+        path = write_film(tmp_path / name, *FILMS[name][:2])
+        path.write_bytes(path.read_bytes()[: -path.stat().st_size // 16])
+        whole = read_frames(path, 1)
+        found = read_frames(path, 4, span=(5 / RATE, 14 / RATE))
+        assert found.damage == whole.damage != ""
+        assert (found.total_frames, numbers_of(found)) == (whole.total_frames, [6, 8, 10, 12])
+
+
+def not_coded(path: Path, number: int) -> Path:
+    """The MPEG-4 film, with a packet that says that nothing has changed, for which a decoder gives no frame."""
+    with av.open(str(path)) as container:
+        packet = bytes(next(islice(container.demux(video=0), number, None)))
+    head = packet.index(b"\0\0\1\xb6") + 4
+    bits = "".join(f"{byte:08b}" for byte in packet[head : head + 4])
+    coded = bits.index("0", 2) + 2 + (RATE - 1).bit_length() + 1  # type, seconds, marker, parts of a second, marker
+    assert bits[coded] == "1"
+    bits = bits[:coded] + "0" + bits[coded + 1 :]
+    place = path.read_bytes().index(packet) + head
+    data = bytearray(path.read_bytes())
+    data[place : place + 4] = int(bits, 2).to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
+
+
+def test_frames_that_do_not_come_shift_those_of_a_part_as_those_of_the_whole(tmp_path, monkeypatch):
+    path = not_coded(write_film(tmp_path / "film.mp4", "mpeg4", {"g": "50", "bf": "0"}), 30)
+    spans = [(start / RATE, (start + 9) / RATE) for start in (5, 25, 60, 90)]
+    parts = [read_frames(path, 4, span=span) for span in spans]
+    monkeypatch.setattr(video_decoding.OpenVideo, "_read_part", lambda *_: None)
+    wholes = [read_frames(path, 4, span=span) for span in spans]
+    assert [whole.total_frames for whole in wholes] == [COUNT - 1] * 4
+    for part, whole in zip(parts, wholes, strict=True):
+        assert np.array_equal(part.indices, whole.indices)
+        assert np.array_equal(part.times, whole.times)
+        assert torch.equal(part.pixels, whole.pixels)
+        assert part.damage == whole.damage == ""
+
+
 def packets_of(path: Path) -> tuple[PacketUnits, list[av.Packet]]:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -299,6 +339,16 @@ def test_nothing_is_said_of_what_follows_an_odd_packet(name, tmp_path):
     odd["configured anew"] = ConfiguredAnew(old)
     for what, packet in odd.items():
         assert units.last_start([*packets[:30], packet, *packets[31:]], wanted)[0] == 20, what
+
+
+def test_decoding_begins_nowhere_else_where_the_first_packet_allows_fields(tmp_path):
+    films = [write_film(tmp_path / name, *FILMS[name][:2]) for name in ("closed.mp4", "interlaced.mkv")]
+    units, packets = packets_of(films[0])
+    with av.open(str(films[1])) as container:
+        configuration = container.streams.video[0].codec_context.extradata
+    length = int.from_bytes(configuration[6:8], "big")
+    packets[0] = changed(packets[0], unit(*configuration[8 : 8 + length]) + bytes(packets[0]))
+    assert units.last_start(packets, packets[50].pts) == (0, 0)
 
 
 def test_parameters_that_allow_fields_are_known(tmp_path):
