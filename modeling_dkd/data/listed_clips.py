@@ -196,11 +196,11 @@ def _once(
     if len(alike):
         told = counted(len(alike), "entry", "entries")
         notes.append(
-            f"{told} in the lists of {dataset} repeat another and count once, such as {listed[alike.min()].name}"
+            f"the lists of {dataset}: {told} alike to another counted once, such as {listed[alike.min()].name}"
         )
     if in_two_classes.any():
         told = counted(int(in_two_classes.sum()), "segment")
-        notes.append(f"{told} in the lists of {dataset} have two classes and count in each")
+        notes.append(f"the lists of {dataset}: {told} with two classes counted in each")
     return np.setdiff1d(np.arange(len(listed)), alike), notes
 
 
@@ -279,6 +279,10 @@ def _instead(stems: pa.Table, others: pa.Table) -> str:
 def _how_to_unpack(file: _Found) -> str:
     """What to do with an archive of which the clips cannot be read where they lie; "" of other files."""
     name = file.place.name.lower()
+    if name.startswith("20bn-something-something-v2-") and name[-2:].isdigit():  # as its owners hand it out
+        return (
+            "each is a piece of one; put them together and unpack that (cat 20bn-something-something-v2-?? | tar xz)"
+        )
     if not name.endswith((".tar", *COMPRESSED, *OTHER_ARCHIVES)):
         return ""
     if file.member:

@@ -235,29 +235,10 @@ def msrvtt_index(data_dir: str | Path, annotations: str | Path | None = None) ->
     files = next(filter(None, (first_lists(found, name) for name in MSRVTT_VIDEOS)), [])
     if not tests and not files:
         raise no_lists("msrvtt", " or ".join(lists), found)
-    videos: list[tuple[str, str]] = []
-    captions: dict[str, str] = {}  # of each video the first that says anything
-    number, file = 0, (files or tests)[0]
-    try:
-        for file in files:
-            videos += _msrvtt_videos(file)
-            for video, caption in _msrvtt_captions(file):
-                number += 1
-                if caption:
-                    captions.setdefault(video, caption)
-        asked = [(video, captions.get(video, "")) for video, split in videos if split == "test"]
-        for file in tests:
-            asked = list(_msrvtt_captions(file))
-        empty = [video for video, caption in asked if not caption]
-        if empty:
-            raise ValueError(f"the test video {empty[0]} has no caption")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _unreadable(file, error) from error
+    videos, number, asked = _msrvtt_lists(files, tests)
     if not asked:
-        names = ", ".join(file.name for file in (*files, *tests))
-        raise ValueError(
-            f"{file.parent}: no test video in {names}; add test_videodatainfo.json, or {MSRVTT_TESTS[0]} for 1k-A"
-        )
+        named = ", ".join(map(str, (*files, *tests)))
+        raise ValueError(f"{named}: no test video; add test_videodatainfo.json, or {MSRVTT_TESTS[0]} for 1k-A")
     class_of: dict[str, str] = {}  # captions that give one prompt are one class
     rows, tested = ListedRows(), {video for video, _ in asked}
     for video, caption in asked:
@@ -275,6 +256,31 @@ def msrvtt_index(data_dir: str | Path, annotations: str | Path | None = None) ->
         notes.append(f"{', '.join(file.name for file in files)}: {told}; published are {theirs}")
     index = listed_index("msrvtt", Path(data_dir), tuple(class_of.values()), rows, notes=notes)
     return _compared(index, len(tested), "caption") if tests else index
+
+
+def _msrvtt_lists(
+    files: Sequence[Path], tests: Sequence[Path]
+) -> tuple[list[tuple[str, str]], int, list[tuple[str, str]]]:
+    """All videos with the owners' part of each, the number of all captions, and the test videos with theirs."""
+    videos: list[tuple[str, str]] = []
+    captions: dict[str, str] = {}  # of each video the first that says anything
+    number, file = 0, (*files, *tests)[0]
+    try:
+        for file in files:
+            videos += _msrvtt_videos(file)
+            for video, caption in _msrvtt_captions(file):
+                number += 1
+                if caption:
+                    captions.setdefault(video, caption)
+        asked = [(video, captions.get(video, "")) for video, split in videos if split == "test"]
+        for file in tests:
+            asked = list(_msrvtt_captions(file))
+        empty = [video for video, caption in asked if not caption]
+        if empty:
+            raise ValueError(f"the test video {empty[0]} has no caption")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _unreadable(file, error) from error
+    return videos, number, asked
 
 
 def _hosted_again(file: Path) -> bool:

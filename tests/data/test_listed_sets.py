@@ -351,7 +351,7 @@ def test_classes_are_asked_by_list_by_what_is_known_and_by_a_draw(k400, tmp_path
     write_json(tmp_path / "asked.json", ["playing_ping_pong"])
     asked = only_classes(index, tmp_path / "asked.json")
     assert asked.class_names == ("playing ping-pong",)
-    assert asked.split == "1, 1 classes of asked.json"
+    assert asked.split == "1, 1 class of asked.json"
     assert {asked.class_names[r.label] for r in asked.records} == {"playing ping-pong"}
     draws = {drawn_classes(index, 2, seed).class_names for seed in range(9)}
     assert len(draws) == 3
