@@ -204,12 +204,12 @@ def _once(
     return np.setdiff1d(np.arange(len(listed)), alike), notes
 
 
-def _in_small_letters(stems: pa.Table) -> pa.Table:
+def _in_small_letters(stems: pa.ChunkedArray) -> pa.ChunkedArray:
     """Stems as those of files are, to be compared with them."""
-    rows = Rows(_STEMS)
-    for stem, other in rows_of(stems):
-        rows.append((stem.lower(), other.lower()))
-    return rows.table()
+    rows = Rows(pa.schema({"stem": TEXT}))
+    for (stem,) in rows_of(pa.table({"stem": stems})):
+        rows.append((stem.lower(),))
+    return rows.table()["stem"]
 
 
 def _files_and_members(root: Path) -> pa.Table:
@@ -237,12 +237,12 @@ def _files(found: pa.Table) -> Iterator[_Found]:
 
 def _chosen(listed: ClipTable, stems: pa.Table, videos: pa.Table) -> np.ndarray:
     """Row of the video of each clip, (N,); -1 where there is none."""
-    small, distinct = _in_small_letters(stems), videos["stem"].combine_chunks().dictionary_encode()
+    distinct = videos["stem"].combine_chunks().dictionary_encode()
     codes = distinct.indices.to_numpy()
     order = np.append(np.argsort(codes, kind="stable"), -1)  # videos of one stem stand beside each other
     counts = np.bincount(codes, minlength=len(distinct.dictionary) + 1)  # the last is of no stem
     begins = np.cumsum(counts) - counts
-    places = (pc.index_in(small[name], distinct.dictionary) for name in small.column_names)
+    places = (pc.index_in(_in_small_letters(column), distinct.dictionary) for column in stems.columns)
     stem = pc.fill_null(pc.coalesce(*places), -1).to_numpy()
     chosen = order[begins[stem]]
 
@@ -260,7 +260,7 @@ def _chosen(listed: ClipTable, stems: pa.Table, videos: pa.Table) -> np.ndarray:
 
 def _instead(stems: pa.Table, others: pa.Table) -> str:
     """What to say of files that are no videos, for clips of these stems that are not there."""
-    names = pa.chunked_array([chunk for column in _in_small_letters(stems).columns for chunk in column.chunks], TEXT)
+    names = pa.chunked_array([chunk for column in stems.columns for chunk in _in_small_letters(column).chunks], TEXT)
     same = others.filter(pc.is_in(others["stem"], value_set=names))
     hint = ""
     if len(same):
