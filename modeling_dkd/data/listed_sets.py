@@ -139,6 +139,8 @@ def activitynet_index(data_dir: str | Path, annotations: str | Path | None = Non
         ValueError: No such list, an entry that cannot be read, or as `listed_index`.
     """
     found = places_of_lists(data_dir, annotations)
+    if annotations is not None:
+        folder_of_lists(Path(annotations), "activitynet", ("*.json",))
     files = found[:1] if found[0].is_file() else first_lists(found, "activity_net*.json")
     if not files:
         raise no_lists("activitynet", "activity_net*.json", found)

@@ -249,16 +249,19 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
 
 
 def require_distinct(class_names: Iterable[str], place: str) -> None:
-    """Refuse two spellings of one class, between which its clips would be split.
+    """Refuse a class that is there twice, in one spelling or two, between which its clips would be split.
 
     Raises:
         ValueError: Two names give the same prompts (the message names both and `place`).
     """
     spelled: dict[str, str] = {}
     for name in class_names:
-        other = spelled.setdefault(spelling_key(name), name)
-        if other != name:
-            raise ValueError(f"{place}: {other!r} and {name!r} are one class in two spellings; use one of them")
+        key = spelling_key(name)
+        if spelled.get(key) == name:
+            raise ValueError(f"{place}: the class {name!r} is there twice; keep one of them")
+        if key in spelled:
+            raise ValueError(f"{place}: {spelled[key]!r} and {name!r} are one class in two spellings; use one of them")
+        spelled[key] = name
 
 
 def _parts(root: Path, folders: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:

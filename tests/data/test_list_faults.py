@@ -130,6 +130,15 @@ def test_a_clip_in_two_classes_or_parts_is_refused(tmp_path, make, message):
         make(tmp_path)
 
 
+def test_a_class_that_is_listed_twice_is_refused(tmp_path):
+    write_json(tmp_path / "Diving48_vocab.json", [["Back"], ["Back"]])
+    with pytest.raises(ValueError, match="the lists of diving48: the class 'Back' is there twice; keep one of them"):
+        diving48_index(tmp_path)
+    write_json(tmp_path / "labels.json", {"Holding something": "0", "Holding [something]": "1"})
+    with pytest.raises(ValueError, match="the class 'Holding something' is there twice"):
+        ssv2_index(tmp_path)
+
+
 def test_official_lists_with_a_training_clip_in_the_test_are_refused(data_dir, tmp_path):
     """The counts are right: only the clip tells."""
     for dataset, read, name in (
@@ -318,6 +327,8 @@ def test_two_releases_of_activitynet_are_asked_for(tmp_path):
         activitynet_index(tmp_path)
     assert activitynet_index(tmp_path, tmp_path / "activity_net.v1-3.min.json") == expected
     assert activitynet_index(tmp_path, old).class_names == ("b",)
+    with pytest.raises(ValueError, match=r"v_v\.mp4 is none of the lists of activitynet"):
+        activitynet_index(tmp_path, tmp_path / "v_v.mp4")
 
 
 def test_odd_segments_and_subsets_are_told(tmp_path):
