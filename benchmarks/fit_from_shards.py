@@ -5,7 +5,8 @@ python -m benchmarks.fit_from_shards --samples 20000 40000 --classes 100    # a 
 
 Each size is fitted in a process of its own: its peak of resident memory, less what it was before the fit (Python,
 torch and the class texts), is what fitting takes. Embeddings are drawn from a seed, in float16, around random
-class texts.
+class texts. Then the largest is fitted once more, with every round looking at all of it, to tell which embeddings
+change their class by it.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from modeling_dkd import DKDCLIPConfig, DKDHead
+from modeling_dkd import DKDCLIPConfig, DKDHead, class_mixture
 from modeling_dkd.embedding.embedding_shards import EmbeddingShards
 from modeling_dkd.mixture_options import MixtureOptions
 
@@ -52,8 +53,8 @@ def write_shards(folder: Path, num_samples: int, num_classes: int, dim: int) -> 
     return paths
 
 
-def fit_shards(paths: list[Path], num_classes: int, rounds: int) -> dict[str, float]:
-    """Fit once; seconds and the growth of the peak memory, bytes."""
+def fit_shards(paths: list[Path], num_classes: int, rounds: int, whole: bool) -> dict[str, float]:
+    """Fit once; seconds and the growth of the peak memory, bytes; or as `compare_with_whole`."""
     shards = EmbeddingShards(paths)
     dim = next(iter(shards)).shape[-1]
     texts = class_texts(num_classes, dim)
@@ -61,15 +62,31 @@ def fit_shards(paths: list[Path], num_classes: int, rounds: int) -> dict[str, fl
     head.fit(texts, texts)  # what torch allocates at first use
     before, start, processor_start = peak_memory(), time.perf_counter(), time.process_time()
     head.fit(shards, texts)
+    seconds = {"seconds": time.perf_counter() - start, "processor_seconds": time.process_time() - processor_start}
+    if whole:
+        return seconds | compare_with_whole(head, shards, texts)
+    return seconds | {"fit_bytes": peak_memory() - before, "peak_bytes": peak_memory()}
+
+
+def compare_with_whole(head: DKDHead, shards: EmbeddingShards, texts: torch.Tensor) -> dict[str, float]:
+    """The same fit with every round looking at all: its seconds, and the share of embeddings of another class."""
+    whole = DKDHead(head.config, head.options)
+    class_mixture.FIRST_LOOK = len(shards)
+    start, processor_start = time.perf_counter(), time.process_time()
+    whole.fit(shards, texts)
+    seconds, processor_seconds = time.perf_counter() - start, time.process_time() - processor_start
+    with torch.inference_mode():
+        moved = sum(
+            int((head(chunk, texts)[0].argmax(1) != whole(chunk, texts)[0].argmax(1)).sum()) for chunk in shards
+        )
     return {
-        "seconds": time.perf_counter() - start,
-        "processor_seconds": time.process_time() - processor_start,
-        "fit_bytes": peak_memory() - before,
-        "peak_bytes": peak_memory(),
+        "whole_seconds": seconds,
+        "whole_processor_seconds": processor_seconds,
+        "changed_share": moved / len(shards),
     }
 
 
-def fit_in_child(paths: list[Path], num_classes: int, rounds: int) -> dict[str, float]:
+def fit_in_child(paths: list[Path], num_classes: int, rounds: int, whole: bool = False) -> dict[str, float]:
     """`fit_shards` in a fresh process."""
     command = [
         sys.executable,
@@ -80,6 +97,7 @@ def fit_in_child(paths: list[Path], num_classes: int, rounds: int) -> dict[str, 
         str(num_classes),
         "--rounds",
         str(rounds),
+        *(["--whole"] if whole else []),
     ]
     done = subprocess.run([*command, *map(str, paths)], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout)
@@ -101,10 +119,11 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--whole", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("paths", type=Path, nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(fit_shards(options.paths, options.classes, options.rounds)))
+        print(json.dumps(fit_shards(options.paths, options.classes, options.rounds, options.whole)))
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -121,6 +140,10 @@ def main() -> None:
                 f"  {row['fit_bytes'] / 2**20:7.0f} MB more than before, {row['peak_bytes'] / 2**20:7.0f} MB in all",
                 flush=True,
             )
+        compared = fit_in_child(paths, options.classes, options.rounds, whole=True)
+    times = compared["whole_processor_seconds"] / compared["processor_seconds"]
+    changed = 100 * compared["changed_share"]
+    print(f"  every round looking at all: {times:.1f} times as long, {changed:.3f} % of another class")
     if options.json:
         environment = {
             "python": platform.python_version(),
@@ -131,7 +154,9 @@ def main() -> None:
         }
         setting = {"classes": options.classes, "dim": options.dim, "rounds": options.rounds}
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"environment": environment, **setting, "rows": rows}, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps({"environment": environment, **setting, "rows": rows, "whole": compared}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

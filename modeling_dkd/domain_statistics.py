@@ -93,11 +93,15 @@ def in_chunks(video_embeds: Videos) -> Iterator[Tensor]:
 
 def spread_samples(video_embeds: Videos, num_samples: int, total: int) -> Tensor | None:
     """At most so many of `total` samples (n, D), evenly spread: domains come sorted; None where there are none."""
-    step, position, chosen = max(1, -(-total // num_samples)), 0, []
+    step, position, sample, num_chosen = max(1, -(-total // num_samples)), 0, None, 0
     for chunk in in_chunks(video_embeds):
-        chosen.append(chunk[-position % step :: step].clone())
-        position += len(chunk)
-    return torch.cat(chosen) if chosen else None
+        chosen = chunk[-position % step :: step]
+        if sample is None:
+            # Room for all at once: small copies between chunks that come and go leave holes where no chunk fits.
+            sample = chunk.new_empty(min(num_samples, total), *chunk.shape[1:])
+        sample[num_chosen : num_chosen + len(chosen)] = chosen
+        position, num_chosen = position + len(chunk), num_chosen + len(chosen)
+    return None if sample is None else sample[:num_chosen]
 
 
 def chunk_statistics(
