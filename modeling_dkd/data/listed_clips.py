@@ -255,6 +255,13 @@ def _chosen(listed: ClipTable, stems: pa.Table, videos: pa.Table) -> np.ndarray:
     spelled = rows_of(stems.take(several))
     for clip, (name,), spellings, end, number in zip(several, names, spelled, ends, numbers, strict=True):
         chosen[clip] = rows[end - number + _nearest(name, spellings, list(islice(files, number)))]
+
+    of_many = np.bincount(chosen[chosen >= 0], minlength=len(videos) + 1) > 1  # the last stands for no video
+    shared = np.flatnonzero(of_many[chosen] & (listed.columns["end"].to_numpy() == 0))
+    files = _files(videos.take(chosen[shared]))
+    for clip, spellings, file in zip(shared, rows_of(stems.take(shared)), files, strict=True):
+        if file.place.stem not in spellings:  # it is another clip, whose name differs in capitals
+            chosen[clip] = -1
     return chosen
 
 

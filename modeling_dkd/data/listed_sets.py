@@ -61,14 +61,14 @@ def kinetics_index(dataset: str, data_dir: str | Path, annotations: str | Path |
         raise no_lists(dataset, "CSV files with the columns youtube_id, time_start and time_end", found)
     rows = ListedRows()
     parts: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
-    labelled: Counter[tuple[str, str]] = Counter()
     unlabelled: Counter[tuple[str, str]] = Counter()
     for file in files:
         for clip in _kinetics_clips(file):
-            (labelled if clip.class_name else unlabelled)[file.name, clip.split] += 1
             if clip.class_name:
                 parts[clip.split].add(file.name)
                 rows.append(clip)
+            else:
+                unlabelled[file.name, clip.split] += 1
     for part, names in parts.items():
         if len(names) > 1:
             raise ValueError(
@@ -77,7 +77,7 @@ def kinetics_index(dataset: str, data_dir: str | Path, annotations: str | Path |
             )
     notes = []
     for (name, part), number in unlabelled.items():
-        if part != "test" and not labelled[name, part]:
+        if part != "test" and name not in parts[part]:
             raise ValueError(
                 f"{files[0].parent / name} names {counted(number, 'clip')} of the part {part} and no label; fetch the "
                 "list that has labels, or take this one away"

@@ -170,9 +170,11 @@ def test_clips_whose_names_differ_in_capitals_alone_are_two(tmp_path):
     ]
     write(tmp_path / "k/VX_000000_000010.mp4", "x")  # a third, which no line means
     assert kinetics_index("kinetics400", tmp_path / "k", tmp_path / "lists").records == index.records
-    (tmp_path / "k/Vx_000000_000010.mp4").unlink()
-    (tmp_path / "k/vX_000000_000010.mp4").unlink()
-    assert len(kinetics_index("kinetics400", tmp_path / "k", tmp_path / "lists").records) == 2
+    for name in ("VX", "Vx"):
+        (tmp_path / f"k/{name}_000000_000010.mp4").unlink()
+    index = kinetics_index("kinetics400", tmp_path / "k", tmp_path / "lists")
+    assert [record.name for record in index.records] == ["b/vX_000000_000010.mp4"]  # no file is two clips
+    assert [record.name for record in index.missing] == ["a/Vx_000000_000010.mp4"]
 
 
 def test_segments_with_two_classes_count_in_each(tmp_path):
