@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .class_names import name_key
+from .counting import counted
 from .plain_files import read_json, read_table, read_text
 from .video_index import VideoIndex
 
@@ -53,7 +54,7 @@ def only_classes(index: VideoIndex, file: str | Path) -> VideoIndex:
             f"{file}: {len(unknown)} of {len(wanted)} classes are not in {index.dataset}: {', '.join(unknown[:5])}"
         )
     kept = index.restrict_classes([own[name_key(name)] for name in wanted])
-    return replace(kept, split=f"{index.split}, {len(kept.class_names)} classes of {Path(file).name}")
+    return replace(kept, split=f"{index.split}, {counted(len(kept.class_names), 'class')} of {Path(file).name}")
 
 
 def new_classes(index: VideoIndex, file: str | Path) -> VideoIndex:

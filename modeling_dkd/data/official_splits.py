@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .list_places import folder_of_lists, no_lists
 from .plain_files import read_text
 
 
@@ -41,7 +42,8 @@ def read_ucf101_split(folder: str | Path, split: int) -> tuple[list[str], list[S
         ValueError: No lists there, a line cannot be read, or the counts are not the official ones.
     """
     _check_split_number(split)
-    root = _folder_with("classInd.txt", Path(folder), ("", "ucf101", "ucfTrainTestlist"), "UCF101")
+    lists = ("classInd.txt", "trainlist0?.txt", "testlist0?.txt")
+    root = _folder_with(lists[0], Path(folder), ("", "ucf101", "ucfTrainTestlist"), "UCF101", lists)
     classes = [line.split(maxsplit=1)[-1] for line in _lines(root / "classInd.txt")]
     known = set(classes)
     entries: dict[str, list[SplitEntry]] = {}
@@ -77,7 +79,7 @@ def read_hmdb51_split(folder: str | Path, split: int) -> tuple[list[str], list[S
     """
     _check_split_number(split)
     places = ("", "hmdb51", "testTrainMulti_7030_splits", "test_train_splits")
-    root = _folder_with("brush_hair_test_split1.txt", Path(folder), places, "HMDB51")
+    root = _folder_with("brush_hair_test_split1.txt", Path(folder), places, "HMDB51", ["*_test_split?.txt"])
     entries = []
     for path in sorted(root.glob(f"*_test_split{split}.txt")):
         class_name = path.name.removesuffix(f"_test_split{split}.txt")
@@ -145,15 +147,13 @@ def _check_counts(dataset: str, root: Path, split: int, found: Sequence[int], of
         )
 
 
-def _folder_with(file_name: str, folder: Path, places: Sequence[str], dataset: str) -> Path:
-    """First of the usual places under `folder` that holds `file_name`."""
-    for place in places:
-        if (folder / place / file_name).is_file():
-            return folder / place
-    raise ValueError(
-        f"no official {dataset} split lists under {folder} (looked for {file_name} in it and in "
-        f"{', '.join(place for place in places if place)}); name their folder with --annotations"
-    )
+def _folder_with(file_name: str, folder: Path, places: Sequence[str], dataset: str, lists: Sequence[str]) -> Path:
+    """First of the usual places under `folder`, or the folder of a list, that holds `file_name`."""
+    usual = [folder_of_lists(folder, dataset, lists) / place for place in places]
+    for place in usual:
+        if (place / file_name).is_file():
+            return place
+    raise no_lists(dataset, file_name, usual)
 
 
 def _lines(path: Path) -> list[str]:

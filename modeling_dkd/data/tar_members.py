@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import IO, NamedTuple, Self
 
 
+PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}
+
+
 class TarMember(NamedTuple):
     """A plain file in an archive: its name there, and its `size` bytes from `offset` of the archive."""
 
@@ -51,7 +54,23 @@ def tar_members(archive: Path) -> Iterator[TarMember]:
                     raise tarfile.ReadError(f"it ends within {member.name[:100]}")
                 yield TarMember(member.name.lstrip("/"), member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"cannot read the archive {archive}: {error}; fetch it again, or take it away") from error
+        packer = _packer(archive)
+        reason = (
+            f"it is packed with {packer}, whatever its name says; unpack it"
+            if packer
+            else f"{error}; fetch it again, or take it away"
+        )
+        raise ValueError(f"cannot read the archive {archive}: {reason}") from error
+
+
+def _packer(archive: Path) -> str:
+    """What a file is packed with, by its first bytes; "" nothing that is known."""
+    try:
+        with open(archive, "rb") as file:
+            begin = file.read(max(map(len, PACKED)))
+    except OSError:
+        return ""
+    return next((name for sign, name in PACKED.items() if begin.startswith(sign)), "")
 
 
 def passing_members(archive: IO[bytes], place: str) -> Iterator[tuple[TarMember, Callable[[], bytes]]]:

@@ -19,6 +19,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, Value, Vide
 
 from .class_names import spelling_key
 from .clip_table import ClassedRows, ClipRows, ClipTable
+from .counting import counted
 from .official_splits import half_class_split
 from .plain_files import open_table
 from .video_files import VideoRecord, as_meant, endings, files_below, is_video, require_inside, same_files, visible
@@ -187,10 +188,10 @@ def folder_index(data_dir: str | Path) -> VideoIndex:
     again = _repeated(records, str(root))
     if again:
         first = min(records[position].name for position in again)
-        notes.append(f"{len(again)} files are there under two names and count once, the first is {first}")
+        notes.append(f"{counted(len(again), 'clip')} under two names counted once, the first is {first}")
         records = records[np.setdiff1d(np.arange(len(records)), again)]
     if any(map(is_video, loose)):
-        notes.append(f"{sum(map(is_video, loose))} videos directly in {root} belong to no class and are left out")
+        notes.append(f"{counted(sum(map(is_video, loose)), 'video')} directly in {root}, in no class, left out")
     return VideoIndex(
         root.resolve().name,
         "1" if records.splits >= set(PARTS) else "all",
@@ -230,7 +231,7 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
         names = f"{records[first].name} and as {records[again].name}"
         raise ValueError(f"{csv_file}: lists one file twice, as {names}; keep one of the lines")
     siblings = _of_their_stems(Path(clip.path) for clip in missing)
-    hint = f"; of their names, {len(siblings)} files are there with another ending: {endings(siblings)}"
+    hint = f"; of their names, {counted(len(siblings), 'file')} with another ending there: {endings(siblings)}"
     split = "1" if records.splits | missing.splits >= set(PARTS) else "all"
     others = [column for column in open_table(csv_file)[0] if column not in CSV_COLUMNS]
     unused = f"of {csv_file.name} {', '.join(CSV_COLUMNS)} are read, and not {', '.join(others)[:200]}"
@@ -248,16 +249,19 @@ def csv_index(csv_file: str | Path, data_dir: str | Path | None = None, allow_mi
 
 
 def require_distinct(class_names: Iterable[str], place: str) -> None:
-    """Refuse two spellings of one class, between which its clips would be split.
+    """Refuse a class that is there twice, in one spelling or two, between which its clips would be split.
 
     Raises:
         ValueError: Two names give the same prompts (the message names both and `place`).
     """
     spelled: dict[str, str] = {}
     for name in class_names:
-        other = spelled.setdefault(spelling_key(name), name)
-        if other != name:
-            raise ValueError(f"{place}: {other!r} and {name!r} are one class in two spellings; use one of them")
+        key = spelling_key(name)
+        if spelled.get(key) == name:
+            raise ValueError(f"{place}: the class {name!r} is there twice; keep one of them")
+        if key in spelled:
+            raise ValueError(f"{place}: {spelled[key]!r} and {name!r} are one class in two spellings; use one of them")
+        spelled[key] = name
 
 
 def _parts(root: Path, folders: Sequence[Path]) -> tuple[dict[Path, str], list[str]]:

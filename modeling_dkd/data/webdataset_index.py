@@ -69,7 +69,7 @@ def webdataset_index(root: str | Path, dataset: str = "") -> VideoIndex:
     records = rows.numbered(class_names)
     records = records.sorted_by_name()
     if not records:
-        raise ValueError(f"no clips in the {len(archives)} archives below {root}")
+        raise ValueError(f"no clips in {counted(len(archives), 'archive')} below {root}")
     if not class_names:
         raise ValueError(
             f"the archives below {root} say no class of {records[0].name} or any other clip: put a .json with a "

@@ -119,7 +119,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--annotations",
         metavar="PLACE",
-        help="folder, or file, of the owners' lists (default: in or beside --data_dir)",
+        help="folder of the owners' lists, or one of them (default: in or beside --data_dir)",
     )
     group.add_argument("--split", choices=("1", "2", "3", "all"), default="1", help="official split (default: 1)")
     group.add_argument("--half_split", type=int, metavar="N", help="only the classes of half-class split N (0 to 9)")

@@ -50,7 +50,7 @@ def test_a_cut_off_list_is_refused(data_dir, tmp_path):
 
 
 def test_lists_that_are_nowhere_and_splits_that_do_not_exist_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"no official UCF101 split lists under .* with --annotations"):
+    with pytest.raises(ValueError, match=r"no lists of UCF101: looked for classInd.txt in .* with --annotations"):
         read_ucf101_split(tmp_path, 1)
     with pytest.raises(ValueError, match="split 4 does not exist"):
         read_hmdb51_split(tmp_path, 4)
@@ -255,7 +255,7 @@ def test_folders_that_cannot_be_meant_are_refused_in_a_sentence(tmp_path, files,
 
 def test_videos_outside_of_class_folders_are_told(tmp_path):
     touch(tmp_path, "jump/a.mp4", "loose.mp4")
-    assert "1 videos directly in" in folder_index(tmp_path).notes[0]
+    assert "1 video directly in" in folder_index(tmp_path).notes[0]
 
 
 def test_one_file_under_two_names_counts_once_or_is_refused(tmp_path):
@@ -263,7 +263,7 @@ def test_one_file_under_two_names_counts_once_or_is_refused(tmp_path):
     (tmp_path / "jump/again.mp4").symlink_to(tmp_path / "jump/a.mp4")
     index = folder_index(tmp_path)
     assert [record.name for record in index.records] == ["jump/a.mp4", "run/b.mp4"]
-    assert "1 files are there under two names and count once, the first is jump/again.mp4" in index.notes
+    assert "1 clip under two names counted once, the first is jump/again.mp4" in index.notes
     (tmp_path / "run/also.mp4").symlink_to(tmp_path / "jump/a.mp4")
     with pytest.raises(ValueError, match=r"jump/a\.mp4 and run/also\.mp4 are one file in two places"):
         folder_index(tmp_path)
@@ -329,15 +329,19 @@ def test_of_several_files_of_a_clip_the_official_one_counts(data_dir, tmp_path):
 
 def test_files_of_the_right_names_that_are_no_videos_are_counted(data_dir, tmp_path):
     touch(tmp_path, "Archery/v_Archery_g08_c02.npy", "Archery/v_Archery_g08_c03.npy")
-    with pytest.raises(ValueError, match=r"none of the 13320 ucf101 clips.*2 files .* no videos: \.npy \(2\)"):
+    with pytest.raises(ValueError, match=r"of 13,320 ucf101 clips .* holds none.*2 files .* no videos: \.npy \(2\)"):
         ucf101_index(tmp_path, data_dir / "annotations", 1, allow_missing=True)
     touch(tmp_path, "Archery/v_Archery_g09_c01.avi")
-    with pytest.raises(ValueError, match=r"13319 of 13320 .*2 files are there that are no videos: \.npy \(2\)"):
+    with pytest.raises(
+        ValueError, match=r"13319 of 13320 .*of their names there are 2 files that are no videos: \.npy \(2\)"
+    ):
         ucf101_index(tmp_path, data_dir / "annotations", 1)
 
 
 def test_listed_files_that_have_another_ending_are_counted(tmp_path):
     touch(tmp_path, "a.mp4", "b.avi")
     (tmp_path / "list.csv").write_text("path,label\na.avi,run\nb.avi,run\n")
-    with pytest.raises(ValueError, match=r"1 of 2 .*a\.avi; of their names, 1 files are there .* \.mp4 \(1\)"):
+    with pytest.raises(
+        ValueError, match=r"1 of 2 .*a\.avi; of their names, 1 file with another ending there: \.mp4 \(1\)"
+    ):
         csv_index(tmp_path / "list.csv")

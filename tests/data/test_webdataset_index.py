@@ -78,7 +78,7 @@ def test_compressed_archives_beside_others_are_told_and_alone_refused(tmp_path, 
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"a.json": b'{"label": "run"}'}, r"no clips in the 1 archives below .*"),
+        ({"a.json": b'{"label": "run"}'}, r"no clips in 1 archive below .*"),
         (
             {"a.mp4": b"x"},
             r"say no class of train/a\.mp4 or any other clip: put a \.json with a \"label\" beside each",

@@ -274,7 +274,7 @@ def test_what_does_not_go_together_is_refused_in_one_sentence(model_folder, vide
     refused("no model folder .*nowhere", model=tmp_path / "nowhere")
     refused("Unrecognized model", model=tmp_path)
     refused("views '8' must read FRAMESxCROPSxCLIPS", "--frames", "8")
-    refused("no official UCF101 split lists", dataset="ucf101")
+    refused("no lists of UCF101", dataset="ucf101")
     refused("no template file", "--templates", "nowhere")
     refused("--batch_size must be at least 1", "--batch_size", "0")
     args = options(model_folder, "folder", video_folder, tmp_path)
