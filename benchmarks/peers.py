@@ -22,7 +22,7 @@ from .rows import REPOSITORY, Row, clustered, compare
 
 
 CLASSES, DIM = 100, 512
-ROUNDS = {1_000: 3, 10_000: 3, 100_000: 1}
+ROUNDS = {1_000: 5, 10_000: 3, 100_000: 1}
 LIMIT_SECONDS = 300
 METHODS: dict[str, Method] = {"dkd": dkd, "transclip": transclip, "stata": stata}
 NAMES = {"transclip": "TransCLIP", "stata": "StatA"}
