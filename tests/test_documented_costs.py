@@ -45,7 +45,9 @@ def head_share():
     ("pattern", "values"),
     [
         (r"D = 512 \| (\S+) ms, (\S+) %", head_share()),
-        (r"101 classes \| (\S+) s; .* as many rounds: (\S+) s", measured("DKDHead.fit")[:2]),
+        (r"101 classes \| (\S+) s; scikit.* texts: (\S+) s for the 3 rounds", measured("DKDHead.fit, 10,000")[:2]),
+        (r"(\S+) s for all ten", [measured("DKDHead.fit, 10,000", "scikit-learn GaussianMixture(diag), 10")[1]]),
+        (r"101 classes \| (\S+) s; TransCLIP.* classifies, (\S+) s", measured("DKDHead.fit, 1,000")[:2]),
         (r"100 classes \| (\S+) s and .*; TransCLIP (\S+), StatA (\S+) times as long", beside_peers("100,000")),
         (r"at 1,000 \| (\S+) s, TransCLIP (\S+) and StatA (\S+) times as long", beside_peers("10,000")),
         (r"times as long / (\S+) s, (\S+) and (\S+) times", beside_peers("1,000")),
