@@ -8,6 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
+from torch.nn.functional import threshold
 
 
 Arguments = ParamSpec("Arguments")
@@ -34,8 +35,7 @@ def posterior_of(logits: Tensor) -> Tensor:
     Where a posterior is sharp nearly all of it are subnormal numbers, with which products take thirty times as long on
     some processors.
     """
-    posterior = logits.softmax(-1)
-    return torch.where(posterior < LEAST_PROBABILITY, 0.0, posterior)
+    return threshold(logits.softmax(-1), LEAST_PROBABILITY, 0.0)
 
 
 def widest_float(device: torch.device) -> torch.dtype:

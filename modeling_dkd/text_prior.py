@@ -58,8 +58,8 @@ def sum_logits(
     for chunk in in_chunks(video_embeds):
         logits = chunk @ slope.T
         other = 1 - (trust * logits).softmax(1)
-        sums = (torch.ones_like(other), other, other * logits)
-        logit_sums += torch.stack([values.sum(0, dtype=torch.float64) for values in sums])
+        number = other.new_full((other.shape[1],), len(chunk))
+        logit_sums += torch.stack([number, other.sum(0), (other * logits).sum(0)])
     return logit_sums
 
 
