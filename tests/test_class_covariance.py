@@ -32,7 +32,7 @@ def test_the_effective_dimension_is_at_most_that_of_the_space(samples):
 
 @pytest.mark.parametrize("labelled", [False, True])
 def test_float32_is_enough_for_s_where_it_is_worst(labelled):
-    """Each axis is there twice and has hundreds of samples: the scatter is singular, and with labels counts in full."""
+    """Each axis is there twice, with hundreds of samples: the scatter is singular, and with labels counts in full."""
     generator = torch.Generator().manual_seed(0)
     classes, labels = torch.randn(5, 24, generator=generator), torch.arange(20_000) % 5
     halves = 4 + classes[labels] + torch.rand(24, generator=generator) * torch.randn(20_000, 24, generator=generator)
