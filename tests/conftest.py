@@ -14,6 +14,7 @@ from tests.torchvision_operators import declare_missing_operators
 
 declare_missing_operators()  # before transformers imports torchvision, if it is there
 
+from modeling_dkd import video_decoding  # noqa: E402
 from modeling_dkd.embedding.embedded_checkpoint import CHECKPOINT, copy_code  # noqa: E402
 from modeling_dkd.interop import run_graphs  # noqa: E402, F401, before a test imports a runtime that it silences
 
@@ -67,3 +68,18 @@ def protocols(data_dir) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def decoded_stamps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Timestamps of the frames that come out of decoders, one after the other."""
+    stamps: list[int] = []
+    frames = video_decoding.OpenVideo._frames
+
+    def listed(self, *arguments):
+        for frame in frames(self, *arguments):
+            stamps.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr(video_decoding.OpenVideo, "_frames", listed)
+    return stamps

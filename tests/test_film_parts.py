@@ -69,30 +69,15 @@ def assert_parts_are_those_of_the_whole(path: Path) -> None:
         assert (found.total_frames, found.damage) == (total, whole.damage)
 
 
-@pytest.fixture
-def decoded(monkeypatch) -> list[int]:
-    """Timestamps of the frames that come out of decoders."""
-    stamps: list[int] = []
-    frames = video_decoding.OpenVideo._frames
-
-    def listed(self, *arguments):
-        for frame in frames(self, *arguments):
-            stamps.append(frame.pts)
-            yield frame
-
-    monkeypatch.setattr(video_decoding.OpenVideo, "_frames", listed)
-    return stamps
-
-
 @pytest.mark.parametrize("name", FILMS)
-def test_a_part_has_the_frames_of_the_whole_and_decodes_no_more_than_leads_to_them(name, tmp_path, decoded):
+def test_a_part_has_the_frames_of_the_whole_and_decodes_no_more_than_leads_to_them(name, tmp_path, decoded_stamps):
     codec, options, most = FILMS[name]
     path = write_film(tmp_path / name, codec, options)
     assert_parts_are_those_of_the_whole(path)
-    decoded.clear()
+    decoded_stamps.clear()
     found = read_frames(path, 10, span=(50 / RATE, 60 / RATE))
     assert numbers_of(found) == list(range(50, 60))
-    assert 10 <= len(decoded) <= most
+    assert 10 <= len(decoded_stamps) <= most
 
 
 def test_parts_of_films_whose_frames_are_not_evenly_spaced(tmp_path):
@@ -103,24 +88,24 @@ def test_parts_of_films_whose_frames_are_not_evenly_spaced(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["closed.mp4", "open.mp4"])
-def test_parts_of_a_film_that_an_edit_list_trims(name, tmp_path, decoded):
+def test_parts_of_a_film_that_an_edit_list_trims(name, tmp_path, decoded_stamps):
     codec, options, most = FILMS[name]
     path = edit(write_film(tmp_path / name, codec, options), (3.2, (2 + 13) / RATE))
     assert read_frames(path, 1).total_frames == 80
     assert_parts_are_those_of_the_whole(path)
-    decoded.clear()
+    decoded_stamps.clear()
     assert numbers_of(read_frames(path, 3, span=(40 / RATE, 43 / RATE))) == [53, 54, 55]
-    assert len(decoded) <= most
+    assert len(decoded_stamps) <= most
 
 
-def test_parts_of_a_large_film_that_is_not_kept(tmp_path, monkeypatch, decoded):
+def test_parts_of_a_large_film_that_is_not_kept(tmp_path, monkeypatch, decoded_stamps):
     monkeypatch.setattr(counted_packets, "PACKETS_IN_MEMORY", 0)
     codec, options, most = FILMS["closed.mp4"]
     path = write_film(tmp_path / "film.mp4", codec, options)
     assert_parts_are_those_of_the_whole(path)
-    decoded.clear()
+    decoded_stamps.clear()
     read_frames(path, 10, span=(50 / RATE, 60 / RATE))
-    assert len(decoded) <= most
+    assert len(decoded_stamps) <= most
 
 
 def test_parts_of_real_clips(data_dir):
@@ -153,7 +138,7 @@ def splice(path: Path, *films: tuple[Path, bool]) -> Path:
     return path
 
 
-def test_decoding_does_not_begin_behind_parameters_that_came_along_the_way(tmp_path, decoded):
+def test_decoding_does_not_begin_behind_parameters_that_came_along_the_way(tmp_path, decoded_stamps):
     """The second hundred is of another encoder, whose parameters stand before its first frame alone."""
     one = write_film(tmp_path / "one.mp4", "libx264", {"x264-params": f"{H264}:repeat-headers=1"})
     other = {"x264-params": f"{H264}:repeat-headers=1:cabac=0:ref=1:bframes=0", "g": "20"}
@@ -161,11 +146,11 @@ def test_decoding_does_not_begin_behind_parameters_that_came_along_the_way(tmp_p
     assert_parts_are_those_of_the_whole(film)
     units, packets = packets_of(film)
     assert units.last_start(packets, packets[190].pts)[0] == 80
-    decoded.clear()
+    decoded_stamps.clear()
     found = read_frames(film, 2, span=(190 / RATE, 192 / RATE))
     assert numbers_of(found) == [90, 91]
     assert found.damage == ""
-    assert len(decoded) > 100
+    assert len(decoded_stamps) > 100
 
 
 def keeping_back(path: Path, pictures: int) -> Path:
@@ -207,20 +192,25 @@ def overwrite(path: Path, number: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["closed.mp4", "mpeg4.mp4"])
-def test_damage_is_told_of_what_is_decoded(name, tmp_path, monkeypatch, decoded):
+@pytest.mark.parametrize(("name", "begins_anew"), [("closed.mp4", True), ("mpeg4.mp4", False)])
+def test_damage_is_told_of_what_is_decoded(name, begins_anew, tmp_path, monkeypatch):
+    """A part before it knows nothing of it, nor does one behind it that needs no picture from before."""
     codec, options, _ = FILMS[name]
     path = overwrite(write_film(tmp_path / name, codec, options), 45)
     spans = [(start / RATE, (start + 9) / RATE) for start in (5, 41, 85)]
     parts = [read_frames(path, 4, span=span) for span in spans]
     monkeypatch.setattr(video_decoding.OpenVideo, "_read_part", lambda *_: None)
     wholes = [read_frames(path, 4, span=span) for span in spans]
-    for part, whole in zip(parts[1:2], wholes[1:2], strict=True):
+    assert parts[0].damage == ""
+    assert numbers_of(parts[0]) == [6, 8, 10, 12]
+    damaged = slice(1, 2) if begins_anew else slice(1, 3)
+    for part, whole in zip(parts[damaged], wholes[damaged], strict=True):
         assert np.array_equal(part.indices, whole.indices)
         assert torch.equal(part.pixels, whole.pixels)
         assert part.damage == whole.damage != ""
-    assert parts[0].damage == ""
-    assert numbers_of(parts[0]) == [6, 8, 10, 12]
+    if begins_anew:
+        assert parts[2].damage == ""
+        assert numbers_of(parts[2]) == [86, 88, 90, 92]
 
 
 def test_a_film_that_is_cut_off_is_told_whatever_part_is_asked(tmp_path):

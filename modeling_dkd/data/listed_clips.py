@@ -25,12 +25,11 @@ from ..file_suffixes import VIDEO_SUFFIXES
 from .class_names import name_key
 from .clip_table import REPEATED, TEXT, ClassedRows, ClipTable, Rows, rows_of
 from .counting import counted
-from .tar_members import tar_members
+from .tar_members import COMPRESSED, tar_members
 from .video_files import VideoRecord, endings, files_below, require_inside
 from .video_index import PARTS, VideoIndex
 
 
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 OTHER_ARCHIVES = (".zip", ".rar", ".7z")
 
 

@@ -17,8 +17,7 @@ import numpy as np
 
 from .clip_table import ClassedRows
 from .counting import counted
-from .listed_clips import COMPRESSED
-from .tar_members import TarMember, passing_members, tar_members
+from .tar_members import COMPRESSED, TarMember, passing_members, tar_members
 from .video_files import VideoRecord, files_below, is_video, require_inside
 from .video_index import PART_FOLDERS, PARTS, VideoIndex, require_distinct
 
